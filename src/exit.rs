@@ -1,0 +1,78 @@
+//! How the program ends: the exit statuses that scripts rest on, and the one
+//! line that a user gets when it could not run.
+
+use std::fmt;
+use std::io;
+use std::process::{ExitCode, Termination};
+
+use nix::errno::Errno;
+
+/// The exit status of the server. Wrong usage, status 2, is clap's to report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// 0: every client was served to its end.
+    Orderly,
+    /// 1: it could not run; a [`Failure`] says why.
+    CouldNotRun,
+    /// 3: shutdown had to be forced, and a client may have been cut.
+    Forced,
+    /// 4: workers kept crashing at their start.
+    GaveUp,
+}
+
+impl Exit {
+    /// The number that the shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Exit::Orderly => 0,
+            Exit::CouldNotRun => 1,
+            Exit::Forced => 3,
+            Exit::GaveUp => 4,
+        }
+    }
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        self.code().into()
+    }
+}
+
+/// Why the server could not run, and what the user can do about it.
+#[derive(Debug)]
+pub struct Failure(String);
+
+impl Failure {
+    /// `what` could not be done because of `error`; `remedy` mends it. Printed
+    /// as `cannot bind 127.0.0.1:7777: address already in use; choose …`.
+    pub fn new(what: impl fmt::Display, error: &io::Error, remedy: impl fmt::Display) -> Self {
+        Failure(format!("cannot {what}: {}; {remedy}", reason(error)))
+    }
+
+    /// A failure that no system call reported.
+    pub fn plain(text: impl Into<String>) -> Self {
+        Failure(text.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// The system's own words for an error, ready to stand within a sentence.
+pub fn reason(error: &io::Error) -> String {
+    let text = match error.raw_os_error() {
+        Some(code) => Errno::from_raw(code).desc().to_owned(),
+        None => error.to_string(),
+    };
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        // "I/O error" keeps its capital.
+        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(chars).collect(),
+        _ => text,
+    }
+}

@@ -1,0 +1,48 @@
+//! A pre-fork TCP echo server, made to be read.
+//!
+//! # Layout
+//! In the order of events:
+//!
+//! - [`cli`]: what the user may ask for
+//! - [`listener`]: socket, bind, listen: once, in the parent
+//! - [`supervisor`]: the parent: forks workers, reaps them, answers signals
+//! - [`respawn`]: what to do after a worker's death, decided without acting
+//! - [`worker`]: the child: accepts clients one at a time, and leaves in order
+//! - [`echo`]: the service: one client's bytes back to it
+//! - [`scoreboard`], [`status`]: what all processes can see of each other
+//! - [`logger`], [`rights`], [`pid_file`], [`exit`]: what a server needs besides
+//! - [`sys`]: fork, signals, shared memory: the only `unsafe` code
+//!
+//! Calls go down that list, never up. Only the supervisor forks and reaps; echo
+//! and respawn know no process.
+//!
+//! # The life of a connection
+//! 1. A client connects. The kernel completes the handshake and puts the
+//!    connection into the accept queue of the one listening socket.
+//! 2. The kernel wakes one of the workers that sleep in `accept` there: the one
+//!    that has waited longest.
+//! 3. The worker receives bytes and sends them back, until `recv` returns 0.
+//!    Meanwhile it accepts nobody else: one process, one client.
+//! 4. It closes the connection, and goes back to `accept`.
+//!
+//! # What always holds
+//! - The parent accepts nobody and blocks only in `poll`; the workers block
+//!   wherever they like.
+//! - A worker that dies is replaced, until shutdown begins; then nobody is.
+//! - A signal that a worker was sent is noticed within some 10 ms, whichever
+//!   call it is in.
+//! - Every child is reaped, and no child outlives the parent by a second.
+
+pub mod cli;
+pub mod echo;
+pub mod exit;
+pub mod listener;
+pub mod logger;
+pub mod pid_file;
+pub mod respawn;
+pub mod rights;
+pub mod scoreboard;
+pub mod status;
+pub mod supervisor;
+pub mod sys;
+pub mod worker;

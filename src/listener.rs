@@ -1,0 +1,151 @@
+//! The listening socket: socket, bind, listen, once, in the parent.
+//!
+//! Every worker inherits it by fork and takes clients from its accept queue.
+//! The kernel completes handshakes by itself from `listen` on, whether anybody
+//! is in `accept` or not.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::cli::BindAddress;
+use crate::exit::{Failure, reason};
+use crate::explain;
+use crate::sys::socket::{SMALLEST_BACKLOG, TIMEOUTS_ARE_INHERITED};
+
+/// A socket in the listening state.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    address: SocketAddr,
+    idle_timeout: Option<Duration>,
+}
+
+impl Listener {
+    /// Opens the socket on the first address of the host that takes it.
+    ///
+    /// `backlog` is the length of the accept queue; the kernel may shorten it
+    /// (on Linux to net.core.somaxconn). An `idle_timeout` of zero is none.
+    ///
+    /// # Errors
+    /// If the host is unknown, or no address of it can be listened on.
+    pub fn open(bind: &BindAddress, backlog: i32, idle_timeout: Duration) -> Result<Listener, Failure> {
+        let unknown = |error: &io::Error| {
+            // The resolver's errors aren't the system's, and speak for themselves.
+            Failure::plain(format!(
+                "cannot find the host {}: {}; check its spelling, or give --bind an IP address",
+                bind.host,
+                reason(error)
+            ))
+        };
+        let addresses = (bind.host.as_str(), bind.port).to_socket_addrs().map_err(|error| unknown(&error))?;
+        let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
+        let mut failure = None;
+        for address in addresses {
+            match Self::open_at(address, backlog, idle_timeout) {
+                Ok(listener) => return Ok(listener),
+                Err(error) => {
+                    failure.get_or_insert_with(|| {
+                        Failure::new(format_args!("bind {address}"), &error, remedy(&error, address))
+                    });
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| unknown(&io::ErrorKind::NotFound.into())))
+    }
+
+    fn open_at(address: SocketAddr, backlog: i32, idle_timeout: Option<Duration>) -> io::Result<Listener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let fd = socket.as_raw_fd();
+        explain!("socket() = {fd}: a new TCP socket, not yet bound to an address, is descriptor {fd}");
+
+        // Without it the port stays taken for a minute by the last server's
+        // connections in TIME_WAIT. A live server's port it doesn't give away.
+        socket.set_reuse_address(true)?;
+        // What is set here, each accepted socket inherits: an echo goes out at
+        // once instead of waiting to be joined with the next one (Nagle),
+        socket.set_tcp_nodelay(true)?;
+        // and no recv or send waits for a client for longer than this.
+        if TIMEOUTS_ARE_INHERITED {
+            socket.set_read_timeout(idle_timeout)?;
+            socket.set_write_timeout(idle_timeout)?;
+        }
+
+        socket.bind(&address.into())?;
+        let address = socket.local_addr()?.as_socket().unwrap_or(address);
+        explain!("bind({fd}, {address}) = 0: the socket has its address; nobody can connect yet");
+        socket.listen(backlog)?;
+        explain!(
+            "listen({fd}, {backlog}) = 0: returned at once; from now on the kernel completes handshakes by \
+             itself, and up to {backlog} connections wait in the accept queue"
+        );
+        Ok(Listener { socket, address, idle_timeout })
+    }
+
+    /// Where it listens: the port is the real one, also where 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Blocks until a client has connected, and takes it off the accept queue.
+    /// The address is the client's, unless it has vanished in the meantime.
+    ///
+    /// # Errors
+    /// All that accept(2) lists, and `EAGAIN` when nobody came for as long as a
+    /// client may be idle: on Linux that time-out is the listening socket's too.
+    pub fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        // "raw": nothing but the one call. Close-on-exec, which the other
+        // accept sets, is for processes that exec.
+        let (client, peer) = self.socket.accept_raw()?;
+        if !TIMEOUTS_ARE_INHERITED {
+            // A client that is gone already makes these fail; recv will tell.
+            let _ = client.set_read_timeout(self.idle_timeout);
+            let _ = client.set_write_timeout(self.idle_timeout);
+        }
+        Ok((client, peer.as_socket()))
+    }
+
+    /// Does a connection wait to be accepted, at this moment?
+    pub fn has_waiting(&self) -> bool {
+        let mut waiting = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        poll(&mut waiting, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Shrinks the accept queue as far as the system lets us, for shutdown: who
+    /// is in it stays, and whoever comes now is left to try again later.
+    pub fn shrink(&self) {
+        let result = self.socket.listen(SMALLEST_BACKLOG);
+        explain!(
+            "listen({}, {SMALLEST_BACKLOG}): the accept queue takes nobody beyond the next one",
+            self.fd()
+        );
+        if let Err(error) = result {
+            log::warn!(
+                "cannot shrink the accept queue: {}; clients keep coming until the end",
+                reason(&error)
+            );
+        }
+    }
+
+    /// The number of its descriptor.
+    pub fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// What to do about an address that can't be had.
+fn remedy(error: &io::Error, address: SocketAddr) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "choose another port with --bind, or stop who holds it",
+        io::ErrorKind::AddrNotAvailable => "give --bind an address of this machine",
+        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
+            "ports below 1024 are root's: start as root (and let --user take the rights from the workers), \
+             or choose a higher port with --bind"
+        }
+        _ => "choose another address with --bind",
+    }
+}

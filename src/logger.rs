@@ -1,0 +1,285 @@
+//! The log of all processes: one line, one write(2), naming who speaks.
+//!
+//! Parent and workers share the descriptor, so a line that goes out in pieces
+//! would tear, and a reader that stops reading would stop whoever writes. So
+//! [`Lines`] gathers a line, looks whether there is room for it, writes it at
+//! once, and counts what it had to drop. The descriptor's O_NONBLOCK stays as
+//! it is: it is shared with the user's terminal.
+//!
+//! simplelog writes time and level; what it lacks, the speaker's name, colour
+//! and JSON, is put into the message before.
+
+use std::fmt::{self, Display};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::{self, Pid};
+use simplelog::{Config, ConfigBuilder, LevelPadding, WriteLogger};
+use time::macros::format_description;
+
+use crate::cli::{Color, LogFormat, Options};
+use crate::exit::Failure;
+
+/// The target of the lines that `--explain` adds.
+pub const EXPLAIN: &str = "explain";
+
+/// Narrates a step or a system call, if the user asked for it.
+#[macro_export]
+macro_rules! explain {
+    ($($text:tt)+) => { log::info!(target: $crate::logger::EXPLAIN, $($text)+) };
+}
+
+/// Lines that this process had to drop and has not reported yet.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Who speaks in this process's lines.
+static SPEAKER: Mutex<Option<Speaker>> = Mutex::new(None);
+
+/// The process that a line is from.
+#[derive(Debug, Clone, Copy)]
+pub enum Speaker {
+    /// The supervisor.
+    Parent {
+        /// Its pid.
+        pid: Pid,
+    },
+    /// A worker.
+    Worker {
+        /// The place that it fills.
+        slot: usize,
+        /// Its pid.
+        pid: Pid,
+    },
+}
+
+impl Display for Speaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Speaker::Parent { pid } => write!(f, "parent {pid}"),
+            Speaker::Worker { slot, pid } => write!(f, "worker {slot} (pid {pid})"),
+        }
+    }
+}
+
+/// From now on this process's lines are `speaker`'s. A child says so first.
+pub fn speak_as(speaker: Speaker) {
+    *SPEAKER.lock().expect("no thread panics while it holds the name") = Some(speaker);
+    // What the parent dropped, the parent reports.
+    LOST.store(0, Ordering::Relaxed);
+}
+
+/// "1 connection", "2 connections".
+pub fn count(number: u64, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Starts the log as the options say. Call it once.
+///
+/// # Errors
+/// If the log file cannot be opened.
+pub fn start(options: &Options) -> Result<(), Failure> {
+    let output = match &options.log_file {
+        None => Output::Stderr,
+        Some(path) => {
+            let file = OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
+                Failure::new(
+                    format_args!("open the log file {}", path.display()),
+                    &error,
+                    "choose another with --log-file",
+                )
+            })?;
+            Output::File(file)
+        }
+    };
+    let colored = match options.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            wanted && matches!(output, Output::Stderr) && io::stderr().is_terminal()
+        }
+    };
+    let lines = Lines { output, line: Vec::with_capacity(256) };
+    let logger = Logger {
+        level: options.log_level(),
+        explain: options.explain,
+        form: if options.log_format == LogFormat::Json { Form::Json } else { Form::Text { colored } },
+        inner: WriteLogger::new(LevelFilter::Trace, config(options.log_format), lines),
+    };
+    log::set_max_level(if options.explain { logger.level.max(LevelFilter::Info) } else { logger.level });
+    log::set_boxed_logger(Box::new(logger)).expect("the log is started once");
+    speak_as(Speaker::Parent { pid: unistd::getpid() });
+    Ok(())
+}
+
+/// Time and level in front of each line; none of them where JSON has its own.
+fn config(format: LogFormat) -> Config {
+    let mut config = ConfigBuilder::new();
+    config
+        .set_thread_level(LevelFilter::Off)
+        .set_target_level(LevelFilter::Off)
+        .set_location_level(LevelFilter::Off);
+    match format {
+        LogFormat::Json => {
+            config.set_time_level(LevelFilter::Off).set_max_level(LevelFilter::Off);
+        }
+        LogFormat::Text => {
+            config.set_time_level(LevelFilter::Error).set_max_level(LevelFilter::Error);
+            config.set_level_padding(LevelPadding::Right);
+            config
+                .set_time_format_custom(format_description!("[hour]:[minute]:[second].[subsecond digits:3]"));
+            // Where the local time can't be told, it is UTC.
+            let _ = config.set_time_offset_to_local();
+        }
+    }
+    config.build()
+}
+
+struct Logger {
+    level: LevelFilter,
+    explain: bool,
+    form: Form,
+    inner: Box<WriteLogger<Lines>>,
+}
+
+enum Form {
+    Text { colored: bool },
+    Json,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        if metadata.target() == EXPLAIN { self.explain } else { metadata.level() <= self.level }
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let lost = LOST.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            let note = format_args!("{lost} lines of this log are lost: it could not be written");
+            self.write(&Record::builder().level(Level::Warn).args(note).build());
+            if LOST.load(Ordering::Relaxed) > 0 {
+                LOST.store(lost, Ordering::Relaxed);
+            }
+        }
+        self.write(record);
+    }
+
+    fn flush(&self) {}
+}
+
+impl Logger {
+    /// Hands the line to simplelog, with what that can't add.
+    fn write(&self, record: &Record<'_>) {
+        let Some(speaker) = *SPEAKER.lock().expect("no thread panics while it holds the name") else {
+            return;
+        };
+        let (mut named, message) = (Record::builder(), record.args());
+        named.level(record.level());
+        match self.form {
+            Form::Json => self.inner.log(&named.args(format_args!("{}", json(record, speaker))).build()),
+            Form::Text { colored: false } => {
+                self.inner.log(&named.args(format_args!("{speaker}: {message}")).build());
+            }
+            Form::Text { colored: true } => {
+                let (paint, ink) = (paint(speaker), ink(record));
+                self.inner.log(
+                    &named
+                        .args(format_args!("\x1b[{paint}m{speaker}:\x1b[0;{ink}m {message}\x1b[0m"))
+                        .build(),
+                );
+            }
+        }
+    }
+}
+
+fn json(record: &Record<'_>, speaker: Speaker) -> serde_json::Value {
+    let (process, slot, pid) = match speaker {
+        Speaker::Parent { pid } => ("parent", None, pid),
+        Speaker::Worker { slot, pid } => ("worker", Some(slot), pid),
+    };
+    serde_json::json!({
+        "time": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+        "level": record.level().as_str().to_lowercase(),
+        "process": process,
+        "slot": slot,
+        "pid": pid.as_raw(),
+        "message": record.args().to_string(),
+    })
+}
+
+/// A colour of its own for each process (ECMA-48, Select Graphic Rendition):
+/// bold for the parent, one of six for a worker's slot.
+fn paint(speaker: Speaker) -> usize {
+    match speaker {
+        Speaker::Parent { .. } => 1,
+        Speaker::Worker { slot, .. } => 31 + (slot + 1) % 6,
+    }
+}
+
+/// The message: red and yellow for what is wrong, faint for the narration.
+fn ink(record: &Record<'_>) -> usize {
+    match record.level() {
+        Level::Error => 31,
+        Level::Warn => 33,
+        _ if record.target() == EXPLAIN => 2,
+        _ => 0,
+    }
+}
+
+enum Output {
+    Stderr,
+    File(File),
+}
+
+/// Gathers what simplelog writes in pieces, and lets it go a line at a time.
+struct Lines {
+    output: Output,
+    line: Vec<u8>,
+}
+
+impl Write for Lines {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(piece);
+        if piece.ends_with(b"\n") {
+            let sent = match &self.output {
+                Output::Stderr => write_if_room(io::stderr(), &self.line),
+                Output::File(file) => write_if_room(file, &self.line),
+            };
+            if sent.is_err() {
+                LOST.fetch_add(1, Ordering::Relaxed);
+            }
+            self.line.clear();
+        }
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One write(2), or none: a pipe that is ready takes PIPE_BUF bytes without
+/// blocking and keeps them together (pipe(7)), and our lines are shorter.
+fn write_if_room(output: impl AsFd, line: &[u8]) -> nix::Result<()> {
+    if poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO)? == 0 {
+        return Err(Errno::EAGAIN);
+    }
+    loop {
+        match unistd::write(&output, line) {
+            Ok(written) if written == line.len() => return Ok(()),
+            Ok(_) => return Err(Errno::ENOSPC),
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Parse the options, start the log, listen, supervise; then the exit status.
+
+use std::io::Write;
+use std::{io, panic};
+
+use clap::Parser;
+use prefork_echo::cli::Options;
+use prefork_echo::exit::{Exit, Failure};
+use prefork_echo::listener::Listener;
+use prefork_echo::supervisor::Supervisor;
+use prefork_echo::{logger, sys};
+
+fn main() -> Exit {
+    run(&Options::parse()).unwrap_or_else(|failure| {
+        // Not eprintln: it panics where nobody reads stderr.
+        let _ = writeln!(io::stderr(), "prefork-echo: {failure}");
+        Exit::CouldNotRun
+    })
+}
+
+fn run(options: &Options) -> Result<Exit, Failure> {
+    sys::signal::start_afresh();
+    logger::start(options)?;
+    panic::set_hook(Box::new(|panic| log::error!("bug: {panic}")));
+    let listener = Listener::open(&options.bind, options.backlog, options.idle_timeout)?;
+    Supervisor::new(options, listener)?.run()
+}

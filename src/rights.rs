@@ -1,0 +1,99 @@
+//! The rights that workers keep: `--user` and `--group`.
+//!
+//! The parent binds the port and opens the files first, and looks the names up
+//! once; each worker then gives its rights up before it talks to anybody. The
+//! parent keeps its own: it must bind no more, but signal and replace workers.
+
+use std::ffi::CString;
+use std::io;
+
+use nix::errno::Errno;
+use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid};
+
+use crate::exit::{Failure, reason};
+use crate::sys::process;
+
+/// Whose rights the workers take.
+#[derive(Debug, Clone)]
+pub struct Rights {
+    user: Option<(CString, Uid)>,
+    group: Gid,
+}
+
+impl Rights {
+    /// Looks up a user and a group, each by name or number. None: nothing asked.
+    ///
+    /// # Errors
+    /// If there is no such user or group, or this process may not change to it.
+    pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<Rights>, Failure> {
+        let user = user
+            .map(|name| {
+                let by_number = |number| User::from_uid(Uid::from_raw(number));
+                look_up("user", name, User::from_name, by_number)
+            })
+            .transpose()?;
+        let group = group
+            .map(|name| {
+                let by_number = |number| Group::from_gid(Gid::from_raw(number));
+                look_up("group", name, Group::from_name, by_number)
+            })
+            .transpose()?;
+        let Some(gid) = group.map(|group| group.gid).or(user.as_ref().map(|user| user.gid)) else {
+            return Ok(None);
+        };
+
+        let already = gid == getegid() && user.as_ref().is_none_or(|user| user.uid == geteuid());
+        if !geteuid().is_root() {
+            // Changing to oneself would need root too, for the other groups.
+            return if already {
+                Ok(None)
+            } else {
+                Err(Failure::new(
+                    "change the workers' user or group",
+                    &Errno::EPERM.into(),
+                    "start as root, or leave out --user and --group",
+                ))
+            };
+        }
+        let user = match user {
+            None => None,
+            Some(user) => {
+                let name = CString::new(user.name)
+                    .map_err(|_| Failure::plain("the user's name holds a zero byte"))?;
+                Some((name, user.uid))
+            }
+        };
+        Ok(Some(Rights { user, group: gid }))
+    }
+
+    /// Gives up all other rights, for good. For a worker, before it serves.
+    ///
+    /// # Errors
+    /// `EPERM` where the process may not change its user after all.
+    pub fn take(&self) -> nix::Result<()> {
+        process::change_user(self.user.as_ref().map(|(name, uid)| (name.as_c_str(), *uid)), self.group)
+    }
+}
+
+fn look_up<T>(
+    kind: &str,
+    name: &str,
+    by_name: impl Fn(&str) -> nix::Result<Option<T>>,
+    by_number: impl Fn(u32) -> nix::Result<Option<T>>,
+) -> Result<T, Failure> {
+    let found = match by_name(name) {
+        Ok(None) => name.parse().map_or(Ok(None), by_number),
+        found => found,
+    };
+    match found {
+        Ok(Some(found)) => Ok(found),
+        // Some systems say "no such entry" by an error.
+        Ok(None) | Err(Errno::ENOENT | Errno::ESRCH) => Err(Failure::plain(format!(
+            "there is no {kind} {name}; give --{kind} one that this system knows"
+        ))),
+        Err(error) => Err(Failure::plain(format!(
+            "cannot look up the {kind} {name}: {}; try again, or give --{kind} its number",
+            reason(&io::Error::from(error))
+        ))),
+    }
+}

@@ -1,0 +1,136 @@
+//! A worker's signals: how it is woken from a blocking call, every time.
+//!
+//! A worker sleeps in `accept`, `recv` or `send`. A signal handler that only
+//! stores a flag is not enough to wake it: when the signal comes after the
+//! worker looked at the flag and before it blocks, it blocks all the same, and
+//! nobody rings again. So the handler also starts an interval timer, the bell.
+//! Each ring (SIGALRM) interrupts whichever call the worker is in by then,
+//! until the worker has noticed and silences it. That costs nothing while no
+//! signal comes, and needs neither poll nor a non-blocking socket.
+//!
+//! All handlers are installed without SA_RESTART, so that interrupted calls
+//! return EINTR; that is why signal-hook, which sets it, is the parent's alone.
+//! See signal(7), setitimer(2).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// From ring to ring. The longest that a worker can oversleep a signal.
+const RING: Duration = Duration::from_millis(10);
+
+/// macOS doesn't tell a process of its parent's death, so there the bell never
+/// quite falls silent: at each tick the worker looks whether it is an orphan.
+const TICK: Duration = if cfg!(target_os = "macos") { Duration::from_millis(250) } else { Duration::ZERO };
+
+/// Set once and for all by SIGTERM.
+static LEAVE: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn leave(_: libc::c_int) {
+    LEAVE.store(true, Ordering::Relaxed);
+    ring();
+}
+
+extern "C" fn wake(_: libc::c_int) {
+    ring();
+}
+
+/// What the bell does is done by then: the call it rang into has returned.
+extern "C" fn rung(_: libc::c_int) {}
+
+/// Makes a freshly forked child answer signals as a worker does, and lets them
+/// in: [`fork`](super::process::fork) left them blocked.
+///
+/// TERM asks it to leave; CONT is a nudge to look around (sent by the kernel
+/// when the parent dies); what a terminal sends to the whole group, or people
+/// to the parent, is left to the parent.
+///
+/// # Errors
+/// None that a correct call can cause.
+pub fn become_worker() -> nix::Result<()> {
+    use SigHandler::{Handler, SigDfl, SigIgn};
+    let parents = [
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGHUP,
+        Signal::SIGUSR1,
+        Signal::SIGTTIN,
+        Signal::SIGTTOU,
+        Signal::SIGWINCH,
+    ];
+    for signal in parents {
+        set(signal, SigIgn)?;
+    }
+    set(Signal::SIGCHLD, SigDfl)?;
+    // The handlers before the unblocking: with the parent's still in place, a
+    // signal to this child would wake the parent through its pipe.
+    set(Signal::SIGALRM, Handler(rung))?;
+    set(Signal::SIGCONT, Handler(wake))?;
+    set(Signal::SIGTERM, Handler(leave))?;
+    silence();
+    SigSet::empty().thread_set_mask()
+}
+
+/// Lets all signals through and forgets how whoever started this program
+/// treated them: a process inherits both, even through exec.
+pub fn start_afresh() {
+    // With SIGCHLD ignored the kernel would reap the workers by itself, and
+    // nobody could say how they died.
+    let done = set(Signal::SIGCHLD, SigHandler::SigDfl).and_then(|()| SigSet::empty().thread_set_mask());
+    done.expect("SIGCHLD and the empty set are valid, and no other error exists");
+}
+
+/// Has SIGTERM (or [`ask_to_leave`]) asked this worker to leave?
+#[inline]
+pub fn asked_to_leave() -> bool {
+    LEAVE.load(Ordering::Relaxed)
+}
+
+/// Asks this worker to leave as SIGTERM does, from within.
+pub fn ask_to_leave() {
+    LEAVE.store(true, Ordering::Relaxed);
+}
+
+/// Starts the bell: from now on no call blocks for longer than 10 ms.
+pub fn ring() {
+    set_timer(RING, RING);
+}
+
+/// Stops the bell. Silence it first and look at the flag then: a signal that
+/// comes between the two rings again.
+pub fn silence() {
+    set_timer(TICK, TICK);
+}
+
+/// Ends this process after `limit` at the latest, wherever it is blocked.
+/// Nothing that it is sent afterwards changes that, but a harder signal.
+///
+/// # Errors
+/// None that a correct call can cause.
+pub fn leave_within(limit: Duration) -> nix::Result<()> {
+    // These two would start the bell, which is the same timer.
+    set(Signal::SIGTERM, SigHandler::SigIgn)?;
+    set(Signal::SIGCONT, SigHandler::SigIgn)?;
+    set_timer(limit, Duration::ZERO);
+    set(Signal::SIGALRM, SigHandler::SigDfl)
+}
+
+fn set(signal: Signal, handler: SigHandler) -> nix::Result<()> {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the handlers of this module call nothing but an atomic store and
+    // setitimer, a bare system call that takes no lock and allocates nothing.
+    unsafe { sigaction(signal, &action) }.map(drop)
+}
+
+fn set_timer(first: Duration, then: Duration) {
+    let timeval = |duration: Duration| libc::timeval {
+        tv_sec: duration.as_secs() as libc::time_t,
+        tv_usec: duration.subsec_micros() as libc::suseconds_t,
+    };
+    let timer = libc::itimerval { it_value: timeval(first), it_interval: timeval(then) };
+    // SAFETY: the pointer is to a whole itimerval, and null says that the old
+    // value isn't wanted. It cannot fail: the times are within range.
+    unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+}

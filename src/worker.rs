@@ -1,0 +1,314 @@
+//! The worker process: accept a client, serve it to its end, accept the next.
+//!
+//! It runs from the fork to `_exit`. It blocks wherever it likes, one client at
+//! a time; a signal wakes it from any call by the bell of
+//! [`sys::signal`](crate::sys::signal). When it is to leave it finishes its
+//! client, and when the whole server leaves, also whom the accept queue still
+//! holds. When the parent is gone, it closes the listening socket at once.
+
+use std::fmt;
+use std::io::{self, PipeWriter, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use log::{debug, error, info, warn};
+use nix::errno::Errno;
+use nix::poll::{PollTimeout, poll};
+use nix::unistd::{Pid, getpid};
+use socket2::Socket;
+
+use crate::cli::Options;
+use crate::echo::{self, BUFFER_SIZE, Host};
+use crate::exit::reason;
+use crate::explain;
+use crate::listener::Listener;
+use crate::logger::{self, Speaker, count};
+use crate::rights::Rights;
+use crate::scoreboard::{Row, Scoreboard, State};
+use crate::sys::{process, signal};
+
+/// The wait when the system lacks what accept needs. Without it the worker
+/// would ask some 200,000 times a second: EMFILE comes without a client, too.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// So many clients in a row may vanish before they are accepted; then something
+/// else is wrong, and the worker pauses between attempts.
+const VANISHED_IN_A_ROW: u32 = 10;
+
+/// An orphan's client has this long: no process outlives the parent by a second.
+const ORPHAN_LIMIT: Duration = Duration::from_millis(700);
+
+/// What a worker is forked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// To serve until asked to leave.
+    Serve,
+    /// To serve whom the accept queue holds when all others have left.
+    Sweep,
+}
+
+/// What a worker has from its parent.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// The place that it fills; 0 is the first.
+    pub slot: usize,
+    /// What it is for.
+    pub errand: Errand,
+    /// Where it counts.
+    pub row: Row,
+    /// What all can see.
+    pub scoreboard: Scoreboard,
+    /// The socket that it accepts from, with all others.
+    pub listener: Listener,
+    /// The user's wishes.
+    pub options: &'a Options,
+    /// The rights that it takes.
+    pub rights: Option<&'a Rights>,
+    /// Who forked it.
+    pub parent: Pid,
+    /// Where it says that it is ready, by its pid (four bytes).
+    pub ready: PipeWriter,
+}
+
+/// A worker's life: what the child does between fork and `_exit`. Returns the
+/// exit code: 0 after it was asked to leave or had served its number.
+pub fn run(job: Job<'_>) -> u8 {
+    logger::speak_as(Speaker::Worker { slot: job.slot, pid: getpid() });
+    process::set_name(&format!("prefork-echo/{}", job.slot));
+    if let Err(error) = settle(&job) {
+        error!("cannot start: {}", reason(&error));
+        return 1;
+    }
+    drop(job.ready);
+    let limit = limit_with_jitter(job.options.max_connections, getpid());
+    let mut worker =
+        Worker { row: job.row, parent: job.parent, listener: Some(job.listener), served: 0, failures: 0 };
+    let mut buffer = vec![0; BUFFER_SIZE];
+
+    // The signal for the parent's death is set by now; if it died before that,
+    // only a look can tell.
+    worker.interrupted();
+    if job.errand == Errand::Sweep {
+        signal::ask_to_leave();
+    }
+    debug!("ready");
+
+    let mut fit = true;
+    while fit && !worker.must_leave() && worker.served < limit {
+        worker.row.enter(State::Idle);
+        fit = worker.accept_and_serve(&mut buffer);
+    }
+    if job.scoreboard.is_draining() {
+        worker.sweep(job.options.backlog, &mut buffer);
+    }
+    let orphaned = worker.listener.is_none();
+    match () {
+        () if !fit => error!("leaving: the listening socket has failed"),
+        () if orphaned => warn!("leaving: the parent is gone"),
+        () => info!("leaving after {}", count(worker.served, "connection")),
+    }
+    // Nobody asks an orphan for its exit code; if somebody does, it was wrong.
+    u8::from(!fit || orphaned)
+}
+
+/// Takes up the life of a process of its own. The order matters: a change of
+/// user undoes the watch on the parent, and signals come in when all is ready.
+fn settle(job: &Job<'_>) -> io::Result<()> {
+    if let Some(rights) = job.rights {
+        rights.take()?;
+    }
+    process::watch_parent()?;
+    signal::become_worker()?;
+    // Shorter than PIPE_BUF, so it goes at once or, with the parent dead, never.
+    let _ = (&job.ready).write(&getpid().as_raw().to_ne_bytes());
+    Ok(())
+}
+
+/// How many clients a worker serves: up to 10 % more than asked, another number
+/// for each pid, so that workers forked together don't leave together.
+fn limit_with_jitter(asked: u64, pid: Pid) -> u64 {
+    match asked {
+        0 => u64::MAX,
+        _ => asked + pid.as_raw() as u64 % (asked / 10 + 1),
+    }
+}
+
+struct Worker {
+    row: Row,
+    parent: Pid,
+    /// None when the parent is gone.
+    listener: Option<Listener>,
+    served: u64,
+    /// Failures of accept in a row.
+    failures: u32,
+}
+
+impl Host for Worker {
+    fn must_leave(&self) -> bool {
+        signal::asked_to_leave()
+    }
+
+    fn interrupted(&mut self) {
+        if self.listener.is_none() {
+            return; // The last timer runs, and must go on running.
+        }
+        signal::silence();
+        if process::is_orphan(self.parent) {
+            self.listener = None;
+            signal::ask_to_leave();
+            if signal::leave_within(ORPHAN_LIMIT).is_err() {
+                std::process::abort();
+            }
+        }
+    }
+
+    fn receiving(&self) {
+        self.row.enter(if self.must_leave() { State::Draining } else { State::Reading });
+    }
+
+    fn sending(&self) {
+        self.row.enter(State::Writing);
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.row.count_bytes(bytes);
+    }
+}
+
+impl Worker {
+    /// Blocks in accept, and serves the client whom it gets. False: the
+    /// listening socket is of no use any more.
+    fn accept_and_serve(&mut self, buffer: &mut [u8]) -> bool {
+        let Some(listener) = &self.listener else { return true };
+        let fd = listener.fd();
+        explain!("accept({fd}): asleep until a client connects");
+        match listener.accept() {
+            Ok((client, peer)) => {
+                if self.failures > 0 {
+                    info!("accepting again, after {}", count(self.failures.into(), "failure"));
+                    self.failures = 0;
+                }
+                self.serve(client, peer, buffer);
+                true
+            }
+            Err(error) => {
+                let error = Errno::try_from(error).unwrap_or(Errno::UnknownErrno);
+                explain!("accept({fd}) = {error:?}: no client this time");
+                self.accept_failed(error)
+            }
+        }
+    }
+
+    /// Does what a failure of accept asks for. False: nothing helps.
+    fn accept_failed(&mut self, error: Errno) -> bool {
+        let answer = Answer::to(error);
+        if answer == Answer::Look {
+            self.interrupted();
+            return true;
+        }
+        self.failures += 1;
+        let words = reason(&error.into());
+        match answer {
+            Answer::Leave => {
+                error!("accept: {words}");
+                return false;
+            }
+            Answer::Again if self.failures < VANISHED_IN_A_ROW => {
+                debug!("accept: {words}; a client has vanished")
+            }
+            _ => {
+                // Said once: it may go on for hours.
+                if self.failures == 1 || answer == Answer::Again && self.failures == VANISHED_IN_A_ROW {
+                    warn!(
+                        "cannot accept: {words}; trying again every {PAUSE:?}, clients wait in the queue; \
+                         look at ulimit -n, fs.file-max and free memory"
+                    );
+                }
+                // A signal ends the pause.
+                let _ = poll(&mut [], PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO));
+            }
+        }
+        true
+    }
+
+    fn serve(&mut self, client: Socket, peer: Option<SocketAddr>, buffer: &mut [u8]) {
+        self.served += 1;
+        self.row.count_connection();
+        let bytes_before = self.row.bytes();
+        let peer = Peer(peer);
+        let fd = client.as_raw_fd();
+        explain!("accept() = {fd}: {peer} has a socket of its own here now; the other one goes on listening");
+        info!("accepted {peer} as descriptor {fd}");
+
+        let end = echo::serve(&client, buffer, self);
+        drop(client);
+        explain!("close({fd}): done with {peer}");
+        let bytes = self.row.bytes() - bytes_before;
+        info!("closed {peer}: {end}, {} echoed", count(bytes, "byte"));
+    }
+
+    /// Serves whom the accept queue still holds: they are connected already, and
+    /// closing the socket would reset them. It can't hold more than `backlog`
+    /// and one; whoever came later has no claim.
+    fn sweep(&mut self, backlog: i32, buffer: &mut [u8]) {
+        for _ in 0..=backlog {
+            self.row.enter(State::Draining);
+            if !self.listener.as_ref().is_some_and(Listener::has_waiting) {
+                break;
+            }
+            // Another worker may be quicker; then the bell ends the wait in vain.
+            signal::ring();
+            if !self.accept_and_serve(buffer) {
+                break;
+            }
+        }
+    }
+}
+
+/// A client's address, as far as it is known.
+struct Peer(Option<SocketAddr>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("a client that has vanished"),
+        }
+    }
+}
+
+/// What to do when accept fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// A signal, or the idle time-out: look what there is to do.
+    Look,
+    /// That one client is gone; on with the next.
+    Again,
+    /// The system lacks something; try later.
+    Pause,
+    /// It will never work again.
+    Leave,
+}
+
+impl Answer {
+    /// Sorts the errors of accept(2), which hands on those of the network too.
+    fn to(error: Errno) -> Answer {
+        match error {
+            Errno::EINTR | Errno::EAGAIN => Answer::Look,
+            Errno::ECONNABORTED
+            | Errno::EPROTO
+            | Errno::EPERM
+            | Errno::ENETDOWN
+            | Errno::ENOPROTOOPT
+            | Errno::EHOSTDOWN
+            | Errno::EHOSTUNREACH
+            | Errno::EOPNOTSUPP
+            | Errno::ENETUNREACH
+            | Errno::ETIMEDOUT => Answer::Again,
+            Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK => Answer::Leave,
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever we don't know.
+            _ => Answer::Pause,
+        }
+    }
+}
