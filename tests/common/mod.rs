@@ -1,0 +1,284 @@
+//! The fixture: a server as its users run it, a process of its own.
+//!
+//! Each server leads a process group, which is killed when the fixture is
+//! dropped, so that a failing test leaves no process behind.
+#![allow(dead_code)] // Each test file is a program of its own and uses a part.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
+/// How long a test waits for what must come: far longer than it takes.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The binary under test.
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_prefork-echo"));
+    // What the user of this machine prefers is not to change the outcome.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("PREFORK_ECHO_") || name == "NO_COLOR" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Waits for a condition; panics, naming it, when it doesn't come true.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "in vain waited until {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A running server, its address and its log.
+pub struct Server {
+    child: Child,
+    pub pid: Pid,
+    pub address: SocketAddr,
+    /// Its line on stdout.
+    pub line: String,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// Starts it on a port that the kernel chooses, and waits until it listens.
+    #[track_caller]
+    pub fn start(arguments: &[&str]) -> Server {
+        let mut command = binary();
+        command.args(["--bind", "127.0.0.1:0"]).args(arguments);
+        Server::spawn(command)
+    }
+
+    /// Starts `command`, which is to become a server that listens.
+    #[track_caller]
+    pub fn spawn(mut command: Command) -> Server {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().expect("the binary starts");
+        let log = collect(child.stderr.take().expect("stderr is a pipe"));
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("stdout is a pipe"))
+            .read_line(&mut line)
+            .expect("stdout is readable");
+        let address = line.split(' ').nth(2).and_then(|address| address.parse().ok());
+        let Some(address) = address else {
+            let status = child.wait();
+            panic!(
+                "no address in {line:?}; {status:?}, log: {:#?}",
+                log.lock().expect("no panic holds the log")
+            );
+        };
+        Server { pid: Pid::from_raw(child.id() as i32), child, address, line, log }
+    }
+
+    /// Connects a client who doesn't wait for ever.
+    #[track_caller]
+    pub fn connect(&self) -> TcpStream {
+        connect(self.address)
+    }
+
+    /// One client's whole life: sends, reads it back, closes first.
+    #[track_caller]
+    pub fn echo(&self, message: &[u8]) {
+        echo(&mut self.connect(), message);
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid, signal).expect("the server lives");
+    }
+
+    /// As a terminal does on Ctrl-C.
+    pub fn signal_group(&self, signal: Signal) {
+        killpg(self.pid, signal).expect("the group lives");
+    }
+
+    /// The log so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no panic holds the log").clone()
+    }
+
+    /// Waits for a log line that contains all of `parts`.
+    #[track_caller]
+    pub fn wait_for_log(&self, parts: &[&str]) -> String {
+        let mut found = None;
+        let start = Instant::now();
+        while found.is_none() {
+            found = self.log().into_iter().find(|line| parts.iter().all(|part| line.contains(part)));
+            assert!(
+                found.is_some() || start.elapsed() < PATIENCE,
+                "no {parts:?} in the log: {:#?}",
+                self.log()
+            );
+            thread::sleep(Duration::from_millis(1));
+        }
+        found.expect("the loop ends when it is found")
+    }
+
+    /// The children that live, in the order of their pids.
+    pub fn workers(&self) -> Vec<Pid> {
+        let children =
+            processes().into_iter().filter(|process| process.parent == self.pid && process.state != 'Z');
+        children.map(|process| process.pid).collect()
+    }
+
+    /// Waits until so many workers live, and returns them.
+    #[track_caller]
+    pub fn wait_for_workers(&self, number: usize) -> Vec<Pid> {
+        wait_until(&format!("there are {number} workers"), || self.workers().len() == number);
+        self.workers()
+    }
+
+    /// Waits for the end of the server.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until("the server ends", || {
+            status = self.child.try_wait().expect("it is our child");
+            status.is_some()
+        });
+        status.expect("it has ended")
+    }
+
+    /// Waits for the end, and gives the exit status as the shell would.
+    #[track_caller]
+    pub fn wait_code(&mut self) -> i32 {
+        let status = self.wait();
+        status.code().or(status.signal().map(|signal| 128 + signal)).expect("one of both")
+    }
+
+    /// SIGTERM, and the exit status.
+    #[track_caller]
+    pub fn stop(&mut self) -> i32 {
+        self.signal(Signal::SIGTERM);
+        self.wait_code()
+    }
+
+    /// Does any process of the server's group live?
+    pub fn is_anybody_left(&self) -> bool {
+        // Orphans that ended may wait for init to reap them: they are dead.
+        processes().iter().any(|process| process.group == self.pid && process.state != 'Z')
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // An error says that nobody is left.
+        let _ = killpg(self.pid, Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads lines as they come, so that the writer never waits.
+fn collect(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let collected = Arc::clone(&lines);
+    thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            collected.lock().expect("no panic holds the log").push(line);
+        }
+    });
+    lines
+}
+
+#[track_caller]
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let client = TcpStream::connect_timeout(&address, PATIENCE).expect("somebody listens");
+    client.set_read_timeout(Some(PATIENCE)).expect("a time-out above zero");
+    client.set_write_timeout(Some(PATIENCE)).expect("a time-out above zero");
+    client
+}
+
+/// Sends a message on a connection and reads it back.
+#[track_caller]
+pub fn echo(client: &mut TcpStream, message: &[u8]) {
+    client.write_all(message).expect("the server takes it");
+    let mut answer = vec![0; message.len()];
+    client.read_exact(&mut answer).expect("the server answers");
+    assert!(answer == message, "the answer differs from what was sent");
+}
+
+/// Reads to the end of file, which must come without a reset.
+#[track_caller]
+pub fn read_to_end(client: &mut TcpStream) -> Vec<u8> {
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).expect("an end of file, not a reset");
+    rest
+}
+
+/// Bytes without a pattern that a mix-up could keep.
+pub fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let step = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    std::iter::repeat_with(step).take(length).collect()
+}
+
+/// A line of ps.
+pub struct Process {
+    pub pid: Pid,
+    pub parent: Pid,
+    pub group: Pid,
+    /// S asleep, R running, T stopped, Z reaped by nobody yet.
+    pub state: char,
+}
+
+/// All processes, as ps of Linux and macOS shows them.
+pub fn processes() -> Vec<Process> {
+    let output =
+        Command::new("ps").args(["-A", "-o", "pid=,ppid=,pgid=,stat="]).output().expect("ps is everywhere");
+    let text = String::from_utf8(output.stdout).expect("ps speaks ASCII");
+    let parse = |line: &str| {
+        let mut words = line.split_whitespace();
+        let mut number = || words.next()?.parse().ok().map(Pid::from_raw);
+        Some(Process { pid: number()?, parent: number()?, group: number()?, state: words.next()?.chars().next()? })
+    };
+    text.lines().filter_map(parse).collect()
+}
+
+/// The number after `before` in a line of the log.
+#[track_caller]
+pub fn number_after(line: &str, before: &str) -> i32 {
+    let rest = line.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {line:?}")).1;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|_| panic!("no number after {before:?} in {line:?}"))
+}
+
+/// Runs a server that is not to start, and returns its exit status and what it
+/// wrote on stderr.
+#[track_caller]
+pub fn run(mut command: Command) -> (i32, String) {
+    let output = command.stdin(Stdio::null()).output().expect("the binary starts");
+    (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).expect("messages are UTF-8"))
+}
+
+/// The binary, to be run by somebody who is not root, whoever runs the tests.
+pub fn unprivileged_binary(directory: &Path) -> Command {
+    use std::os::unix::fs::PermissionsExt;
+    if !nix::unistd::geteuid().is_root() {
+        return binary();
+    }
+    // Where the project lies, nobody else may be allowed to look.
+    let copy: PathBuf = directory.join("prefork-echo");
+    std::fs::copy(env!("CARGO_BIN_EXE_prefork-echo"), &copy).expect("there is room for a copy");
+    for path in [directory, &copy] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+    let mut command = Command::new(copy);
+    command.uid(65534).gid(65534);
+    command
+}

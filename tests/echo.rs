@@ -1,0 +1,175 @@
+//! The service, as a client sees it.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, Server, binary, echo, noise, read_to_end, wait_until};
+use nix::sys::signal::{Signal, kill};
+use socket2::SockRef;
+
+#[test]
+fn every_byte_comes_back_whatever_it_is() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    for byte in 0..=255 {
+        echo(&mut client, &[byte]);
+    }
+    for length in [2, 1000, 65_535, 65_536, 65_537, 200_000] {
+        echo(&mut client, &noise(length));
+    }
+}
+
+#[test]
+fn a_client_that_half_closes_first_still_gets_everything() {
+    let server = Server::start(&[]);
+    let (mut client, message) = (server.connect(), noise(4_000_000));
+    let (mut sender, sent) = (client.try_clone().unwrap(), message.clone());
+    let sending = thread::spawn(move || {
+        sender.write_all(&sent).unwrap();
+        sender.shutdown(Shutdown::Write).unwrap();
+    });
+    assert!(read_to_end(&mut client) == message, "what came back differs");
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_client_that_sends_all_before_it_reads_gets_everything() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    let message = noise(100_000); // Small enough for the buffers on the way.
+    client.write_all(&message).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    server.wait_for_log(&["closed", "end of file, 100000 bytes echoed"]);
+    assert!(read_to_end(&mut client) == message, "what came back differs");
+}
+
+#[test]
+fn many_clients_at_once_get_each_their_own_bytes() {
+    let server = Server::start(&["--workers", "8"]);
+    let address = server.address;
+    let clients: Vec<_> = (1..=8)
+        .map(|number| {
+            thread::spawn(move || {
+                for round in 1..=20 {
+                    let mut client = common::connect(address);
+                    echo(&mut client, &noise(number * round * 500));
+                }
+            })
+        })
+        .collect();
+    clients.into_iter().for_each(|client| client.join().unwrap());
+}
+
+#[test]
+fn a_worker_serves_one_client_at_a_time_and_the_next_one_waits_connected() {
+    let server = Server::start(&["--workers", "1"]);
+    let mut first = server.connect();
+    echo(&mut first, b"first");
+
+    let mut second = server.connect();
+    second.write_all(b"second").unwrap();
+    second.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(second.read(&mut [0; 6]).is_err(), "the only worker is busy, yet the second client was served");
+
+    drop(first);
+    second.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut answer = [0; 6];
+    second.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"second");
+}
+
+#[test]
+fn the_load_is_even() {
+    let server = Server::start(&[]);
+    for _ in 0..100 {
+        server.echo(b"one of many");
+    }
+    let accepted = |slot: usize| {
+        let name = format!("worker {slot} (pid");
+        server.log().iter().filter(|line| line.contains(&name) && line.contains("accepted")).count()
+    };
+    wait_until("all have been accepted", || (0..4).map(accepted).sum::<usize>() == 100);
+    for slot in 0..4 {
+        assert!(accepted(slot) >= 15, "worker {slot} served {} of 100", accepted(slot));
+    }
+}
+
+#[test]
+fn an_idle_client_is_closed_and_the_next_one_served() {
+    let server = Server::start(&["--workers", "1", "--idle-timeout", "300ms"]);
+    let mut idle = server.connect();
+    echo(&mut idle, b"then silence");
+    let start = Instant::now();
+    assert!(read_to_end(&mut idle).is_empty());
+    assert!(start.elapsed() >= Duration::from_millis(290), "closed after {:?}", start.elapsed());
+    server.wait_for_log(&["closed", "idle for too long, 12 bytes echoed"]);
+    server.echo(b"next");
+}
+
+#[test]
+fn a_client_that_keeps_sending_is_not_idle() {
+    let server = Server::start(&["--workers", "1", "--idle-timeout", "500ms"]);
+    let (mut client, start) = (server.connect(), Instant::now());
+    while start.elapsed() < Duration::from_millis(1500) {
+        echo(&mut client, b"alive");
+        thread::sleep(Duration::from_millis(50)); // The rhythm of the client, not a wait for the server.
+    }
+}
+
+#[test]
+fn a_client_that_never_reads_is_closed_and_the_next_one_served() {
+    let server = Server::start(&["--workers", "1", "--idle-timeout", "300ms"]);
+    let mut greedy = server.connect();
+    greedy.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+    // Until all the buffers on the way are full: then the worker blocks in send.
+    while greedy.write(&noise(65_536)).is_ok() {}
+    server.wait_for_log(&["closed", "idle for too long"]);
+    server.echo(b"next");
+}
+
+#[test]
+fn an_idle_timeout_of_0_is_none() {
+    let server = Server::start(&["--idle-timeout", "0"]);
+    let mut client = server.connect();
+    client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let error = client.read(&mut [0]).expect_err("nothing was sent, so nothing comes");
+    assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+    echo(&mut client, b"still here");
+}
+
+#[test]
+fn clients_that_reset_before_or_after_accept_harm_nobody() {
+    let mut server = Server::start(&["--workers", "2"]);
+    let resets =
+        |client: &std::net::TcpStream| SockRef::from(client).set_linger(Some(Duration::ZERO)).unwrap();
+    // Before: both workers are stopped, so these lie in the accept queue.
+    let workers = server.wait_for_workers(2);
+    workers.iter().for_each(|worker| kill(*worker, Signal::SIGSTOP).unwrap());
+    for _ in 0..20 {
+        resets(&server.connect());
+    }
+    workers.iter().for_each(|worker| kill(*worker, Signal::SIGCONT).unwrap());
+    // After: with an answer on its way.
+    for _ in 0..20 {
+        let mut client = server.connect();
+        client.write_all(&noise(10_000)).unwrap();
+        client.read_exact(&mut [0; 10]).unwrap();
+        resets(&client);
+    }
+    server.echo(b"all is well");
+    assert_eq!(server.workers(), workers, "a worker died of it");
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn it_listens_on_ipv6_and_on_names() {
+    for bind in ["[::1]:0", "localhost:0"] {
+        let mut command = binary();
+        command.args(["--bind", bind]);
+        Server::spawn(command).echo(b"hello");
+    }
+}

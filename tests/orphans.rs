@@ -1,0 +1,92 @@
+//! The parent dies without a word: nobody and nothing stays behind.
+
+mod common;
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use common::{Server, echo, noise, read_to_end, wait_until};
+use nix::sys::signal::{Signal, kill};
+
+/// Kills the parent, and waits until no worker and no listening socket is left.
+#[track_caller]
+fn kill_the_parent(server: &mut Server) {
+    server.signal(Signal::SIGKILL);
+    server.wait();
+    wait_until("all workers have left", || !server.is_anybody_left());
+    TcpListener::bind(server.address).expect("the port is free");
+}
+
+#[test]
+fn idle_workers_leave() {
+    for workers in ["1", "4", "100"] {
+        kill_the_parent(&mut Server::start(&["-q", "--workers", workers]));
+    }
+}
+
+#[test]
+fn workers_with_clients_leave_and_the_clients_read_an_end_of_file() {
+    let mut server = Server::start(&["--workers", "2"]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    kill_the_parent(&mut server);
+    assert!(read_to_end(&mut client).is_empty());
+    server.wait_for_log(&["leaving: the parent is gone"]);
+}
+
+#[test]
+fn the_listening_socket_goes_before_the_client() {
+    let mut server = Server::start(&["--workers", "1"]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    server.signal(Signal::SIGKILL);
+    server.wait();
+    wait_until("the listening socket is closed", || TcpListener::bind(server.address).is_ok());
+    // Within its last moments the client is still served, unless they are over.
+    assert!(client.write_all(b"to the end").is_ok() || !server.is_anybody_left());
+}
+
+#[test]
+fn a_worker_stuck_with_a_client_that_never_reads_leaves_too() {
+    let mut server = Server::start(&["--workers", "1"]);
+    let mut greedy = server.connect();
+    greedy.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+    while greedy.write(&noise(65_536)).is_ok() {}
+    kill_the_parent(&mut server);
+}
+
+#[test]
+fn a_worker_that_drains_when_the_parent_dies_leaves_too() {
+    let mut server = Server::start(&["--workers", "1", "--grace", "1h"]);
+    let mut greedy = server.connect();
+    greedy.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+    while greedy.write(&noise(65_536)).is_ok() {}
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    kill_the_parent(&mut server);
+}
+
+#[test]
+fn a_parent_killed_in_the_midst_of_forking_leaves_nobody() {
+    for round in 0..20 {
+        let mut command = common::binary();
+        command.args(["-q", "--bind", "127.0.0.1:0", "--workers", "200"]);
+        let mut server = Server::spawn(command);
+        // All are killed, so that the parent forks; then the parent is.
+        let workers = server.workers();
+        workers.iter().for_each(|worker| kill(*worker, Signal::SIGKILL).unwrap());
+        thread::sleep(Duration::from_millis(round)); // Another instant each round.
+        kill_the_parent(&mut server);
+    }
+}
+
+// A stopped process hears of its parent's death only where the kernel tells it.
+#[cfg(target_os = "linux")]
+#[test]
+fn stopped_workers_leave_too() {
+    let mut server = Server::start(&["--workers", "3"]);
+    server.wait_for_workers(3).iter().for_each(|worker| kill(*worker, Signal::SIGSTOP).unwrap());
+    kill_the_parent(&mut server);
+}

@@ -1,0 +1,296 @@
+//! Orderly shutdown: nobody who is connected loses a byte, and it ends.
+
+mod common;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, Server, connect, echo, noise, read_to_end, wait_until};
+use nix::sys::signal::{Signal, kill};
+
+#[test]
+fn term_ends_an_idle_server_with_status_0_and_frees_the_port() {
+    let mut server = Server::start(&[]);
+    server.echo(b"somebody was here");
+    assert_eq!(server.stop(), 0);
+    assert!(!server.is_anybody_left());
+    TcpListener::bind(server.address).expect("the port is free at once");
+    server.wait_for_log(&["the end, with exit status 0: served 1 connection, 17 bytes"]);
+}
+
+#[test]
+fn no_term_is_lost_whenever_it_comes() {
+    for round in 0..100 {
+        let mut server = Server::start(&["-q", "--workers", "3"]);
+        // In some rounds workers are busy, in some just done, in some not yet in accept.
+        let clients: Vec<_> = (0..round % 4).map(|_| server.connect()).collect();
+        for _ in 0..round % 3 {
+            thread::yield_now();
+        }
+        drop(clients);
+        assert_eq!(server.stop(), 0, "in round {round}");
+        assert!(!server.is_anybody_left());
+    }
+}
+
+#[test]
+fn an_idle_client_reads_an_end_of_file_not_a_reset() {
+    let mut server = Server::start(&["--workers", "2"]);
+    let mut client = server.connect();
+    echo(&mut client, b"and then I sat there");
+    let start = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert!(read_to_end(&mut client).is_empty());
+    drop(client);
+    assert_eq!(server.wait_code(), 0);
+    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+}
+
+#[test]
+fn a_client_that_talks_on_is_served_until_it_is_quiet() {
+    let mut server = Server::start(&["--workers", "1"]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    for _ in 0..20 {
+        echo(&mut client, b"one more");
+        thread::sleep(Duration::from_millis(20)); // The client's rhythm.
+    }
+    assert!(read_to_end(&mut client).is_empty());
+    drop(client);
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
+fn whoever_waits_in_the_accept_queue_is_served() {
+    let mut server = Server::start(&["--workers", "1"]);
+    let mut busy = server.connect();
+    echo(&mut busy, b"the only worker is mine");
+    let mut waiting: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.write_all(b"connected before the end").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+    }
+    server.signal(Signal::SIGTERM);
+    for client in &mut waiting {
+        assert_eq!(read_to_end(client), b"connected before the end");
+    }
+    assert!(read_to_end(&mut busy).is_empty());
+    drop(busy);
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
+fn bytes_on_their_way_are_delivered() {
+    let mut server = Server::start(&["--workers", "1"]);
+    let (mut client, message) = (server.connect(), noise(4_000_000));
+    let (mut sender, sent) = (client.try_clone().unwrap(), message.clone());
+    let sending = thread::spawn(move || sender.write_all(&sent).unwrap());
+    server.wait_for_log(&["accepted"]);
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    // Only now does the client begin to read.
+    let mut answer = vec![0; message.len()];
+    client.read_exact(&mut answer).unwrap();
+    assert!(answer == message, "what came back differs");
+    sending.join().unwrap();
+    assert!(read_to_end(&mut client).is_empty());
+    drop(client);
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
+fn when_the_grace_is_over_the_rest_is_killed_and_status_3_says_so() {
+    let mut server = Server::start(&["--workers", "2", "--grace", "400ms"]);
+    let mut greedy = server.connect();
+    greedy.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+    while greedy.write(&noise(65_536)).is_ok() {}
+    let start = Instant::now();
+    assert_eq!(server.stop(), 3);
+    assert!(start.elapsed() >= Duration::from_millis(400), "killed after {:?}", start.elapsed());
+    assert!(!server.is_anybody_left());
+    server.wait_for_log(&["400ms are over", "killing 1 worker", "--grace"]);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    for (first, second) in [(Signal::SIGTERM, Signal::SIGTERM), (Signal::SIGINT, Signal::SIGINT)] {
+        let mut server = Server::start(&["--workers", "2", "--grace", "1h"]);
+        let mut greedy = server.connect();
+        greedy.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+        while greedy.write(&noise(65_536)).is_ok() {}
+        server.signal(first);
+        server.wait_for_log(&["shutting down"]);
+        server.signal(second);
+        assert_eq!(server.wait_code(), 3);
+        assert!(!server.is_anybody_left());
+    }
+}
+
+#[test]
+fn quit_ends_it_at_once_and_the_status_says_whether_somebody_was_cut() {
+    let mut idle = Server::start(&[]);
+    idle.signal(Signal::SIGQUIT);
+    assert_eq!(idle.wait_code(), 0);
+
+    let mut busy = Server::start(&[]);
+    let mut client = busy.connect();
+    echo(&mut client, b"hello");
+    busy.signal(Signal::SIGQUIT);
+    assert_eq!(busy.wait_code(), 3);
+    assert!(!busy.is_anybody_left());
+}
+
+#[test]
+fn ctrl_c_reaches_the_whole_group_and_the_workers_leave_it_to_the_parent() {
+    let mut server = Server::start(&["--workers", "2"]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    server.signal_group(Signal::SIGINT);
+    echo(&mut client, b"I am still served");
+    assert!(read_to_end(&mut client).is_empty());
+    drop(client);
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
+fn stopped_workers_do_not_hold_it_up() {
+    let mut server = Server::start(&["--workers", "3", "--grace", "1h"]);
+    let workers = server.wait_for_workers(3);
+    workers.iter().for_each(|worker| kill(*worker, Signal::SIGSTOP).unwrap());
+    assert_eq!(server.stop(), 0);
+    assert!(!server.is_anybody_left());
+}
+
+#[test]
+fn a_worker_stopped_after_it_was_told_does_not_hold_it_up_either() {
+    let mut server = Server::start(&["--workers", "1", "--grace", "1h"]);
+    let mut client = server.connect();
+    echo(&mut client, b"so that it doesn't leave at once");
+    let worker = server.workers()[0];
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    kill(worker, Signal::SIGSTOP).unwrap();
+    assert!(read_to_end(&mut client).is_empty());
+    drop(client);
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
+fn once_stopping_it_forks_nobody_for_a_dead_worker() {
+    for _ in 0..20 {
+        let mut server = Server::start(&["--workers", "4"]);
+        let workers = server.wait_for_workers(4);
+        let (first, second) = workers.split_at(2);
+        first.iter().for_each(|worker| kill(*worker, Signal::SIGKILL).unwrap());
+        server.signal(Signal::SIGTERM);
+        // Some are gone already.
+        for worker in second {
+            let _ = kill(*worker, Signal::SIGKILL);
+        }
+        assert_eq!(server.wait_code(), 0);
+        assert!(!server.is_anybody_left());
+        let log = server.log();
+        let stopping = log.iter().position(|line| line.contains("shutting down")).expect("it was told to");
+        assert!(!log[stopping..].iter().any(|line| line.contains("replaces pid")), "{log:#?}");
+    }
+}
+
+/// What happened to clients that connected, sent and read without a pause.
+#[derive(Default)]
+struct Tally {
+    served: AtomicU32,
+    /// After the connection stood: what must not happen.
+    cut: AtomicU32,
+}
+
+fn hammer(address: std::net::SocketAddr, tally: &Tally, done: &AtomicBool) {
+    while !done.load(Ordering::Relaxed) {
+        // Refused, or no answer to the SYN: nobody was promised anything.
+        let Ok(mut client) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100))
+        else {
+            continue;
+        };
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = [0; 8];
+        let result = client.write_all(b"12345678").and_then(|()| client.read_exact(&mut answer));
+        match result {
+            Ok(()) => tally.served.fetch_add(1, Ordering::Relaxed),
+            Err(_) => tally.cut.fetch_add(1, Ordering::Relaxed),
+        };
+    }
+}
+
+#[test]
+fn clients_that_connect_without_a_pause_are_not_reset() {
+    let mut cut = 0;
+    for _ in 0..5 {
+        let mut server = Server::start(&["-q"]);
+        let (tally, done) = (Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)));
+        let clients: Vec<_> = (0..24)
+            .map(|_| {
+                let (tally, done, address) = (Arc::clone(&tally), Arc::clone(&done), server.address);
+                thread::spawn(move || hammer(address, &tally, &done))
+            })
+            .collect();
+        wait_until("the load is on", || tally.served.load(Ordering::Relaxed) > 200);
+        assert_eq!(server.stop(), 0);
+        done.store(true, Ordering::Relaxed);
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        cut += tally.cut.load(Ordering::Relaxed);
+    }
+    println!("{cut} connections of 5 runs were cut");
+    assert!(cut <= 1, "{cut} connections were cut");
+}
+
+#[test]
+fn term_while_it_starts_is_not_lost() {
+    for _ in 0..20 {
+        let mut server = Server::start(&["-q", "--workers", "50"]);
+        assert_eq!(server.stop(), 0);
+        assert!(!server.is_anybody_left());
+    }
+}
+
+#[test]
+fn a_client_may_come_until_the_end() {
+    // Whatever happens to a connection, it is served or refused, never reset.
+    let mut server = Server::start(&["--workers", "1"]);
+    let mut busy = server.connect();
+    echo(&mut busy, b"hello");
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    let late = std::net::TcpStream::connect_timeout(&server.address, Duration::from_secs(1));
+    drop(busy);
+    if let Ok(mut late) = late {
+        late.set_read_timeout(Some(PATIENCE)).unwrap();
+        match late.write_all(b"late").and_then(|()| late.read_exact(&mut [0; 4])) {
+            Ok(()) => {}
+            Err(error) => assert_ne!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
+    assert_eq!(server.wait_code(), 0);
+    assert!(connect_refused(&server));
+}
+
+fn connect_refused(server: &Server) -> bool {
+    std::net::TcpStream::connect(server.address)
+        .is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+#[test]
+fn exit_comes_when_the_last_client_has_gone() {
+    let mut server = Server::start(&["--workers", "1"]);
+    let mut client = connect(server.address);
+    echo(&mut client, b"hello");
+    server.signal(Signal::SIGTERM);
+    drop(client);
+    let start = Instant::now();
+    assert_eq!(server.wait_code(), 0);
+    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+}

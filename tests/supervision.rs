@@ -1,0 +1,246 @@
+//! The parent: what it starts, and what it does when a worker dies.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::{PATIENCE, Server, connect, echo, number_after, read_to_end, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+#[test]
+fn one_line_on_stdout_says_where_it_listens_who_it_is_and_how_many() {
+    let server = Server::start(&["--workers", "3"]);
+    assert_eq!(server.line, format!("listening on {} (pid {}, 3 workers)\n", server.address, server.pid));
+    assert_ne!(server.address.port(), 0, "port 0 asks the kernel for a real one");
+    assert_eq!(server.workers().len(), 3);
+}
+
+#[test]
+fn the_parent_serves_nobody() {
+    let server = Server::start(&["--workers", "2"]);
+    let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    clients[..2].iter_mut().for_each(|client| echo(client, b"served"));
+    clients[2].set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(clients[2].read(&mut [0]).is_err(), "both workers are busy, and the third client was served");
+    let parent = format!("parent {}: accepted", server.pid);
+    assert!(!server.log().iter().any(|line| line.contains(&parent)));
+}
+
+#[test]
+fn a_killed_worker_is_replaced_and_the_log_says_how_it_died() {
+    let server = Server::start(&["--workers", "2"]);
+    server.echo(b"one client, for the count");
+    let accepted = server.wait_for_log(&["accepted"]);
+    let worker = Pid::from_raw(number_after(&accepted, "(pid "));
+    let slot = number_after(&accepted, "worker ");
+    kill(worker, Signal::SIGKILL).unwrap();
+
+    let death = server
+        .wait_for_log(&[&format!("worker {slot} (pid {worker}) killed by SIGKILL after "), "1 connection"]);
+    assert!(death.contains("parent"), "{death}");
+    let replacement =
+        server.wait_for_log(&[&format!("worker {slot} (pid "), &format!("replaces pid {worker}")]);
+    let workers = server.wait_for_workers(2);
+    assert!(!workers.contains(&worker));
+    assert!(workers.contains(&Pid::from_raw(number_after(&replacement, "(pid "))));
+    server.echo(b"all is well");
+}
+
+#[test]
+fn killing_in_a_loop_never_makes_it_give_up() {
+    let server = Server::start(&["--workers", "2"]);
+    let mut killed = BTreeSet::new();
+    while killed.len() < 200 {
+        let lines = server.log();
+        let born = lines.iter().filter(|line| line.contains("forked") || line.contains("replaces pid"));
+        let born: BTreeSet<_> = born.map(|line| number_after(line, "(pid ")).collect();
+        for pid in &born - &killed {
+            kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+            killed.insert(pid);
+        }
+        thread::yield_now();
+    }
+    server.wait_for_workers(2);
+    server.echo(b"still here");
+}
+
+#[test]
+fn only_the_client_of_a_killed_worker_notices() {
+    let server = Server::start(&["--workers", "2"]);
+    let (mut unlucky, mut lucky) = (server.connect(), server.connect());
+    echo(&mut unlucky, b"hello");
+    echo(&mut lucky, b"hello");
+    let port = unlucky.local_addr().unwrap().port();
+    let accepted = server.wait_for_log(&["accepted", &format!("127.0.0.1:{port}")]);
+    kill(Pid::from_raw(number_after(&accepted, "(pid ")), Signal::SIGKILL).unwrap();
+    assert_eq!(unlucky.read(&mut [0]).unwrap(), 0);
+    echo(&mut lucky, b"still served");
+    server.wait_for_workers(2);
+    server.echo(b"and so is the next one");
+}
+
+#[test]
+fn workers_that_crash_at_their_start_are_retried_ever_later_then_given_up() {
+    let mut server = Server::start(&["--workers", "2"]);
+    // A worker that gets SIGSEGV looks as one does that crashes by itself.
+    let mut crashed = BTreeSet::new();
+    let mut ended = None;
+    wait_until("the server gives up", || {
+        for line in
+            server.log().iter().filter(|line| line.contains("forked") || line.contains("replaces pid"))
+        {
+            let pid = number_after(line, "(pid ");
+            if crashed.insert(pid) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGSEGV);
+            }
+        }
+        ended = (!server.is_anybody_left()).then(|| server.wait_code());
+        ended.is_some()
+    });
+    assert_eq!(ended, Some(4));
+    server.wait_for_log(&["replaced in", "crashed at its start"]);
+    let reason = server.wait_for_log(&["giving up", "crashing at their start"]);
+    assert!(reason.contains("SIGSEGV"), "{reason}");
+    assert!(crashed.len() <= 2 * 6, "{} forks: the back-off doesn't hold", crashed.len());
+}
+
+#[test]
+fn term_to_one_worker_lets_it_finish_and_it_is_replaced() {
+    let server = Server::start(&["--workers", "1"]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    let worker = server.workers()[0];
+    kill(worker, Signal::SIGTERM).unwrap();
+    echo(&mut client, b"it goes on until the line is quiet");
+    assert!(read_to_end(&mut client).is_empty());
+    server.wait_for_log(&[&format!("(pid {worker}) left with exit code 0")]);
+    server.wait_for_log(&[&format!("replaces pid {worker}")]);
+    server.echo(b"next");
+}
+
+#[test]
+fn hup_replaces_all_workers_and_no_client_notices() {
+    let server = Server::start(&["--workers", "3"]);
+    let (address, done) = (server.address, Arc::new(AtomicBool::new(false)));
+    let clients: Vec<_> = (0..3)
+        .map(|_| {
+            let done = Arc::clone(&done);
+            thread::spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    echo(&mut connect(address), b"not one refused, not one reset");
+                }
+            })
+        })
+        .collect();
+    let mut old = server.wait_for_workers(3);
+    for _ in 0..5 {
+        server.signal(Signal::SIGHUP);
+        wait_until("all are replaced", || {
+            let new = server.workers();
+            new.len() == 3 && new.iter().all(|worker| !old.contains(worker))
+        });
+        old = server.workers();
+    }
+    done.store(true, Ordering::Relaxed);
+    clients.into_iter().for_each(|client| client.join().expect("a client noticed"));
+}
+
+#[test]
+fn hup_keeps_the_number_of_workers_that_serve() {
+    let server = Server::start(&["--workers", "2"]);
+    server.wait_for_workers(2);
+    server.signal(Signal::SIGHUP);
+    let told = |log: &[String]| log.iter().filter(|line| line.contains("leaving after")).count();
+    server.wait_for_log(&["worker 1", "will replace"]);
+    wait_until("both have left", || told(&server.log()) == 2);
+    // Whoever left was told so after his successor was ready.
+    let log = server.log();
+    for slot in ["worker 0", "worker 1"] {
+        let position = |what: &str| log.iter().position(|line| line.contains(slot) && line.contains(what));
+        assert!(position("will replace") < position("leaving after"), "{log:#?}");
+    }
+    server.wait_for_workers(2);
+}
+
+#[test]
+fn ttin_and_ttou_change_the_number_of_workers_but_never_below_one() {
+    let server = Server::start(&["--workers", "1"]);
+    server.signal(Signal::SIGTTIN);
+    server.wait_for_workers(2);
+    server.signal(Signal::SIGTTOU);
+    server.wait_for_workers(1);
+    server.signal(Signal::SIGTTOU);
+    server.wait_for_log(&["SIGTTOU", "the least"]);
+    server.wait_for_workers(1);
+    server.echo(b"still here");
+}
+
+#[test]
+fn usr1_logs_the_table_and_winch_is_ignored() {
+    let server = Server::start(&["--workers", "2"]);
+    let mut client = server.connect();
+    echo(&mut client, b"12345");
+    server.signal(Signal::SIGWINCH);
+    server.signal(Signal::SIGUSR1);
+    server.wait_for_log(&["SLOT", "PID", "STATE", "CONNECTIONS", "BYTES", "RESTARTS"]);
+    let row = server.wait_for_log(&["reading"]);
+    assert!(row.trim_end().ends_with("0") && row.contains(" 5 "), "{row}");
+    server.wait_for_log(&["idle"]);
+}
+
+#[test]
+fn workers_leave_after_max_connections_and_are_replaced() {
+    let server = Server::start(&["--workers", "2", "--max-connections", "10"]);
+    let first = server.wait_for_workers(2);
+    for _ in 0..40 {
+        server.echo(b"not one is lost");
+    }
+    for worker in first {
+        let line = server.wait_for_log(&[&format!("(pid {worker}) left with exit code 0")]);
+        let served = number_after(&line, "and ");
+        assert!((10..=11).contains(&served), "{line}");
+        server.wait_for_log(&[&format!("replaces pid {worker}")]);
+    }
+}
+
+#[test]
+fn signals_that_were_blocked_or_ignored_before_the_start_work() {
+    use std::os::unix::process::CommandExt;
+    // A shell that ignores SIGCHLD, INT and TERM hands that down through exec.
+    let mut shell = std::process::Command::new("bash");
+    shell.args([
+        "-c",
+        "trap '' CHLD INT TERM; exec \"$0\" --bind 127.0.0.1:0",
+        env!("CARGO_BIN_EXE_prefork-echo"),
+    ]);
+    shell.process_group(0);
+    let mut server = Server::spawn(shell);
+    let worker = server.workers()[0];
+    kill(worker, Signal::SIGKILL).unwrap();
+    server.wait_for_log(&[&format!("replaces pid {worker}")]);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn a_worker_woken_for_nothing_goes_on() {
+    let server = Server::start(&["--workers", "1"]);
+    let worker = server.workers()[0];
+    for signal in
+        [Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGALRM, Signal::SIGCONT]
+    {
+        kill(worker, signal).unwrap();
+    }
+    let mut client = server.connect();
+    for _ in 0..50 {
+        kill(worker, Signal::SIGCONT).unwrap();
+        echo(&mut client, b"interrupted, not broken");
+    }
+    assert_eq!(server.workers(), [worker]);
+    let _ = PATIENCE;
+}
