@@ -11,31 +11,27 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use log::debug;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::Socket;
 
 use crate::exit::reason;
 use crate::explain;
+use crate::sys::socket::readable_within;
 
 /// The most that one recv takes: enough that bulk data costs few calls.
 pub const BUFFER_SIZE: usize = 64 * 1024;
-
-/// When leaving: a client that has sent nothing for so long has nothing on the
-/// way. Longer than most round trips, short enough to wait for.
-const QUIET: Duration = Duration::from_millis(300);
-
-/// How long a client may take to answer our half-close with its own end.
-const LINGER: Duration = Duration::from_millis(300);
 
 /// What the service needs of the process that runs it.
 pub trait Host {
     /// Asked before each recv: shall this client be brought to an end?
     fn must_leave(&self) -> bool;
+    /// When leaving: a client that has sent nothing for so long has nothing on
+    /// its way, and it may take as long to answer our end of file with its own.
+    fn patience(&self) -> Duration;
     /// A signal ended a blocking call, which is taken up again afterwards.
     fn interrupted(&mut self);
     /// The next call is a recv.
@@ -100,12 +96,12 @@ impl<H: Host> Service<'_, H> {
     /// (RFC 1122, 4.2.2.13). So: echo until the line is quiet, say that no more
     /// comes, and read on until the client has said the same.
     fn finish(&mut self) -> Step<Infallible> {
-        while self.readable_within(QUIET)? {
+        while self.readable_within(self.host.patience())? {
             self.echo_once()?;
         }
         self.client.shutdown(Shutdown::Write).map_err(End::Lost)?;
         explain!("shutdown({}, SHUT_WR): the client has been quiet; it now reads an end of file", self.fd());
-        let until = Instant::now() + LINGER;
+        let until = Instant::now() + self.host.patience();
         while self.readable_within(until.saturating_duration_since(Instant::now()))? {
             if self.receive()? == Some(0) {
                 break;
@@ -175,9 +171,8 @@ impl<H: Host> Service<'_, H> {
         let until = Instant::now() + limit;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let mut client = [PollFd::new(self.client.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut client, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-                Ok(ready) => return Ok(ready > 0),
+            match readable_within(self.client, left) {
+                Ok(readable) => return Ok(readable),
                 Err(Errno::EINTR) => self.host.interrupted(),
                 Err(error) => return Err(End::Lost(error.into())),
             }

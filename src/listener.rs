@@ -6,16 +6,15 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cli::BindAddress;
 use crate::exit::{Failure, reason};
 use crate::explain;
-use crate::sys::socket::{SMALLEST_BACKLOG, TIMEOUTS_ARE_INHERITED};
+use crate::sys::socket::{SMALLEST_BACKLOG, TIMEOUTS_ARE_INHERITED, readable_within};
 
 /// A socket in the listening state.
 #[derive(Debug)]
@@ -111,8 +110,15 @@ impl Listener {
 
     /// Does a connection wait to be accepted, at this moment?
     pub fn has_waiting(&self) -> bool {
-        let mut waiting = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-        poll(&mut waiting, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        self.has_waiting_within(Duration::ZERO).unwrap_or(false)
+    }
+
+    /// Does a connection wait to be accepted, or come within `limit`?
+    ///
+    /// # Errors
+    /// `EINTR` when a signal came first.
+    pub fn has_waiting_within(&self, limit: Duration) -> nix::Result<bool> {
+        readable_within(&self.socket, limit)
     }
 
     /// Shrinks the accept queue as far as the system lets us, for shutdown: who

@@ -98,6 +98,8 @@ enum Phase {
     Draining {
         deadline: Instant,
         remind_at: Instant,
+        /// Accepted before it began.
+        connections_before: u64,
         exit: Exit,
     },
     /// All have been killed; they are only reaped.
@@ -542,7 +544,13 @@ impl<'a> Supervisor<'a> {
             listener.shrink();
         }
         let now = Instant::now();
-        self.phase = Phase::Draining { deadline: now + self.options.grace, remind_at: now + REMIND, exit };
+        self.phase = Phase::Draining {
+            deadline: now + self.options.grace,
+            remind_at: now + REMIND,
+            connections_before: self.served.connections
+                + self.children.values().map(|child| child.row.connections()).sum::<u64>(),
+            exit,
+        };
         self.children.keys().for_each(|pid| self.tell_to_leave(*pid));
     }
 
@@ -560,9 +568,9 @@ impl<'a> Supervisor<'a> {
         match &mut self.phase {
             Phase::Running => None,
             Phase::Ending { exit } => self.children.is_empty().then_some(*exit),
-            Phase::Draining { exit, .. } if self.children.is_empty() => {
-                let exit = *exit;
-                if self.last_sweep() { None } else { Some(exit) }
+            Phase::Draining { exit, connections_before, .. } if self.children.is_empty() => {
+                let (exit, connections_before) = (*exit, *connections_before);
+                if self.last_sweep(connections_before) { None } else { Some(exit) }
             }
             Phase::Draining { deadline, .. } if *deadline <= now => {
                 let workers = count(self.children.len() as u64, "worker");
@@ -583,19 +591,20 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// All have left. If the accept queue has filled again, one more worker
-    /// serves who is in it. Our own copy of the socket is closed before: so the
-    /// socket is gone in the instant when that worker sees the queue empty, and
-    /// nobody can slip in between.
-    fn last_sweep(&mut self) -> bool {
-        if !self.listener.as_ref().is_some_and(Listener::has_waiting) {
+    /// All have left. If clients have come during the shutdown, more may be in
+    /// the accept queue, or about to: then one more worker takes them. Our own
+    /// copy of the socket is closed before, so that it is gone in the instant
+    /// when that worker closes the other.
+    fn last_sweep(&mut self, connections_before: u64) -> bool {
+        let Some(listener) = self.listener.as_ref() else { return false };
+        if self.served.connections == connections_before && !listener.has_waiting() {
             self.listener = None;
             return false;
         }
-        let sweeper = self.fork_worker(0, Errand::Sweep);
+        let sweeper = self.fork_worker(0, Errand::LastSweep);
         self.listener = None;
         match sweeper {
-            Some(pid) => info!("worker 0 (pid {pid}) forked, to serve who has connected meanwhile"),
+            Some(pid) => info!("worker 0 (pid {pid}) forked for the last sweep of the accept queue"),
             None => self.phase = Phase::Ending { exit: Exit::Forced },
         }
         true

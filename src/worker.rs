@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::{self, PipeWriter, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 use nix::errno::Errno;
@@ -39,13 +39,21 @@ const VANISHED_IN_A_ROW: u32 = 10;
 /// An orphan's client has this long: no process outlives the parent by a second.
 const ORPHAN_LIMIT: Duration = Duration::from_millis(700);
 
+/// See [`Host::patience`]; less where the grace is short. Longer than most round
+/// trips, and than TCP waits until it sends again for the first time: a client
+/// whose handshake the full queue has dropped is heard of again within it.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// The last sweep takes clients for so long at the most.
+const LAST_SWEEP: Duration = Duration::from_secs(1);
+
 /// What a worker is forked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Errand {
     /// To serve until asked to leave.
     Serve,
-    /// To serve whom the accept queue holds when all others have left.
-    Sweep,
+    /// To take whom the accept queue holds when all others have left.
+    LastSweep,
 }
 
 /// What a worker has from its parent.
@@ -82,34 +90,49 @@ pub fn run(job: Job<'_>) -> u8 {
     }
     drop(job.ready);
     let limit = limit_with_jitter(job.options.max_connections, getpid());
-    let mut worker =
-        Worker { row: job.row, parent: job.parent, listener: Some(job.listener), served: 0, failures: 0 };
+    let mut worker = Worker {
+        row: job.row,
+        parent: job.parent,
+        intake: Intake::Open(job.listener),
+        patience: PATIENCE.min(job.options.grace / 4),
+        served: 0,
+        failures: 0,
+    };
     let mut buffer = vec![0; BUFFER_SIZE];
 
     // The signal for the parent's death is set by now; if it died before that,
     // only a look can tell.
     worker.interrupted();
-    if job.errand == Errand::Sweep {
-        signal::ask_to_leave();
-    }
     debug!("ready");
-
-    let mut fit = true;
-    while fit && !worker.must_leave() && worker.served < limit {
-        worker.row.enter(State::Idle);
-        fit = worker.accept_and_serve(&mut buffer);
+    match job.errand {
+        Errand::Serve => {
+            while !worker.must_leave() && worker.served < limit {
+                worker.row.enter(State::Idle);
+                worker.accept_and_serve(&mut buffer);
+            }
+            if job.scoreboard.is_draining() {
+                worker.sweep(job.options.backlog, &mut buffer);
+            }
+        }
+        Errand::LastSweep => {
+            signal::ask_to_leave();
+            worker.last_sweep(job.options.backlog, &mut buffer);
+        }
     }
-    if job.scoreboard.is_draining() {
-        worker.sweep(job.options.backlog, &mut buffer);
+    match worker.intake {
+        Intake::Open(_) | Intake::Swept => {
+            info!("leaving after {}", count(worker.served, "connection"));
+            0
+        }
+        Intake::Orphaned => {
+            warn!("leaving: the parent is gone");
+            1
+        }
+        Intake::Broken => {
+            error!("leaving: the listening socket is of no use");
+            1
+        }
     }
-    let orphaned = worker.listener.is_none();
-    match () {
-        () if !fit => error!("leaving: the listening socket has failed"),
-        () if orphaned => warn!("leaving: the parent is gone"),
-        () => info!("leaving after {}", count(worker.served, "connection")),
-    }
-    // Nobody asks an orphan for its exit code; if somebody does, it was wrong.
-    u8::from(!fit || orphaned)
 }
 
 /// Takes up the life of a process of its own. The order matters: a change of
@@ -137,11 +160,28 @@ fn limit_with_jitter(asked: u64, pid: Pid) -> u64 {
 struct Worker {
     row: Row,
     parent: Pid,
-    /// None when the parent is gone.
-    listener: Option<Listener>,
+    intake: Intake,
+    /// See [`Host::patience`].
+    patience: Duration,
     served: u64,
     /// Failures of accept in a row.
     failures: u32,
+}
+
+/// The listening socket, or why this process has it no more.
+enum Intake {
+    Open(Listener),
+    /// All others had left, and the accept queue was empty.
+    Swept,
+    /// The parent is gone.
+    Orphaned,
+    /// Accept failed in a way that doesn't mend.
+    Broken,
+}
+
+struct Client {
+    socket: Socket,
+    peer: Peer,
 }
 
 impl Host for Worker {
@@ -149,17 +189,19 @@ impl Host for Worker {
         signal::asked_to_leave()
     }
 
+    fn patience(&self) -> Duration {
+        self.patience
+    }
+
     fn interrupted(&mut self) {
-        if self.listener.is_none() {
+        if matches!(self.intake, Intake::Orphaned) {
             return; // The last timer runs, and must go on running.
         }
         signal::silence();
         if process::is_orphan(self.parent) {
-            self.listener = None;
+            self.intake = Intake::Orphaned;
             signal::ask_to_leave();
-            if signal::leave_within(ORPHAN_LIMIT).is_err() {
-                std::process::abort();
-            }
+            signal::leave_within(ORPHAN_LIMIT);
         }
     }
 
@@ -177,51 +219,60 @@ impl Host for Worker {
 }
 
 impl Worker {
-    /// Blocks in accept, and serves the client whom it gets. False: the
-    /// listening socket is of no use any more.
-    fn accept_and_serve(&mut self, buffer: &mut [u8]) -> bool {
-        let Some(listener) = &self.listener else { return true };
+    /// Blocks in accept, and serves the client whom it gets, if it gets one.
+    fn accept_and_serve(&mut self, buffer: &mut [u8]) {
+        if let Some(client) = self.accept() {
+            self.serve(client, buffer);
+        }
+    }
+
+    /// Blocks in accept. None: look again whether to go on.
+    fn accept(&mut self) -> Option<Client> {
+        let Intake::Open(listener) = &self.intake else { return None };
         let fd = listener.fd();
         explain!("accept({fd}): asleep until a client connects");
         match listener.accept() {
-            Ok((client, peer)) => {
+            Ok((socket, peer)) => {
+                let (peer, new) = (Peer(peer), socket.as_raw_fd());
+                explain!("accept({fd}) = {new}: a new socket, for {peer} alone; {fd} goes on listening");
+                info!("accepted {peer} as descriptor {new}");
                 if self.failures > 0 {
                     info!("accepting again, after {}", count(self.failures.into(), "failure"));
                     self.failures = 0;
                 }
-                self.serve(client, peer, buffer);
-                true
+                self.served += 1;
+                self.row.count_connection();
+                Some(Client { socket, peer })
             }
             Err(error) => {
                 let error = Errno::try_from(error).unwrap_or(Errno::UnknownErrno);
                 explain!("accept({fd}) = {error:?}: no client this time");
-                self.accept_failed(error)
+                self.accept_failed(error);
+                None
             }
         }
     }
 
-    /// Does what a failure of accept asks for. False: nothing helps.
-    fn accept_failed(&mut self, error: Errno) -> bool {
+    /// Does what a failure of accept asks for.
+    fn accept_failed(&mut self, error: Errno) {
         let answer = Answer::to(error);
         if answer == Answer::Look {
-            self.interrupted();
-            return true;
+            return self.interrupted();
         }
         self.failures += 1;
         let words = reason(&error.into());
         match answer {
             Answer::Leave => {
                 error!("accept: {words}");
-                return false;
+                self.intake = Intake::Broken;
+                signal::ask_to_leave();
             }
-            Answer::Again if self.failures < VANISHED_IN_A_ROW => {
-                debug!("accept: {words}; a client has vanished")
-            }
+            Answer::Again if self.failures < VANISHED_IN_A_ROW => debug!("accept: {words}"),
             _ => {
                 // Said once: it may go on for hours.
-                if self.failures == 1 || answer == Answer::Again && self.failures == VANISHED_IN_A_ROW {
+                if self.failures == 1 || self.failures == VANISHED_IN_A_ROW {
                     warn!(
-                        "cannot accept: {words}; trying again every {PAUSE:?}, clients wait in the queue; \
+                        "cannot accept: {words}; clients wait in the queue while we try again every {PAUSE:?}; \
                          look at ulimit -n, fs.file-max and free memory"
                     );
                 }
@@ -229,40 +280,59 @@ impl Worker {
                 let _ = poll(&mut [], PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO));
             }
         }
-        true
     }
 
-    fn serve(&mut self, client: Socket, peer: Option<SocketAddr>, buffer: &mut [u8]) {
-        self.served += 1;
-        self.row.count_connection();
+    /// Serves one client to its end.
+    fn serve(&mut self, Client { socket, peer }: Client, buffer: &mut [u8]) {
         let bytes_before = self.row.bytes();
-        let peer = Peer(peer);
-        let fd = client.as_raw_fd();
-        explain!("accept() = {fd}: {peer} has a socket of its own here now; the other one goes on listening");
-        info!("accepted {peer} as descriptor {fd}");
-
-        let end = echo::serve(&client, buffer, self);
-        drop(client);
+        let end = echo::serve(&socket, buffer, self);
+        let fd = socket.as_raw_fd();
+        drop(socket);
         explain!("close({fd}): done with {peer}");
-        let bytes = self.row.bytes() - bytes_before;
-        info!("closed {peer}: {end}, {} echoed", count(bytes, "byte"));
+        info!("closed {peer}: {end}, {} echoed", count(self.row.bytes() - bytes_before, "byte"));
     }
 
-    /// Serves whom the accept queue still holds: they are connected already, and
-    /// closing the socket would reset them. It can't hold more than `backlog`
-    /// and one; whoever came later has no claim.
+    /// Before leaving with all others: serves whom the accept queue still holds.
+    /// They are connected already, and closing the socket would reset them. The
+    /// queue can't hold more than `backlog` and one; who came later has no claim.
     fn sweep(&mut self, backlog: i32, buffer: &mut [u8]) {
         for _ in 0..=backlog {
             self.row.enter(State::Draining);
-            if !self.listener.as_ref().is_some_and(Listener::has_waiting) {
-                break;
+            match &self.intake {
+                Intake::Open(listener) if listener.has_waiting() => {}
+                _ => return,
             }
             // Another worker may be quicker; then the bell ends the wait in vain.
             signal::ring();
-            if !self.accept_and_serve(buffer) {
-                break;
+            self.accept_and_serve(buffer);
+        }
+    }
+
+    /// All others have left, this process alone holds the listening socket.
+    /// Takes everybody off the queue, closes the socket when nobody has come for
+    /// a while, and serves them after that, not before: a client that is served
+    /// may come again at once, and whoever is let in last would be cut.
+    fn last_sweep(&mut self, backlog: i32, buffer: &mut [u8]) {
+        let (mut taken, until) = (Vec::new(), Instant::now() + LAST_SWEEP);
+        while let Intake::Open(listener) = &self.intake
+            && taken.len() <= backlog as usize
+        {
+            self.row.enter(State::Draining);
+            let left = until.saturating_duration_since(Instant::now());
+            match listener.has_waiting_within(self.patience.min(left)) {
+                Ok(true) => {
+                    signal::ring();
+                    taken.extend(self.accept());
+                }
+                Err(Errno::EINTR) => self.interrupted(),
+                _ => break,
             }
         }
+        if let Intake::Open(listener) = &self.intake {
+            explain!("close({}): nobody is in the accept queue, and nobody listens any more", listener.fd());
+            self.intake = Intake::Swept;
+        }
+        taken.into_iter().for_each(|client| self.serve(client, buffer));
     }
 }
 

@@ -106,15 +106,13 @@ pub fn silence() {
 
 /// Ends this process after `limit` at the latest, wherever it is blocked.
 /// Nothing that it is sent afterwards changes that, but a harder signal.
-///
-/// # Errors
-/// None that a correct call can cause.
-pub fn leave_within(limit: Duration) -> nix::Result<()> {
+pub fn leave_within(limit: Duration) {
     // These two would start the bell, which is the same timer.
-    set(Signal::SIGTERM, SigHandler::SigIgn)?;
-    set(Signal::SIGCONT, SigHandler::SigIgn)?;
+    let done = set(Signal::SIGTERM, SigHandler::SigIgn)
+        .and_then(|()| set(Signal::SIGCONT, SigHandler::SigIgn))
+        .and_then(|()| set(Signal::SIGALRM, SigHandler::SigDfl));
+    done.expect("these signals are valid, and no other error exists");
     set_timer(limit, Duration::ZERO);
-    set(Signal::SIGALRM, SigHandler::SigDfl)
 }
 
 fn set(signal: Signal, handler: SigHandler) -> nix::Result<()> {

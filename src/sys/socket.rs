@@ -1,4 +1,9 @@
-//! Where Linux and macOS differ in what a socket does.
+//! Waiting for a socket, and where Linux and macOS differ in what one does.
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Does an accepted socket inherit the listening socket's time-outs
 /// (`SO_RCVTIMEO`, `SO_SNDTIMEO`)? Linux copies them, which saves two system
@@ -8,3 +13,14 @@ pub const TIMEOUTS_ARE_INHERITED: bool = cfg!(target_os = "linux");
 /// The smallest accept queue that `listen` can be asked for. Linux takes 0
 /// (room for one connection); macOS takes 0 for the largest it has.
 pub const SMALLEST_BACKLOG: i32 = if cfg!(target_os = "macos") { 1 } else { 0 };
+
+/// Waits until `socket` has bytes, an end of file, or a connection to give; at
+/// the most for `limit`, in whole milliseconds.
+///
+/// # Errors
+/// `EINTR` when a signal came first.
+pub fn readable_within(socket: impl AsFd, limit: Duration) -> nix::Result<bool> {
+    let mut socket = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    let ready = poll(&mut socket, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX))?;
+    Ok(ready > 0)
+}

@@ -245,7 +245,12 @@ pub fn processes() -> Vec<Process> {
     let parse = |line: &str| {
         let mut words = line.split_whitespace();
         let mut number = || words.next()?.parse().ok().map(Pid::from_raw);
-        Some(Process { pid: number()?, parent: number()?, group: number()?, state: words.next()?.chars().next()? })
+        Some(Process {
+            pid: number()?,
+            parent: number()?,
+            group: number()?,
+            state: words.next()?.chars().next()?,
+        })
     };
     text.lines().filter_map(parse).collect()
 }
