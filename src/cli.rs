@@ -46,13 +46,13 @@ pub struct Options {
     pub bind: BindAddress,
 
     /// Worker processes, 1 to 4096; each serves one client at a time
-    #[arg(short, long, value_name = "N", default_value_t = 4)]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 4)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_WORKERS)))]
     #[arg(env = "PREFORK_ECHO_WORKERS", hide_env = true, help_heading = "Serving")]
     pub workers: u16,
 
     /// Length of the accept queue asked of the kernel
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1024)]
     #[arg(value_parser = clap::value_parser!(i32).range(1..))]
     #[arg(env = "PREFORK_ECHO_BACKLOG", hide_env = true, help_heading = "Serving")]
     pub backlog: i32,
@@ -68,7 +68,7 @@ pub struct Options {
     pub grace: Duration,
 
     /// A worker leaves after so many, plus up to 10 %, and is replaced; 0 is never
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
     #[arg(env = "PREFORK_ECHO_MAX_CONNECTIONS", hide_env = true, help_heading = "Supervision")]
     pub max_connections: u64,
 

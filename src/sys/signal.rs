@@ -64,6 +64,10 @@ pub fn become_worker() -> nix::Result<()> {
         set(signal, SigIgn)?;
     }
     set(Signal::SIGCHLD, SigDfl)?;
+    // Rust's own handlers look for a stack overflow, and let the first such
+    // signal pass when somebody has sent it by kill.
+    set(Signal::SIGSEGV, SigDfl)?;
+    set(Signal::SIGBUS, SigDfl)?;
     // The handlers before the unblocking: with the parent's still in place, a
     // signal to this child would wake the parent through its pipe.
     set(Signal::SIGALRM, Handler(rung))?;

@@ -1,0 +1,240 @@
+//! What cannot work ends with one clear line, the remedy, and the right status.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{Server, binary, run, unprivileged_binary};
+use nix::unistd::geteuid;
+
+/// Runs the server with `arguments`; it must end with status 1 and one line.
+#[track_caller]
+fn could_not_run(arguments: &[&str]) -> String {
+    let mut command = binary();
+    command.args(arguments);
+    one_line(run(command))
+}
+
+#[track_caller]
+fn one_line((status, message): (i32, String)) -> String {
+    assert_eq!(status, 1, "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.starts_with("prefork-echo: "), "{message}");
+    message
+}
+
+/// Runs the server with `arguments`; clap must refuse them with status 2.
+#[track_caller]
+fn wrong_usage(arguments: &[&str]) -> String {
+    let mut command = binary();
+    command.args(arguments);
+    let (status, message) = run(command);
+    assert_eq!(status, 2, "{arguments:?}: {message}");
+    assert!(message.contains("--help"), "{message}");
+    message
+}
+
+#[test]
+fn a_port_that_is_taken() {
+    let server = Server::start(&[]);
+    let address = server.address.to_string();
+    let message = could_not_run(&["--bind", &address]);
+    let wanted = format!("cannot bind {address}: address already in use; choose another port with --bind");
+    assert!(message.contains(&wanted), "{message}");
+    server.echo(b"who has it keeps it");
+}
+
+#[test]
+fn a_host_that_nobody_knows() {
+    let message = could_not_run(&["--bind", "no-such-host.invalid:7777"]);
+    assert!(message.contains("cannot find the host no-such-host.invalid: "), "{message}");
+    assert!(message.contains("--bind"), "{message}");
+}
+
+#[test]
+fn an_address_that_is_not_ours() {
+    // Set aside for documentation (RFC 5737): nobody has it.
+    let message = could_not_run(&["--bind", "192.0.2.1:7777"]);
+    assert!(
+        message.contains("cannot bind 192.0.2.1:7777: can't assign requested address; ")
+            || message.contains("cannot bind 192.0.2.1:7777: cannot assign requested address; "),
+        "{message}"
+    );
+    assert!(message.contains("give --bind an address of this machine"), "{message}");
+}
+
+#[test]
+fn a_privileged_port_without_the_right() {
+    let first_free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    let first_free = first_free.map_or(1024, |text| text.trim().parse().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = unprivileged_binary(directory.path());
+    if first_free > 7 {
+        command.args(["--bind", "127.0.0.1:7"]);
+        let message = one_line(run(command));
+        assert!(message.contains("cannot bind 127.0.0.1:7: permission denied; "), "{message}");
+        assert!(message.contains("--user") && message.contains("--bind"), "{message}");
+    } else {
+        // Here every port is everybody's, and it must simply work.
+        command.args(["--bind", "127.0.0.1:0"]);
+        Server::spawn(command).echo(b"hello");
+    }
+}
+
+#[test]
+fn numbers_out_of_range() {
+    for workers in ["0", "4097", "5000", "-1", "many", ""] {
+        let message = wrong_usage(&["--workers", workers]);
+        assert!(message.contains("--workers"), "{message}");
+    }
+    assert!(wrong_usage(&["--workers", "5000"]).contains("1..=4096"));
+    wrong_usage(&["--backlog", "0"]);
+    wrong_usage(&["--max-connections", "-5"]);
+    wrong_usage(&["--log-format", "xml"]);
+    wrong_usage(&["--color", "purple"]);
+    wrong_usage(&["--no-such-option"]);
+    wrong_usage(&["-q", "-v"]);
+}
+
+#[test]
+fn durations_that_make_no_sense() {
+    for (option, value) in
+        [("--grace", "10"), ("--grace", "soon"), ("--idle-timeout", "-1s"), ("--idle-timeout", "2000y")]
+    {
+        let message = wrong_usage(&[&format!("{option}={value}")]);
+        assert!(message.contains(option), "{message}");
+    }
+    assert!(wrong_usage(&["--grace", "10"]).contains("as in 250ms, 10s or 5m"));
+}
+
+#[test]
+fn addresses_that_are_none() {
+    for bind in ["", ":7777", "localhost", "localhost:seven", "127.0.0.1:99999", "::1:7777"] {
+        assert!(wrong_usage(&["--bind", bind]).contains("--bind"));
+    }
+}
+
+#[test]
+fn a_user_or_group_that_does_not_exist() {
+    for kind in ["user", "group"] {
+        let message = could_not_run(&["--bind", "0", &format!("--{kind}"), "no-such-name"]);
+        assert!(
+            message.contains(&format!("there is no {kind} no-such-name; give --{kind} one that")),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn another_user_without_the_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = unprivileged_binary(directory.path());
+    command.args(["--bind", "127.0.0.1:0", "--user", "root"]);
+    let message = one_line(run(command));
+    assert!(message.contains("operation not permitted; start as root"), "{message}");
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened() {
+    let message = could_not_run(&["--bind", "0", "--log-file", "/no/such/directory/log"]);
+    let wanted = "cannot open the log file /no/such/directory/log: no such file or directory; choose another with --log-file";
+    assert!(message.contains(wanted), "{message}");
+}
+
+#[test]
+fn a_pid_file_of_a_living_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pid");
+    let path = path.to_str().unwrap();
+    let mut server = Server::start(&["--pid-file", path]);
+    assert_eq!(fs::read_to_string(path).unwrap(), format!("{}\n", server.pid));
+
+    let message = could_not_run(&["--bind", "127.0.0.1:0", "--pid-file", path]);
+    assert!(
+        message.contains(&format!("held by a running server (pid {}); stop that one", server.pid)),
+        "{message}"
+    );
+    assert_eq!(fs::read_to_string(path).unwrap(), format!("{}\n", server.pid), "the file was touched");
+
+    assert_eq!(server.stop(), 0);
+    assert!(!Path::new(path).exists(), "the file stays behind");
+}
+
+#[test]
+fn a_pid_file_of_a_dead_server_is_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pid");
+    let path = path.to_str().unwrap();
+    let mut dead = Server::start(&["--pid-file", path]);
+    dead.signal(nix::sys::signal::Signal::SIGKILL);
+    dead.wait();
+    assert!(Path::new(path).exists());
+
+    // Its last workers may not have left: the lock was the parent's alone.
+    let mut server = Server::start(&["--pid-file", path]);
+    assert_eq!(fs::read_to_string(path).unwrap(), format!("{}\n", server.pid));
+    assert_eq!(server.stop(), 0);
+    // A pid that is somebody else's by now is no obstacle either.
+    fs::write(path, "1\n").unwrap();
+    let mut server = Server::start(&["--pid-file", path]);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn a_pid_file_that_is_something_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("precious");
+    fs::write(&path, "my diary\n").unwrap();
+    let message = could_not_run(&["--bind", "0", "--pid-file", path.to_str().unwrap()]);
+    assert!(message.contains("is not a pid file; choose another with --pid-file"), "{message}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "my diary\n");
+
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    could_not_run(&["--bind", "0", "--pid-file", link.to_str().unwrap()]);
+    could_not_run(&["--bind", "0", "--pid-file", "/no/such/directory/pid"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "my diary\n");
+}
+
+#[test]
+fn the_pid_file_goes_however_the_server_ends_by_itself() {
+    use nix::sys::signal::Signal;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pid");
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
+        let mut server = Server::start(&["--pid-file", path.to_str().unwrap()]);
+        server.signal(signal);
+        server.wait();
+        assert!(!path.exists(), "{signal} left it behind");
+    }
+}
+
+#[test]
+fn workers_take_the_rights_of_another_user() {
+    if geteuid().is_root() {
+        let server = Server::start(&["--user", "nobody", "--workers", "2"]);
+        server.echo(b"served by nobody");
+        for worker in server.workers() {
+            let ids = |option: &str| {
+                let output =
+                    std::process::Command::new("ps").args(["-o", option, "-p", &worker.to_string()]).output();
+                String::from_utf8(output.unwrap().stdout).unwrap().trim().to_owned()
+            };
+            // Real and effective: neither leads back.
+            for option in ["uid=", "ruid="] {
+                assert_ne!(ids(option), "0", "{option} of {worker}");
+            }
+        }
+        // The parent, who keeps its rights, can still signal and replace them.
+        let worker = server.workers()[0];
+        nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGKILL).unwrap();
+        server.wait_for_log(&[&format!("replaces pid {worker}")]);
+        let mut server = server;
+        assert_eq!(server.stop(), 0);
+    } else {
+        // Without root only oneself can be asked for, and that changes nothing.
+        let me = nix::unistd::User::from_uid(geteuid()).unwrap().unwrap().name;
+        Server::start(&["--user", &me]).echo(b"served by me");
+    }
+}

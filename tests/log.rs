@@ -1,0 +1,192 @@
+//! What is written where, in which form, and that writing harms nobody.
+
+mod common;
+
+use std::fs;
+use std::io::Read;
+use std::process::Stdio;
+
+use common::{Server, binary, echo, number_after};
+use nix::sys::signal::Signal;
+
+#[test]
+fn each_line_says_who_speaks() {
+    let mut server = Server::start(&["--workers", "2"]);
+    server.echo(b"hello");
+    assert_eq!(server.stop(), 0);
+    for line in server.log() {
+        let parent = format!(" parent {}: ", server.pid);
+        let worker = |slot| format!(" worker {slot} (pid ");
+        let named = line.contains(&parent) || line.contains(&worker(0)) || line.contains(&worker(1));
+        assert!(named, "{line}");
+        assert!(!line.contains('\x1b'), "colour in a pipe: {line}");
+    }
+}
+
+#[test]
+fn connections_are_logged_from_accept_to_close() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    let peer = client.local_addr().unwrap().to_string();
+    let accepted = server.wait_for_log(&["accepted ", &peer, "as descriptor "]);
+    assert!(number_after(&accepted, "descriptor ") > 2);
+    drop(client);
+    server.wait_for_log(&["closed ", &peer, ": end of file, 5 bytes echoed"]);
+}
+
+#[test]
+fn quiet_leaves_warnings_and_verbose_adds_every_echo() {
+    let mut quiet = Server::start(&["-q"]);
+    quiet.echo(b"hello");
+    assert_eq!(quiet.stop(), 0);
+    assert_eq!(quiet.log(), Vec::<String>::new());
+
+    let quiet = Server::start(&["-q", "--workers", "1"]);
+    nix::sys::signal::kill(quiet.workers()[0], Signal::SIGKILL).unwrap();
+    quiet.wait_for_log(&["killed by SIGKILL"]);
+
+    let verbose = Server::start(&["-v"]);
+    verbose.echo(b"hello");
+    verbose.wait_for_log(&["echoed 5 bytes"]);
+}
+
+#[test]
+fn explain_narrates_the_calls_in_their_order() {
+    let mut server = Server::start(&["--explain", "--workers", "1", "--backlog", "5"]);
+    server.echo(b"hello");
+    server.wait_for_log(&["closed "]);
+    assert_eq!(server.stop(), 0);
+    let log = server.log();
+    let mut from = 0;
+    for call in
+        ["socket() = ", "bind(", "listen(", "fork() = ", "accept(", "recv(", "send(", "recv(", "close("]
+    {
+        let at = log[from..].iter().position(|line| line.contains(&format!(": {call}")));
+        from += at.unwrap_or_else(|| panic!("no {call} after line {from} of {log:#?}")) + 1;
+    }
+    server.wait_for_log(&["recv(", ") = 5 bytes"]);
+    server.wait_for_log(&["recv(", ") = 0: end of file"]);
+}
+
+#[test]
+fn json_is_an_object_a_line() {
+    let mut server = Server::start(&["--log-format", "json", "--workers", "2"]);
+    server.echo(b"hello");
+    assert_eq!(server.stop(), 0);
+    let mut workers_spoke = false;
+    for line in server.log() {
+        let object: serde_json::Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(
+            object["message"].is_string() && object["pid"].is_i64() && object["time"].is_string(),
+            "{line}"
+        );
+        match object["process"].as_str() {
+            Some("parent") => assert_eq!(object["pid"], server.pid.as_raw()),
+            Some("worker") => workers_spoke |= object["slot"].is_u64(),
+            other => panic!("{other:?} speaks in {line}"),
+        }
+    }
+    assert!(workers_spoke);
+}
+
+#[test]
+fn colour_comes_when_asked_for() {
+    let server = Server::start(&["--color", "always"]);
+    server.wait_for_log(&["\x1b["]);
+}
+
+#[test]
+fn the_log_file_gets_all_and_stderr_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    fs::write(&path, "what was there before\n").unwrap();
+    let mut server = Server::start(&["--log-file", path.to_str().unwrap()]);
+    server.echo(b"hello");
+    assert_eq!(server.stop(), 0);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.starts_with("what was there before\n"));
+    assert!(text.contains("accepted") && text.contains("exit status 0"), "{text}");
+    assert_eq!(server.log(), Vec::<String>::new());
+}
+
+#[test]
+fn options_come_from_the_environment_too() {
+    let mut command = binary();
+    command
+        .env("PREFORK_ECHO_BIND", "127.0.0.1:0")
+        .env("PREFORK_ECHO_WORKERS", "3")
+        .env("PREFORK_ECHO_QUIET", "1");
+    let mut server = Server::spawn(command);
+    assert_eq!(server.workers().len(), 3);
+    server.echo(b"hello");
+    assert_eq!(server.stop(), 0);
+    assert_eq!(server.log(), Vec::<String>::new());
+}
+
+#[test]
+fn help_shows_headings_defaults_signals_exit_status_and_examples() {
+    let output = binary().arg("--help").output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "Serving:",
+        "Supervision:",
+        "Log:",
+        "[default: 127.0.0.1:7777]",
+        "[default: 4]",
+        "[default: 10s]",
+        "Signals to the parent:",
+        "Exit status:",
+        "Examples:",
+        "--max-connections",
+        "PREFORK_ECHO_",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nobody() {
+    use std::io::{BufRead, BufReader};
+    let mut command = binary();
+    command.args(["--bind", "127.0.0.1:0", "-v"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split(' ').nth(2).unwrap().parse().unwrap();
+    // Some 200 bytes of log each: the pipe is full long before the end.
+    for _ in 0..1000 {
+        echo(&mut common::connect(address), b"hello");
+    }
+    // Somebody reads again: the first lines that fit say what was lost.
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let reader = std::thread::spawn(move || {
+        let lost = |line: &String| line.contains("lines of this log are lost");
+        stderr.by_ref().lines().map_while(Result::ok).filter(lost).count() > 0
+    });
+    for _ in 0..20 {
+        echo(&mut common::connect(address), b"hello");
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(reader.join().unwrap(), "lines were lost, and nobody said so");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_stops_nobody() {
+    // The first has no stderr at all, the second a disk that is full.
+    let mut scripts = vec!["exec \"$0\" --bind 127.0.0.1:0 2>&-"];
+    if std::path::Path::new("/dev/full").exists() {
+        scripts.push("exec \"$0\" --bind 127.0.0.1:0 --log-file /dev/full");
+        scripts.push("exec \"$0\" --bind 127.0.0.1:0 2>/dev/full");
+    }
+    for script in scripts {
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_prefork-echo")]);
+        let mut server = Server::spawn(shell);
+        server.echo(b"hello");
+        assert_eq!(server.stop(), 0, "{script}");
+    }
+}
