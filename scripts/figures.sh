@@ -1,0 +1,130 @@
+#!/usr/bin/env bash
+# Measures what the README and the tests say in words: how soon a killed worker
+# is replaced, how soon the server leaves, what a worker costs, and how echoing
+# compares with the plainest server in C. Medians, on this machine, now.
+#
+# Linux only (it reads /proc); needs cc, and strace for the system calls.
+# It uses ports 17771 and 17772 of the loopback.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "$(uname)" = Linux ] || { echo "figures.sh: it reads /proc, which only Linux has" >&2; exit 1; }
+
+work=$(mktemp -d)
+started=()
+cleanup() {
+    for pid in "${started[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
+    rm -rf "$work"
+}
+trap cleanup EXIT
+
+cargo build --release --quiet
+cc -O2 -o "$work/plain" scripts/plain.c
+cc -O2 -o "$work/measure" scripts/measure.c
+ours=17771 theirs=17772
+
+nap() { sleep 0.002; }
+median() { sort -n | awk '{ line[NR] = $1 } END { print line[int((NR + 1) / 2)] }'; }
+milliseconds() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.1f\n", (b - a) * 1000 }'; }
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
+children() { cat "/proc/$1/task/$1/children"; }
+
+# Starts the server with the options given; $server is its pid.
+serve() {
+    : >"$work/line"
+    target/release/prefork-echo --bind "127.0.0.1:$ours" -q "$@" >"$work/line" 2>"$work/log" &
+    server=$!
+    started+=("$server")
+    until [ -s "$work/line" ]; do
+        kill -0 "$server" || { cat "$work/log" >&2; exit 1; }
+        nap
+    done
+}
+
+# SIGTERM, and the milliseconds to the end in $took; checks the exit status.
+stop() {
+    local from=$EPOCHREALTIME
+    kill -TERM "$server"
+    wait "$server"
+    took=$(milliseconds "$from" "$EPOCHREALTIME")
+}
+
+echo "machine: $(nproc) processors, Linux $(uname -r); medians"
+
+serve --workers 4
+"$work/plain" "$theirs" 4 >/dev/null &
+plain=$!
+disown
+started+=("$plain")
+"$work/measure" echo "$ours" 4 1000 64 >/dev/null
+
+echo "respawn, from SIGKILL to the next worker (51 times), in microseconds:"
+echo "  prefork-echo $("$work/measure" respawn "$server" 51 | median), plain C $("$work/measure" respawn "$plain" 51 | median)"
+
+for pid in $(children "$server"); do awk '/^Pss:/ { print $2 }' "/proc/$pid/smaps_rollup"; done | median \
+    | sed 's/^/memory of an idle worker (PSS of 4), in kB: /'
+
+# compare NAME UNIT COMMAND...: seven rounds in turn; rate and processor time.
+compare() {
+    local name=$1 unit=$2 port pid before
+    shift 2
+    for _ in 1 2 3 4 5 6 7; do
+        for who in ours theirs; do
+            port=${!who}
+            if [ "$who" = ours ]; then pid=$server; else pid=$plain; fi
+            before=$("$work/measure" cpu "$pid")
+            "$work/measure" "$1" "$port" "${@:2}" >>"$work/$name.$who.rate"
+            echo $(($("$work/measure" cpu "$pid") - before)) >>"$work/$name.$who.cpu"
+        done
+    done
+    local a b c d
+    a=$(median <"$work/$name.ours.rate") b=$(median <"$work/$name.theirs.rate")
+    c=$(median <"$work/$name.ours.cpu") d=$(median <"$work/$name.theirs.cpu")
+    echo "  $unit: $a, plain C $b, ratio $(ratio "$a" "$b"); processor time $c ms, plain C $d ms, ratio $(ratio "$c" "$d")"
+}
+echo "the same load on both, in turn, seven rounds:"
+compare one "echoes of 64 bytes a second, 1 connection" echo 1 40000 64
+compare four "echoes of 64 bytes a second, 4 connections" echo 4 20000 64
+compare bulk "echoes of 500 kB a second, 1 connection" echo 1 2000 500000
+compare connect "connections with an echo a second" connect 10000
+stop
+
+echo "from SIGTERM to the exit, in milliseconds:"
+for _ in 1 2 3 4 5 6 7; do
+    serve --workers 4
+    stop
+    echo "$took"
+done | median | sed 's/^/  4 idle workers: /'
+for _ in 1 2 3; do
+    serve --workers 4
+    exec 3<>"/dev/tcp/127.0.0.1/$ours"
+    echo hello >&3
+    read -r _ <&3
+    stop
+    echo "$took"
+    cat <&3 # an end of file; a reset would fail
+    exec 3>&-
+done | median | sed 's/^/  with a client connected that sits there: /'
+
+echo "1,000 workers, in milliseconds:"
+for _ in 1 2 3; do
+    from=$EPOCHREALTIME
+    serve --workers 1000
+    started_in=$(milliseconds "$from" "$EPOCHREALTIME")
+    stop
+    echo "$started_in $took"
+done >"$work/thousand"
+echo "  to start $(cut -d' ' -f1 "$work/thousand" | median), to leave on SIGTERM $(cut -d' ' -f2 "$work/thousand" | median)"
+
+if command -v strace >/dev/null; then
+    serve --workers 1
+    strace -qq -o "$work/calls" -p "$(children "$server" | tr -d ' ')" &
+    tracer=$!
+    until grep -q '^accept' "$work/calls" 2>/dev/null; do nap; done
+    "$work/measure" echo "$ours" 1 1000 64 >/dev/null
+    "$work/measure" connect "$ours" 1000 >/dev/null
+    kill "$tracer"
+    wait "$tracer" || true
+    stop
+    echo "system calls of the worker for 1 connection with 1,000 echoes and 1,000 with one each:"
+    sed 's/(.*//' "$work/calls" | sort | uniq -c | sort -rn | awk '{ print "  " $2 " " $1 }'
+fi

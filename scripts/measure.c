@@ -1,0 +1,181 @@
+/* What scripts/figures.sh measures with. Linux only: it reads /proc.
+ *
+ *   measure echo PORT CONNECTIONS MESSAGES SIZE   kept connections, all at once:
+ *                                                 echoes a second
+ *   measure connect PORT CONNECTIONS              one after the other, an echo
+ *                                                 each: connections a second
+ *   measure respawn PARENT TIMES                  kills a child, waits for the
+ *                                                 next one: microseconds, a line
+ *                                                 each
+ *   measure cpu PARENT                            processor time of a server and
+ *                                                 its children so far, in ms
+ */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static double now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static void fail(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static int dial(const char *port)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    address.sin_port = htons(atoi(port));
+    if (connect(fd, (struct sockaddr *)&address, sizeof address))
+        fail("connect");
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    return fd;
+}
+
+static void ping(int fd, const char *message, char *answer, size_t size)
+{
+    size_t got = 0;
+
+    if (write(fd, message, size) != (ssize_t)size)
+        fail("write");
+    while (got < size) {
+        ssize_t n = read(fd, answer + got, size - got);
+        if (n <= 0)
+            fail("read");
+        got += n;
+    }
+    if (memcmp(message, answer, size)) {
+        fprintf(stderr, "the answer differs\n");
+        exit(1);
+    }
+}
+
+static void echo(const char *port, int connections, int messages, size_t size)
+{
+    char *message = malloc(size), *answer = malloc(size);
+    double start = now();
+    int status;
+
+    memset(message, 'x', size);
+    for (int i = 0; i < connections; i++)
+        if (fork() == 0) {
+            int fd = dial(port);
+            for (int j = 0; j < messages; j++)
+                ping(fd, message, answer, size);
+            exit(0);
+        }
+    while (wait(&status) > 0)
+        if (status)
+            exit(1);
+    printf("%.0f\n", connections * (double)messages / (now() - start));
+}
+
+static void connect_often(const char *port, int connections)
+{
+    double start = now();
+    char answer[4];
+
+    for (int i = 0; i < connections; i++) {
+        int fd = dial(port);
+        ping(fd, "ping", answer, 4);
+        close(fd);
+    }
+    printf("%.0f\n", connections / (now() - start));
+}
+
+/* The children of a process, as the kernel lists them; returns how many. */
+static int children(const char *parent, int *pids, int most)
+{
+    char path[64];
+    FILE *file;
+    int count = 0;
+
+    snprintf(path, sizeof path, "/proc/%s/task/%s/children", parent, parent);
+    if (!(file = fopen(path, "r")))
+        fail(path);
+    while (count < most && fscanf(file, "%d", &pids[count]) == 1)
+        count++;
+    fclose(file);
+    return count;
+}
+
+static void respawn(const char *parent, int times)
+{
+    int before[4096], after[4096], count = children(parent, before, 4096);
+
+    for (int i = 0; i < times; i++) {
+        int newest = before[count - 1], victim = before[0];
+        double start = now();
+
+        kill(victim, SIGKILL);
+        do {
+            int n = children(parent, after, 4096);
+            if (n == count && after[n - 1] != newest && after[0] != victim)
+                break;
+            usleep(20); /* leave the processor to those we watch */
+        } while (now() - start < 5);
+        printf("%.0f\n", (now() - start) * 1e6);
+        usleep(20000);
+        count = children(parent, before, 4096);
+    }
+}
+
+/* utime and stime of the process, and of its children that it has reaped. */
+static double cpu_of(int pid, int with_reaped)
+{
+    char path[64], line[1024];
+    unsigned long long user, system, reaped_user, reaped_system;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    if (!(file = fopen(path, "r")) || !fgets(line, sizeof line, file))
+        return 0;
+    fclose(file);
+    if (sscanf(strrchr(line, ')') + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu",
+               &user, &system, &reaped_user, &reaped_system) != 4)
+        return 0;
+    return (user + system + (with_reaped ? reaped_user + reaped_system : 0)) * 1000.0 / sysconf(_SC_CLK_TCK);
+}
+
+static void cpu(const char *parent)
+{
+    int pids[4096], count = children(parent, pids, 4096);
+    double sum = cpu_of(atoi(parent), 1);
+
+    for (int i = 0; i < count; i++)
+        sum += cpu_of(pids[i], 1);
+    printf("%.0f\n", sum);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 6 && !strcmp(argv[1], "echo"))
+        echo(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
+    else if (argc == 4 && !strcmp(argv[1], "connect"))
+        connect_often(argv[2], atoi(argv[3]));
+    else if (argc == 4 && !strcmp(argv[1], "respawn"))
+        respawn(argv[2], atoi(argv[3]));
+    else if (argc == 3 && !strcmp(argv[1], "cpu"))
+        cpu(argv[2]);
+    else {
+        fprintf(stderr, "usage: see the top of measure.c\n");
+        return 2;
+    }
+    return 0;
+}
