@@ -5,7 +5,9 @@
 //!
 //! - [`cli`]: what the user may ask for
 //! - [`listener`]: socket, bind, listen: once, in the parent
-//! - [`supervisor`]: the parent: forks workers, reaps them, answers signals
+//! - [`supervisor`]: the parent: forks workers, reaps them, answers signals;
+//!   it waits at its [`inbox`], keeps the books of its [`children`], and
+//!   replaces them one by one by [`succession`]
 //! - [`respawn`]: what to do after a worker's death, decided without acting
 //! - [`worker`]: the child: accepts clients one at a time, and leaves in order
 //! - [`echo`]: the service: one client's bytes back to it
@@ -33,9 +35,11 @@
 //!   call it is in.
 //! - Every child is reaped, and no child outlives the parent by a second.
 
+pub mod children;
 pub mod cli;
 pub mod echo;
 pub mod exit;
+pub mod inbox;
 pub mod listener;
 pub mod logger;
 pub mod pid_file;
@@ -43,6 +47,7 @@ pub mod respawn;
 pub mod rights;
 pub mod scoreboard;
 pub mod status;
+pub mod succession;
 pub mod supervisor;
 pub mod sys;
 pub mod worker;

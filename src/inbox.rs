@@ -1,0 +1,100 @@
+//! All that the parent waits for, in one place: signals, by signal-hook's pipe,
+//! and workers that say they are ready, by a pipe of their own.
+//!
+//! Left out on purpose: signals are not counted. Two of one kind that come
+//! while the parent is at work are one, as they are to the kernel.
+
+use std::io::{self, PipeReader, PipeWriter, Read};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::{self, Pid};
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+
+/// The signals that the parent answers; SIGCHLD says that a worker has died.
+const SIGNALS: [Signal; 8] = [
+    Signal::SIGTERM,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGHUP,
+    Signal::SIGTTIN,
+    Signal::SIGTTOU,
+    Signal::SIGUSR1,
+    Signal::SIGCHLD,
+];
+
+/// Where the parent's news come in.
+#[derive(Debug)]
+pub struct Inbox {
+    signals: SignalDelivery<UnixStream, SignalOnly>,
+    signals_writer: RawFd,
+    ready: PipeReader,
+    /// None only in a worker that has taken it.
+    ready_writer: Option<PipeWriter>,
+}
+
+/// What has happened.
+#[derive(Debug)]
+pub struct News {
+    /// Each signal that came, once.
+    pub signals: Vec<Signal>,
+    /// Workers that are about to accept. Whether they are ours is not checked.
+    pub ready: Vec<Pid>,
+}
+
+impl Inbox {
+    /// From now on the signals come in here, and are not the end of us.
+    ///
+    /// # Errors
+    /// `EMFILE` or `ENFILE`: no descriptors are left.
+    pub fn open() -> io::Result<Inbox> {
+        let (signals, writer) = UnixStream::pair()?;
+        let (ready, ready_writer) = io::pipe()?;
+        let signals_writer = writer.as_raw_fd();
+        let numbers = SIGNALS.map(|signal| signal as i32);
+        let signals = SignalDelivery::with_pipe(signals, writer, SignalOnly, numbers)?;
+        Ok(Inbox { signals, signals_writer, ready, ready_writer: Some(ready_writer) })
+    }
+
+    /// Blocks until there is news, or until `deadline`. May come back early.
+    pub fn wait(&mut self, deadline: Option<Instant>) -> News {
+        let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
+            // Rounded up: a millisecond late instead of a busy millisecond.
+            let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        let mut sources = [
+            PollFd::new(self.signals.get_read().as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.ready.as_fd(), PollFlags::POLLIN),
+        ];
+        // An error is EINTR: a signal, and its byte is in the pipe.
+        let _ = poll(&mut sources, timeout);
+        let somebody_is_ready = sources[1].any() == Some(true);
+        News {
+            signals: self.signals.pending().filter_map(|number| Signal::try_from(number).ok()).collect(),
+            ready: if somebody_is_ready { self.read_ready() } else { Vec::new() },
+        }
+    }
+
+    fn read_ready(&mut self) -> Vec<Pid> {
+        const SIZE: usize = size_of::<i32>();
+        let mut bytes = [0; 256 * SIZE];
+        let length = self.ready.read(&mut bytes).unwrap_or(0);
+        let (pids, _) = bytes[..length].as_chunks::<SIZE>();
+        pids.iter().map(|pid| Pid::from_raw(i32::from_ne_bytes(*pid))).collect()
+    }
+
+    /// For a worker: closes its copies of what is the parent's alone, and
+    /// leaves it the end of the pipe in which to say, by its pid, that it is
+    /// ready. Nothing else of the inbox may be used after this.
+    pub fn leave_to_parent(&mut self) -> Option<PipeWriter> {
+        for fd in [self.signals.get_read().as_raw_fd(), self.signals_writer, self.ready.as_raw_fd()] {
+            let _ = unistd::close(fd);
+        }
+        self.ready_writer.take()
+    }
+}
