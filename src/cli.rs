@@ -40,7 +40,7 @@ Examples:
 #[derive(Debug, Clone, Parser)]
 #[command(name = "prefork-echo", version, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Options {
-    /// Address to listen on: a name, IPv4 or [IPv6]; port 0 lets the kernel choose
+    /// Address to listen on: a name, IPv4, or IPv6 in brackets; port 0 lets the kernel choose
     #[arg(short, long, value_name = "[HOST:]PORT", default_value = "127.0.0.1:7777")]
     #[arg(env = "PREFORK_ECHO_BIND", hide_env = true, help_heading = "Serving")]
     pub bind: BindAddress,

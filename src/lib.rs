@@ -13,7 +13,7 @@
 //! - [`echo`]: the service: one client's bytes back to it
 //! - [`scoreboard`], [`status`]: what all processes can see of each other
 //! - [`logger`], [`rights`], [`pid_file`], [`exit`]: what a server needs besides
-//! - [`sys`]: fork, signals, shared memory: the only `unsafe` code
+//! - [`sys`]: fork, signals, shared memory: what the compiler can't vouch for
 //!
 //! Calls go down that list, never up. Only the supervisor forks and reaps; echo
 //! and respawn know no process.

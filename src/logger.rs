@@ -2,7 +2,7 @@
 //!
 //! Parent and workers share the descriptor, so a line that goes out in pieces
 //! would tear, and a reader that stops reading would stop whoever writes. So
-//! [`Lines`] gathers a line, looks whether there is room for it, writes it at
+//! `Lines` gathers a line, looks whether there is room for it, writes it at
 //! once, and counts what it had to drop. The descriptor's O_NONBLOCK stays as
 //! it is: it is shared with the user's terminal.
 //!
