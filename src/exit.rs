@@ -5,8 +5,6 @@ use std::fmt;
 use std::io;
 use std::process::{ExitCode, Termination};
 
-use nix::errno::Errno;
-
 /// The exit status of the server. Wrong usage, status 2, is clap's to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -63,16 +61,15 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// The system's own words for an error, ready to stand within a sentence.
+/// The system's own words for an error (strerror(3)), ready to stand within a
+/// sentence.
 pub fn reason(error: &io::Error) -> String {
-    let text = match error.raw_os_error() {
-        Some(code) => Errno::from_raw(code).desc().to_owned(),
-        None => error.to_string(),
-    };
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {
         // "I/O error" keeps its capital.
         (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(chars).collect(),
-        _ => text,
+        _ => text.to_owned(),
     }
 }

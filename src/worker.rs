@@ -382,3 +382,37 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_accept_has_its_answer() {
+        for (error, answer) in [
+            (Errno::EINTR, Answer::Look),
+            (Errno::EAGAIN, Answer::Look),
+            (Errno::ECONNABORTED, Answer::Again),
+            (Errno::EPROTO, Answer::Again),
+            (Errno::ENETUNREACH, Answer::Again),
+            (Errno::EMFILE, Answer::Pause),
+            (Errno::ENFILE, Answer::Pause),
+            (Errno::ENOBUFS, Answer::Pause),
+            (Errno::ENOMEM, Answer::Pause),
+            (Errno::EBADF, Answer::Leave),
+            (Errno::EINVAL, Answer::Leave),
+        ] {
+            assert_eq!(Answer::to(error), answer, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_workers_limit_is_up_to_a_tenth_more_than_asked() {
+        for pid in 1..=1000 {
+            let limit = |asked| limit_with_jitter(asked, Pid::from_raw(pid));
+            assert!((100..=110).contains(&limit(100)));
+            assert_eq!(limit(1), 1);
+            assert_eq!(limit(0), u64::MAX);
+        }
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{PATIENCE, Server, connect, echo, number_after, read_to_end, wait_until};
+use common::{Server, connect, echo, number_after, read_to_end, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -247,5 +247,15 @@ fn a_worker_woken_for_nothing_goes_on() {
         echo(&mut client, b"interrupted, not broken");
     }
     assert_eq!(server.workers(), [worker]);
-    let _ = PATIENCE;
+}
+
+#[test]
+fn a_thousand_workers_start_serve_and_leave() {
+    let mut server = Server::start(&["-q", "--workers", "1000"]);
+    let mut clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| echo(client, b"each has a worker"));
+    assert_eq!(server.workers().len(), 1000);
+    drop(clients);
+    assert_eq!(server.stop(), 0);
+    assert!(!server.is_anybody_left());
 }

@@ -1,0 +1,138 @@
+//! The system runs out of something: the server waits, says so, and recovers.
+//!
+//! Linux only: prlimit(1) changes the limits of a process that runs.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use common::{Server, unprivileged_binary, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+
+/// Sets a soft limit of a running process, as the user whose process it is.
+fn limit(pid: Pid, what: &str) {
+    let owner = fs::metadata(format!("/proc/{pid}")).unwrap();
+    let mut prlimit = Command::new("prlimit");
+    prlimit.args(["--pid", &pid.to_string(), what]);
+    if owner.uid() != geteuid().as_raw() {
+        prlimit.uid(owner.uid()).gid(owner.gid());
+    }
+    assert!(prlimit.status().expect("util-linux is everywhere on Linux").success());
+}
+
+/// Processor time of a process so far, in hundredths of a second.
+fn cpu(pid: Pid) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+fn descriptors(pid: Pid) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+#[test]
+fn a_worker_holds_nothing_that_is_the_parents_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pid");
+    let server = Server::start(&["--workers", "2", "--pid-file", path.to_str().unwrap()]);
+    server.echo(b"hello");
+    // The pid file, two sockets for signals, two ends of a pipe for readiness.
+    let parents = descriptors(server.pid);
+    for worker in server.workers() {
+        wait_until("only the parent's descriptors are missing", || descriptors(worker) == parents - 5);
+    }
+}
+
+/// A worker that can open nothing more. It holds a descriptor for the next
+/// client already, so it has to call accept once more to notice.
+fn without_descriptors() -> (Server, Pid) {
+    let server = Server::start(&["--workers", "1"]);
+    let worker = server.workers()[0];
+    limit(worker, "--nofile=1:");
+    kill(worker, Signal::SIGCONT).unwrap();
+    let line = server.wait_for_log(&["cannot accept: too many open files", "ulimit -n"]);
+    assert!(line.contains(&format!("(pid {worker})")), "{line}");
+    (server, worker)
+}
+
+#[test]
+fn without_descriptors_clients_wait_and_are_served_later() {
+    let (mut server, worker) = without_descriptors();
+    let mut client = server.connect();
+    client.write_all(b"hello").unwrap();
+
+    // No busy loop: a second of it would be a second of processor time.
+    let before = cpu(worker);
+    thread::sleep(Duration::from_secs(1)); // The time that is looked at.
+    let used = cpu(worker) - before;
+    assert!(used < 30, "{used} hundredths of a second");
+
+    limit(worker, "--nofile=1000:");
+    let mut answer = [0; 5];
+    client.read_exact(&mut answer).unwrap();
+    server.wait_for_log(&["accepting again, after"]);
+    drop(client);
+    assert_eq!(server.workers(), [worker], "it survives");
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn term_ends_a_worker_that_waits_for_descriptors() {
+    let (mut server, _) = without_descriptors();
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn when_fork_fails_it_is_tried_again_until_it_works() {
+    // Limits on processes don't hold for root.
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = unprivileged_binary(directory.path());
+    command.args(["--bind", "127.0.0.1:0", "--workers", "2"]);
+    let mut server = Server::spawn(command);
+    let workers = server.wait_for_workers(2);
+    limit(server.pid, "--nproc=1:");
+    kill(workers[0], Signal::SIGKILL).unwrap();
+    server.wait_for_log(&["cannot fork worker", "resource temporarily unavailable", "ulimit -u"]);
+    server.echo(b"the other one serves");
+
+    let before = cpu(server.pid);
+    thread::sleep(Duration::from_secs(1)); // The time that is looked at.
+    let used = cpu(server.pid) - before;
+    assert!(used < 30, "{used} hundredths of a second");
+    // HUP needs a fork as well, and waits for it.
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log(&["SIGHUP"]);
+
+    limit(server.pid, "--nproc=4096:");
+    server.wait_for_log(&["fork works again"]);
+    server.wait_for_log(&[&format!("replaces pid {}", workers[0])]);
+    server.wait_for_log(&[&format!("(pid {}) left with exit code 0", workers[1])]);
+    server.wait_for_workers(2);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn when_no_worker_can_be_forked_it_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let command = unprivileged_binary(directory.path());
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nproc=0:0").arg(command.get_program()).args(["--bind", "127.0.0.1:0"]);
+    if geteuid().is_root() {
+        limited.uid(65534);
+    }
+    let (status, message) = common::run(limited);
+    assert_eq!(status, 1, "{message}");
+    assert!(
+        message.contains("prefork-echo: cannot fork any worker; raise the limit on processes (ulimit -u)"),
+        "{message}"
+    );
+}
