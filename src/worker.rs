@@ -276,8 +276,10 @@ impl Worker {
                          look at ulimit -n, fs.file-max and free memory"
                     );
                 }
-                // A signal ends the pause.
-                let _ = poll(&mut [], PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO));
+                let pause = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
+                if poll(&mut [], pause) == Err(Errno::EINTR) {
+                    self.interrupted();
+                }
             }
         }
     }

@@ -86,6 +86,28 @@ fn whoever_waits_in_the_accept_queue_is_served() {
 }
 
 #[test]
+fn the_accept_queue_does_not_wait_for_the_last_client() {
+    let mut server = Server::start(&["--workers", "2"]);
+    let (mut talker, mut other) = (server.connect(), server.connect());
+    echo(&mut talker, b"hello");
+    echo(&mut other, b"hello");
+    let mut waiting = server.connect();
+    waiting.write_all(b"next").unwrap();
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    drop(other);
+    // One client talks on, without falling quiet; the other one's worker is free.
+    waiting.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+    let start = Instant::now();
+    while waiting.read(&mut [0; 4]).is_err() {
+        echo(&mut talker, b"still talking");
+        assert!(start.elapsed() < PATIENCE, "nobody serves the accept queue");
+    }
+    drop((talker, waiting));
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
 fn bytes_on_their_way_are_delivered() {
     let mut server = Server::start(&["--workers", "1"]);
     let (mut client, message) = (server.connect(), noise(4_000_000));

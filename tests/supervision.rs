@@ -214,22 +214,27 @@ fn workers_leave_after_max_connections_and_are_replaced() {
     }
 }
 
-#[test]
-fn signals_that_were_blocked_or_ignored_before_the_start_work() {
-    use std::os::unix::process::CommandExt;
-    // A shell that ignores SIGCHLD, INT and TERM hands that down through exec.
+/// Starts the server by a script for bash, checks respawn and shutdown.
+#[track_caller]
+fn works_when_started_by(script: &str) {
     let mut shell = std::process::Command::new("bash");
-    shell.args([
-        "-c",
-        "trap '' CHLD INT TERM; exec \"$0\" --bind 127.0.0.1:0",
-        env!("CARGO_BIN_EXE_prefork-echo"),
-    ]);
-    shell.process_group(0);
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_prefork-echo")]);
     let mut server = Server::spawn(shell);
     let worker = server.workers()[0];
     kill(worker, Signal::SIGKILL).unwrap();
     server.wait_for_log(&[&format!("replaces pid {worker}")]);
     assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn signals_that_were_ignored_before_the_start_work() {
+    works_when_started_by("trap '' CHLD INT TERM; exec \"$0\" --bind 127.0.0.1:0");
+}
+
+#[cfg(target_os = "linux")] // macOS has no command that blocks signals.
+#[test]
+fn signals_that_were_blocked_before_the_start_work() {
+    works_when_started_by("exec env --block-signal=CHLD,TERM,ALRM,CONT \"$0\" --bind 127.0.0.1:0");
 }
 
 #[test]

@@ -77,13 +77,10 @@ pub fn become_worker() -> nix::Result<()> {
     SigSet::empty().thread_set_mask()
 }
 
-/// Lets all signals through and forgets how whoever started this program
-/// treated them: a process inherits both, even through exec.
-pub fn start_afresh() {
-    // With SIGCHLD ignored the kernel would reap the workers by itself, and
-    // nobody could say how they died.
-    let done = set(Signal::SIGCHLD, SigHandler::SigDfl).and_then(|()| SigSet::empty().thread_set_mask());
-    done.expect("SIGCHLD and the empty set are valid, and no other error exists");
+/// Lets all signals through: a process inherits what whoever started it had
+/// blocked, even through exec. What was ignored ends with the parent's handlers.
+pub fn unblock() {
+    SigSet::empty().thread_set_mask().expect("the empty set is valid, and no other error exists");
 }
 
 /// Has SIGTERM (or [`ask_to_leave`]) asked this worker to leave?

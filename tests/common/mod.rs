@@ -279,7 +279,11 @@ pub fn unprivileged_binary(directory: &Path) -> Command {
     }
     // Where the project lies, nobody else may be allowed to look.
     let copy: PathBuf = directory.join("prefork-echo");
-    std::fs::copy(env!("CARGO_BIN_EXE_prefork-echo"), &copy).expect("there is room for a copy");
+    // By cp: while we had the copy open ourselves, another test's fork would
+    // inherit that, and the copy could not be run (ETXTBSY).
+    let source = env!("CARGO_BIN_EXE_prefork-echo");
+    let copied = Command::new("cp").arg(source).arg(&copy).status().expect("cp is everywhere");
+    assert!(copied.success(), "there is room for a copy");
     for path in [directory, &copy] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
     }
