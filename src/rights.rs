@@ -16,8 +16,9 @@ use crate::sys::process;
 /// Whose rights the workers take.
 #[derive(Debug, Clone)]
 pub struct Rights {
-    user: Option<(CString, Uid)>,
+    user: Option<Uid>,
     group: Gid,
+    groups: Vec<Gid>,
 }
 
 impl Rights {
@@ -55,15 +56,21 @@ impl Rights {
                 ))
             };
         }
-        let user = match user {
-            None => None,
+        let groups = match &user {
+            None => vec![gid],
             Some(user) => {
-                let name = CString::new(user.name)
-                    .map_err(|_| Failure::plain("the user's name holds a zero byte"))?;
-                Some((name, user.uid))
+                let failed = |error: io::Error| {
+                    Failure::new(
+                        format_args!("find the groups of {}", user.name),
+                        &error,
+                        "give --user another",
+                    )
+                };
+                let name = CString::new(user.name.as_str()).map_err(|error| failed(error.into()))?;
+                process::groups_of(&name, gid).map_err(|error| failed(error.into()))?
             }
         };
-        Ok(Some(Rights { user, group: gid }))
+        Ok(Some(Rights { user: user.map(|user| user.uid), group: gid, groups }))
     }
 
     /// Gives up all other rights, for good. For a worker, before it serves.
@@ -71,7 +78,7 @@ impl Rights {
     /// # Errors
     /// `EPERM` where the process may not change its user after all.
     pub fn take(&self) -> nix::Result<()> {
-        process::change_user(self.user.as_ref().map(|(name, uid)| (name.as_c_str(), *uid)), self.group)
+        process::change_user(self.user, self.group, &self.groups)
     }
 }
 

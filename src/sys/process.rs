@@ -78,26 +78,38 @@ pub fn set_name(name: &str) {
     let _ = name;
 }
 
+/// All groups of a user, `primary` among them, as the system's data base lists
+/// them. See getgrouplist(3).
+///
+/// # Errors
+/// `EINVAL` when they are too many for any system.
+pub fn groups_of(user: &CStr, primary: Gid) -> nix::Result<Vec<Gid>> {
+    const MOST: usize = 65_536; // NGROUPS_MAX of Linux; macOS has 16.
+    let mut groups: Vec<libc::gid_t> = vec![0; MOST];
+    let mut number = MOST as libc::c_int;
+    // SAFETY: the name is a C string, and the list is as long as `number` says.
+    // On macOS a group is an int here: the same bits.
+    let result = unsafe {
+        libc::getgrouplist(user.as_ptr(), primary.as_raw() as _, groups.as_mut_ptr().cast(), &mut number)
+    };
+    if result < 0 {
+        return Err(Errno::EINVAL);
+    }
+    groups.truncate(number as usize);
+    Ok(groups.into_iter().map(Gid::from_raw).collect())
+}
+
 /// Gives up this process's rights for those of another user, for good: the
-/// supplementary groups first, then the group, the user last, because each
-/// step needs the rights that the next one takes away. See initgroups(3),
-/// setgid(2), setuid(2).
+/// groups first, the user last, because each step needs the rights that the
+/// last one takes away. See setgroups(2), setgid(2), setuid(2).
 ///
 /// # Errors
 /// `EPERM` where the process may not change its user.
-pub fn change_user(user: Option<(&CStr, Uid)>, group: Gid) -> nix::Result<()> {
-    match user {
-        Some((name, _)) => {
-            // SAFETY: `name` is a C string that outlives the call. The group's
-            // type differs, gid_t here and int on macOS; its bits don't.
-            Errno::result(unsafe { libc::initgroups(name.as_ptr(), group.as_raw() as _) })?;
-        }
-        None => {
-            let groups = [group.as_raw()];
-            // SAFETY: the pointer is to one group, and the length says one.
-            Errno::result(unsafe { libc::setgroups(1, groups.as_ptr()) })?;
-        }
-    }
+pub fn change_user(user: Option<Uid>, group: Gid, groups: &[Gid]) -> nix::Result<()> {
+    let most = if cfg!(target_os = "macos") { 16 } else { groups.len() };
+    let groups: Vec<libc::gid_t> = groups.iter().take(most).map(|group| group.as_raw()).collect();
+    // SAFETY: the pointer is to as many groups as the length says.
+    Errno::result(unsafe { libc::setgroups(groups.len() as _, groups.as_ptr()) })?;
     unistd::setgid(group)?;
-    user.map_or(Ok(()), |(_, uid)| unistd::setuid(uid))
+    user.map_or(Ok(()), unistd::setuid)
 }
