@@ -1,16 +1,16 @@
-//! The service: one client, its bytes back, to the end of file.
+//! The service: one client's bytes back to it, to the end of file.
 //!
-//! It runs in a worker, knows nothing of processes, and asks its [`Host`] for
-//! the two things it needs from one: whether to come to an end, and what to do
-//! when a signal has interrupted a call.
+//! It runs in a worker, but knows nothing of processes; what it needs from one
+//! it asks of its [`Host`]. Where a function returns [`ControlFlow`], `Continue`
+//! says that the connection goes on, and `Break` how it has ended.
 //!
 //! Left out on purpose: knowing when a client is "done" before its end of file.
 //! Echo has no messages, so a silence is all there is to go by.
 
-use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
+use std::ops::ControlFlow::{self, Break, Continue};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,8 @@ pub const BUFFER_SIZE: usize = 64 * 1024;
 
 /// What the service needs of the process that runs it.
 pub trait Host {
-    /// Asked before each recv: shall this client be brought to an end?
+    /// Asked before each recv: must the host leave?
     fn must_leave(&self) -> bool;
-    /// When leaving: a client that has sent nothing for so long has nothing on
-    /// its way, and it may take as long to answer our end of file with its own.
-    fn patience(&self) -> Duration;
     /// A signal ended a blocking call, which is taken up again afterwards.
     fn interrupted(&mut self);
     /// The next call is a recv.
@@ -42,6 +39,17 @@ pub trait Host {
     fn sent(&self, bytes: usize);
 }
 
+/// A client, connected. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct Client {
+    /// The connection.
+    pub socket: Socket,
+    /// Where it comes from, unless it vanished before it was accepted.
+    pub peer: Option<SocketAddr>,
+    /// Bytes sent back to it.
+    pub echoed: u64,
+}
+
 /// How a connection ended.
 #[derive(Debug)]
 pub enum End {
@@ -49,8 +57,8 @@ pub enum End {
     EndOfFile,
     /// The client neither sent nor took a byte for the idle time-out.
     Idle,
-    /// The host must leave: the line was quiet, and we closed first.
-    Drained,
+    /// The host must leave, the line was quiet, and we closed first.
+    Left,
     /// The connection broke.
     Lost(io::Error),
 }
@@ -60,126 +68,120 @@ impl fmt::Display for End {
         match self {
             End::EndOfFile => f.write_str("end of file"),
             End::Idle => f.write_str("idle for too long"),
-            End::Drained => f.write_str("quiet while we leave"),
+            End::Left => f.write_str("quiet, and this worker is leaving"),
             End::Lost(error) => write!(f, "lost, {}", reason(error)),
         }
     }
 }
 
-/// Serves `client` until its end, or until the host must leave.
-pub fn serve(client: &Socket, buffer: &mut [u8], host: &mut impl Host) -> End {
-    let mut service = Service { client, buffer, host };
-    let Err(end) = service.echo().and_then(|()| service.finish());
-    end
+/// Echoes what the client sends until the host must leave.
+pub fn echo(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End> {
+    while !host.must_leave() {
+        echo_once(client, buffer, host)?;
+    }
+    Continue(())
 }
 
-/// "It goes on" is `Ok`; the end of the connection leaves by `?`.
-type Step<T> = Result<T, End>;
-
-struct Service<'a, H> {
-    client: &'a Socket,
-    buffer: &'a mut [u8],
-    host: &'a mut H,
+/// Comes to an end without a loss, part one: echoes what is still on its way,
+/// until the line has been quiet for `patience`; then says that no more comes.
+///
+/// Closing at once would lose bytes: a close with bytes unread sends a reset,
+/// and that destroys those on their way to the client (RFC 1122, 4.2.2.13).
+pub fn wind_up(
+    client: &mut Client,
+    patience: Duration,
+    buffer: &mut [u8],
+    host: &mut impl Host,
+) -> ControlFlow<End> {
+    while wait_readable(client, Instant::now() + patience, host)? {
+        echo_once(client, buffer, host)?;
+    }
+    let fd = client.socket.as_raw_fd();
+    explain!(
+        "shutdown({fd}, SHUT_WR): the client has been quiet for {patience:?}; it now reads an end of file"
+    );
+    client.socket.shutdown(Shutdown::Write).map_or_else(|error| Break(End::Lost(error)), Continue)
 }
 
-impl<H: Host> Service<'_, H> {
-    /// Echoes until the host must leave.
-    fn echo(&mut self) -> Step<()> {
-        while !self.host.must_leave() {
-            self.echo_once()?;
+/// Part two: reads until the client says the same, but not beyond `until`.
+pub fn linger(client: &mut Client, until: Instant, buffer: &mut [u8], host: &mut impl Host) {
+    while let Continue(true) = wait_readable(client, until, host) {
+        match receive(client, buffer, host) {
+            // Too late to be echoed, and read all the same: see above.
+            Continue(Some(1..) | None) => {}
+            _ => return,
         }
-        Ok(())
     }
+}
 
-    /// Comes to an end without a loss. Closing with bytes unread would send a
-    /// reset, which destroys the bytes that are on their way to the client
-    /// (RFC 1122, 4.2.2.13). So: echo until the line is quiet, say that no more
-    /// comes, and read on until the client has said the same.
-    fn finish(&mut self) -> Step<Infallible> {
-        while self.readable_within(self.host.patience())? {
-            self.echo_once()?;
+/// One recv, and its bytes back.
+fn echo_once(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End> {
+    host.receiving();
+    match receive(client, buffer, host)? {
+        None => Continue(()),
+        Some(0) => Break(End::EndOfFile),
+        Some(length) => {
+            host.sending();
+            send_all(client, &buffer[..length], host)
         }
-        self.client.shutdown(Shutdown::Write).map_err(End::Lost)?;
-        explain!("shutdown({}, SHUT_WR): the client has been quiet; it now reads an end of file", self.fd());
-        let until = Instant::now() + self.host.patience();
-        while self.readable_within(until.saturating_duration_since(Instant::now()))? {
-            if self.receive()? == Some(0) {
-                break;
+    }
+}
+
+/// Blocks until bytes come, 0 being the end of file. None: interrupted.
+fn receive(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End, Option<usize>> {
+    let fd = client.socket.as_raw_fd();
+    match client.socket.read(buffer) {
+        Ok(length) => {
+            match length {
+                0 => explain!("recv({fd}) = 0: end of file, the client sends no more"),
+                _ => explain!("recv({fd}) = {length}: so many bytes have come"),
             }
+            Continue(Some(length))
         }
-        Err(End::Drained)
+        Err(error) => may_go_on("recv", fd, error, host).map_continue(|()| None),
     }
+}
 
-    /// One recv, and its bytes back.
-    fn echo_once(&mut self) -> Step<()> {
-        self.host.receiving();
-        match self.receive()? {
-            None => Ok(()),
-            Some(0) => Err(End::EndOfFile),
-            Some(received) => {
-                self.host.sending();
-                self.send_all(received)
+/// Blocks until the kernel has taken all of it: send may take a part.
+fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> ControlFlow<End> {
+    let (fd, length) = (client.socket.as_raw_fd(), bytes.len());
+    while !bytes.is_empty() {
+        match client.socket.send(bytes) {
+            Ok(sent) => {
+                explain!("send({fd}) = {sent}: so many bytes are on their way back");
+                bytes = &bytes[sent..];
+                client.echoed += sent as u64;
+                host.sent(sent);
             }
+            Err(error) => may_go_on("send", fd, error, host)?,
         }
     }
+    debug!("echoed {length} bytes");
+    Continue(())
+}
 
-    /// Blocks until bytes come, 0 being the end of file. None: interrupted.
-    fn receive(&mut self) -> Step<Option<usize>> {
-        match self.client.read(self.buffer) {
-            Ok(received) => {
-                match received {
-                    0 => explain!("recv({}) = 0: end of file, the client sends no more", self.fd()),
-                    _ => explain!("recv({}) = {received} bytes", self.fd()),
-                }
-                Ok(Some(received))
-            }
-            Err(error) => self.may_go_on(error).map(|()| None),
+fn may_go_on(call: &str, fd: i32, error: io::Error, host: &mut impl Host) -> ControlFlow<End> {
+    match error.kind() {
+        ErrorKind::Interrupted => {
+            explain!("{call}({fd}) = EINTR: a signal has come; let's see what it was about");
+            host.interrupted();
+            Continue(())
         }
+        // SO_RCVTIMEO or SO_SNDTIMEO has ended the wait (socket(7)).
+        ErrorKind::WouldBlock => Break(End::Idle),
+        _ => Break(End::Lost(error)),
     }
+}
 
-    /// Blocks until the kernel has taken all of it: send may take a part.
-    fn send_all(&mut self, length: usize) -> Step<()> {
-        let mut sent = 0;
-        while sent < length {
-            match self.client.send(&self.buffer[sent..length]) {
-                Ok(taken) => {
-                    explain!("send({}) = {taken} bytes", self.fd());
-                    sent += taken;
-                    self.host.sent(taken);
-                }
-                Err(error) => self.may_go_on(error)?,
-            }
+/// Waits until there are bytes, or an end of file, to read; until `until` at
+/// the most.
+fn wait_readable(client: &Client, until: Instant, host: &mut impl Host) -> ControlFlow<End, bool> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        match readable_within(&client.socket, left) {
+            Ok(readable) => return Continue(readable),
+            Err(Errno::EINTR) => host.interrupted(),
+            Err(error) => return Break(End::Lost(error.into())),
         }
-        debug!("echoed {length} bytes");
-        Ok(())
-    }
-
-    fn may_go_on(&mut self, error: io::Error) -> Step<()> {
-        match error.kind() {
-            ErrorKind::Interrupted => {
-                self.host.interrupted();
-                Ok(())
-            }
-            // SO_RCVTIMEO or SO_SNDTIMEO has ended the wait (socket(7)).
-            ErrorKind::WouldBlock => Err(End::Idle),
-            _ => Err(End::Lost(error)),
-        }
-    }
-
-    /// Waits until there are bytes, or an end of file, to read.
-    fn readable_within(&mut self, limit: Duration) -> Step<bool> {
-        let until = Instant::now() + limit;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            match readable_within(self.client, left) {
-                Ok(readable) => return Ok(readable),
-                Err(Errno::EINTR) => self.host.interrupted(),
-                Err(error) => return Err(End::Lost(error.into())),
-            }
-        }
-    }
-
-    fn fd(&self) -> i32 {
-        self.client.as_raw_fd()
     }
 }

@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::cli::BindAddress;
 use crate::exit::{Failure, reason};
 use crate::explain;
-use crate::sys::socket::{SMALLEST_BACKLOG, TIMEOUTS_ARE_INHERITED, readable_within};
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, readable_within};
 
 /// A socket in the listening state.
 #[derive(Debug)]
@@ -121,19 +121,16 @@ impl Listener {
         readable_within(&self.socket, limit)
     }
 
-    /// Shrinks the accept queue as far as the system lets us, for shutdown: who
-    /// is in it stays, and whoever comes now is left to try again later.
-    pub fn shrink(&self) {
-        let result = self.socket.listen(SMALLEST_BACKLOG);
+    /// Lets the accept queue hold up to `backlog` connections from now on. Who is
+    /// in it stays; who finds no room is left to try again later.
+    pub fn resize(&self, backlog: i32) {
+        let result = self.socket.listen(backlog);
         explain!(
-            "listen({}, {SMALLEST_BACKLOG}): the accept queue takes nobody beyond the next one",
+            "listen({}, {backlog}): called again, it only changes the length of the accept queue",
             self.fd()
         );
         if let Err(error) = result {
-            log::warn!(
-                "cannot shrink the accept queue: {}; clients keep coming until the end",
-                reason(&error)
-            );
+            log::warn!("cannot change the length of the accept queue: {}; it stays as it is", reason(&error));
         }
     }
 

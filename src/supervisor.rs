@@ -29,6 +29,7 @@ use crate::scoreboard::{Row, Scoreboard};
 use crate::status;
 use crate::succession::Succession;
 use crate::sys::process;
+use crate::sys::socket::SMALLEST_BACKLOG;
 use crate::worker::{self, Errand, Job};
 
 /// Until the next attempt when fork fails.
@@ -129,7 +130,7 @@ impl<'a> Supervisor<'a> {
             }
             self.replace_the_next();
             self.spawn_missing_workers();
-            if let Some(exit) = self.go_on_stopping() {
+            if let Some(exit) = self.go_on_shutting_down() {
                 self.pid_file = None;
                 let served = self.children.served();
                 info!(
@@ -302,9 +303,7 @@ impl<'a> Supervisor<'a> {
             Signal::SIGUSR1 => status::table(self.scoreboard).iter().for_each(|line| info!("{line}")),
             Signal::SIGQUIT => {
                 warn!("SIGQUIT: ending at once");
-                let waiting = self.listener.as_ref().is_some_and(Listener::has_waiting);
-                let cut = waiting || self.children.is_any_busy();
-                self.end(if cut { Exit::Forced } else { Exit::Orderly });
+                self.end(Exit::Orderly);
             }
             Signal::SIGTERM | Signal::SIGINT if running => {
                 let workers = count(self.children.pids().len() as u64, "worker");
@@ -313,7 +312,7 @@ impl<'a> Supervisor<'a> {
             }
             Signal::SIGTERM | Signal::SIGINT => {
                 warn!("{signal} again: ending at once");
-                self.end(Exit::Forced);
+                self.end(Exit::Orderly);
             }
             _ if !running => info!("{signal}: too late, shutting down"),
             Signal::SIGHUP => {
@@ -370,6 +369,7 @@ impl<'a> Supervisor<'a> {
     /// Somebody is ready; if it is the heir, the old one may leave.
     fn heir_is_ready(&mut self, pid: Pid) {
         if let Some(old) = self.succession.ready(pid) {
+            info!("pid {pid} is ready, pid {old} may leave");
             self.tell_to_leave(old);
         }
     }
@@ -395,8 +395,9 @@ impl<'a> Supervisor<'a> {
         self.children.remove_all_slots();
         self.succession.end();
         self.scoreboard.start_draining();
+        // Who comes from now on may find no server any more: so few as possible.
         if let Some(listener) = &self.listener {
-            listener.shrink();
+            listener.resize(SMALLEST_BACKLOG);
         }
         let now = Instant::now();
         self.phase = Phase::Draining(Drain {
@@ -408,14 +409,14 @@ impl<'a> Supervisor<'a> {
         self.children.pids().for_each(|pid| self.tell_to_leave(pid));
     }
 
-    /// Ends all workers without asking. `exit` is for what that does to clients;
-    /// a server that gave up, or that nobody is left of, says what it would have.
+    /// Ends all workers without asking. `exit` is for the case that this cuts no
+    /// client, as far as the scoreboard tells; a server that gave up says so.
     fn end(&mut self, exit: Exit) {
-        let nobody =
-            self.children.pids().len() == 0 && !self.listener.as_ref().is_some_and(Listener::has_waiting);
+        let cut = self.children.is_any_busy() || self.listener.as_ref().is_some_and(Listener::has_waiting);
         let exit = match &self.phase {
             Phase::Ending(exit) => *exit,
-            Phase::Draining(drain) if nobody || drain.exit == Exit::GaveUp => drain.exit,
+            Phase::Draining(Drain { exit: Exit::GaveUp, .. }) => Exit::GaveUp,
+            _ if cut => Exit::Forced,
             _ => exit,
         };
         self.children.remove_all_slots();
@@ -425,14 +426,14 @@ impl<'a> Supervisor<'a> {
     }
 
     /// What is due of the shutdown. Some: it is done, and this is how.
-    fn go_on_stopping(&mut self) -> Option<Exit> {
+    fn go_on_shutting_down(&mut self) -> Option<Exit> {
         let (now, workers) = (Instant::now(), self.children.pids().len());
         match &mut self.phase {
             Phase::Running => None,
             Phase::Ending(exit) => (workers == 0).then_some(*exit),
             Phase::Draining(drain) if workers == 0 => {
                 let (before, exit) = (drain.connections_before, drain.exit);
-                self.last_sweep_is_over(before).then_some(exit)
+                if self.begins_last_sweep(before) { None } else { Some(exit) }
             }
             Phase::Draining(drain) if drain.deadline <= now => {
                 let workers = count(workers as u64, "worker");
@@ -457,11 +458,11 @@ impl<'a> Supervisor<'a> {
     /// the accept queue, or about to: then one more worker takes them. Our own
     /// copy of the socket is closed before, so that it is gone in the instant
     /// when that worker closes the other.
-    fn last_sweep_is_over(&mut self, connections_before: u64) -> bool {
-        let Some(listener) = &self.listener else { return true };
+    fn begins_last_sweep(&mut self, connections_before: u64) -> bool {
+        let Some(listener) = &self.listener else { return false };
         let came = self.children.served().connections - connections_before;
         if came == 0 && !listener.has_waiting() {
-            return true;
+            return false;
         }
         self.fork_again_at = None; // There is no later.
         match self.fork_worker(0, Errand::LastSweep) {
@@ -471,7 +472,7 @@ impl<'a> Supervisor<'a> {
             }
             None => self.end(Exit::Forced),
         }
-        false
+        true
     }
 }
 

@@ -9,6 +9,7 @@
 use std::fmt;
 use std::io::{self, PipeWriter, Write};
 use std::net::SocketAddr;
+use std::ops::ControlFlow::{Break, Continue};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -16,10 +17,9 @@ use log::{debug, error, info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 use nix::unistd::{Pid, getpid};
-use socket2::Socket;
 
 use crate::cli::Options;
-use crate::echo::{self, BUFFER_SIZE, Host};
+use crate::echo::{self, BUFFER_SIZE, Client, End, Host};
 use crate::exit::reason;
 use crate::explain;
 use crate::listener::Listener;
@@ -39,13 +39,13 @@ const VANISHED_IN_A_ROW: u32 = 10;
 /// An orphan's client has this long: no process outlives the parent by a second.
 const ORPHAN_LIMIT: Duration = Duration::from_millis(700);
 
-/// See [`Host::patience`]; less where the grace is short. Longer than most round
-/// trips, and than TCP waits until it sends again for the first time: a client
-/// whose handshake the full queue has dropped is heard of again within it.
+/// When leaving: a client that has sent nothing for so long has nothing on its
+/// way, and it may take as long to answer our end of file. Longer than most
+/// round trips. Less where the grace is short.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// The last sweep takes clients for so long at the most.
-const LAST_SWEEP: Duration = Duration::from_secs(1);
+/// A sweep takes clients off the queue for so long at the most.
+const TAKING: Duration = Duration::from_secs(1);
 
 /// What a worker is forked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +161,7 @@ struct Worker {
     row: Row,
     parent: Pid,
     intake: Intake,
-    /// See [`Host::patience`].
+    /// [`PATIENCE`], or less where the grace is short.
     patience: Duration,
     served: u64,
     /// Failures of accept in a row.
@@ -179,18 +179,9 @@ enum Intake {
     Broken,
 }
 
-struct Client {
-    socket: Socket,
-    peer: Peer,
-}
-
 impl Host for Worker {
     fn must_leave(&self) -> bool {
         signal::asked_to_leave()
-    }
-
-    fn patience(&self) -> Duration {
-        self.patience
     }
 
     fn interrupted(&mut self) {
@@ -233,16 +224,16 @@ impl Worker {
         explain!("accept({fd}): asleep until a client connects");
         match listener.accept() {
             Ok((socket, peer)) => {
-                let (peer, new) = (Peer(peer), socket.as_raw_fd());
-                explain!("accept({fd}) = {new}: a new socket, for {peer} alone; {fd} goes on listening");
-                info!("accepted {peer} as descriptor {new}");
+                let new = socket.as_raw_fd();
+                explain!("accept({fd}) = {new}: a new socket, for this client alone; {fd} goes on listening");
+                info!("accepted {} as descriptor {new}", Peer(peer));
                 if self.failures > 0 {
                     info!("accepting again, after {}", count(self.failures.into(), "failure"));
                     self.failures = 0;
                 }
                 self.served += 1;
                 self.row.count_connection();
-                Some(Client { socket, peer })
+                Some(Client { socket, peer, echoed: 0 })
             }
             Err(error) => {
                 let error = Errno::try_from(error).unwrap_or(Errno::UnknownErrno);
@@ -284,29 +275,44 @@ impl Worker {
         }
     }
 
-    /// Serves one client to its end.
-    fn serve(&mut self, Client { socket, peer }: Client, buffer: &mut [u8]) {
-        let bytes_before = self.row.bytes();
-        let end = echo::serve(&socket, buffer, self);
-        let fd = socket.as_raw_fd();
-        drop(socket);
-        explain!("close({fd}): done with {peer}");
-        info!("closed {peer}: {end}, {} echoed", count(self.row.bytes() - bytes_before, "byte"));
+    /// Serves one client to its end, or until this worker must leave.
+    fn serve(&mut self, mut client: Client, buffer: &mut [u8]) {
+        match echo::echo(&mut client, buffer, self) {
+            Break(end) => close(client, &end),
+            Continue(()) => self.finish(vec![client], buffer),
+        }
+    }
+
+    /// Finishes with clients before leaving. The patience is for all of them
+    /// together, so that many take hardly longer than one.
+    fn finish(&mut self, clients: Vec<Client>, buffer: &mut [u8]) {
+        self.row.enter(State::Draining);
+        let (share, mut lingering) = (self.patience / clients.len().max(1) as u32, Vec::new());
+        for mut client in clients {
+            match echo::wind_up(&mut client, share, buffer, self) {
+                Break(end) => close(client, &end),
+                Continue(()) => lingering.push(client),
+            }
+        }
+        let until = Instant::now() + self.patience;
+        for mut client in lingering {
+            echo::linger(&mut client, until, buffer, self);
+            close(client, &End::Left);
+        }
     }
 
     /// Before leaving with all others: serves whom the accept queue still holds.
     /// They are connected already, and closing the socket would reset them. The
     /// queue can't hold more than `backlog` and one; who came later has no claim.
     fn sweep(&mut self, backlog: i32, buffer: &mut [u8]) {
-        for _ in 0..=backlog {
-            self.row.enter(State::Draining);
-            match &self.intake {
-                Intake::Open(listener) if listener.has_waiting() => {}
-                _ => return,
+        let mut claims = backlog.saturating_add(1);
+        loop {
+            let taken = self.take_all(claims, Duration::ZERO);
+            if taken.is_empty() {
+                return;
             }
-            // Another worker may be quicker; then the bell ends the wait in vain.
-            signal::ring();
-            self.accept_and_serve(buffer);
+            claims -= taken.len() as i32;
+            self.finish(taken, buffer);
         }
     }
 
@@ -315,27 +321,53 @@ impl Worker {
     /// a while, and serves them after that, not before: a client that is served
     /// may come again at once, and whoever is let in last would be cut.
     fn last_sweep(&mut self, backlog: i32, buffer: &mut [u8]) {
-        let (mut taken, until) = (Vec::new(), Instant::now() + LAST_SWEEP);
+        // A full queue drops the end of a handshake. That client believes that it
+        // is connected, and is heard of when its TCP sends again, after 0.2 s: then
+        // there must be room for it.
+        if let Intake::Open(listener) = &self.intake {
+            listener.resize(backlog);
+        }
+        let taken = self.take_all(backlog.saturating_add(1), self.patience);
+        if let Intake::Open(listener) = &self.intake {
+            explain!("close({}): nobody is in the accept queue, and nobody listens any more", listener.fd());
+            self.intake = Intake::Swept;
+        }
+        self.finish(taken, buffer);
+    }
+
+    /// Accepts whoever waits, `most` at the most, until nobody has come for as
+    /// long as `silence`; [`TAKING`] at the most.
+    fn take_all(&mut self, most: i32, silence: Duration) -> Vec<Client> {
+        let mut taken = Vec::new();
+        let end = Instant::now() + TAKING;
+        let mut quiet_at = Instant::now() + silence;
         while let Intake::Open(listener) = &self.intake
-            && taken.len() <= backlog as usize
+            && taken.len() < most as usize
         {
-            self.row.enter(State::Draining);
-            let left = until.saturating_duration_since(Instant::now());
-            match listener.has_waiting_within(self.patience.min(left)) {
+            let left = quiet_at.min(end).saturating_duration_since(Instant::now());
+            match listener.has_waiting_within(left) {
                 Ok(true) => {
+                    // Another worker may be quicker, or the client vanish: then
+                    // the bell ends the wait, and EINTR silences it again.
                     signal::ring();
                     taken.extend(self.accept());
+                    self.row.enter(State::Draining);
+                    quiet_at = Instant::now() + silence;
                 }
                 Err(Errno::EINTR) => self.interrupted(),
                 _ => break,
             }
         }
-        if let Intake::Open(listener) = &self.intake {
-            explain!("close({}): nobody is in the accept queue, and nobody listens any more", listener.fd());
-            self.intake = Intake::Swept;
-        }
-        taken.into_iter().for_each(|client| self.serve(client, buffer));
+        taken
     }
+}
+
+/// Closes the connection, and says how it has ended.
+fn close(client: Client, end: &End) {
+    let (fd, peer, echoed) = (client.socket.as_raw_fd(), Peer(client.peer), client.echoed);
+    drop(client);
+    explain!("close({fd}): the connection is closed on our side, too");
+    info!("closed {peer}: {end}, {} echoed", count(echoed, "byte"));
 }
 
 /// A client's address, as far as it is known.

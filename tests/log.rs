@@ -65,7 +65,7 @@ fn explain_narrates_the_calls_in_their_order() {
         let at = log[from..].iter().position(|line| line.contains(&format!(": {call}")));
         from += at.unwrap_or_else(|| panic!("no {call} after line {from} of {log:#?}")) + 1;
     }
-    server.wait_for_log(&["recv(", ") = 5 bytes"]);
+    server.wait_for_log(&["recv(", ") = 5: "]);
     server.wait_for_log(&["recv(", ") = 0: end of file"]);
 }
 

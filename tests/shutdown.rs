@@ -86,6 +86,33 @@ fn whoever_waits_in_the_accept_queue_is_served() {
 }
 
 #[test]
+fn a_long_queue_of_idle_clients_takes_hardly_longer_than_one() {
+    let mut server = Server::start(&["--workers", "1", "--grace", "8s"]);
+    let mut busy = server.connect();
+    echo(&mut busy, b"the only worker is mine");
+    let mut waiting: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    // Half of them have asked something, and wait; nobody ever closes.
+    waiting.iter_mut().step_by(2).for_each(|client| client.write_all(b"hello").unwrap());
+    server.signal(Signal::SIGTERM);
+    for (number, client) in waiting.iter_mut().enumerate() {
+        let wanted: &[u8] = if number % 2 == 0 { b"hello" } else { b"" };
+        assert_eq!(read_to_end(client), wanted);
+    }
+    assert_eq!(server.wait_code(), 0, "one after the other they would take 24 s");
+}
+
+#[test]
+fn two_signals_at_once_cut_nobody_where_nobody_is() {
+    // timeout(1) signals its child, and then the whole group.
+    for _ in 0..20 {
+        let mut server = Server::start(&["--workers", "4"]);
+        server.signal(Signal::SIGTERM);
+        server.signal_group(Signal::SIGTERM);
+        assert_eq!(server.wait_code(), 0);
+    }
+}
+
+#[test]
 fn the_accept_queue_does_not_wait_for_the_last_client() {
     let mut server = Server::start(&["--workers", "2"]);
     let (mut talker, mut other) = (server.connect(), server.connect());

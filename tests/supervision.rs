@@ -3,13 +3,13 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Server, connect, echo, number_after, read_to_end, wait_until};
+use common::{Server, connect, echo, noise, number_after, read_to_end, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -152,20 +152,18 @@ fn hup_replaces_all_workers_and_no_client_notices() {
 }
 
 #[test]
-fn hup_keeps_the_number_of_workers_that_serve() {
-    let server = Server::start(&["--workers", "2"]);
-    server.wait_for_workers(2);
+fn hup_tells_nobody_to_leave_before_his_successor_is_ready() {
+    let server = Server::start(&["--workers", "10"]);
+    let old = server.wait_for_workers(10);
     server.signal(Signal::SIGHUP);
-    let told = |log: &[String]| log.iter().filter(|line| line.contains("leaving after")).count();
-    server.wait_for_log(&["worker 1", "will replace"]);
-    wait_until("both have left", || told(&server.log()) == 2);
-    // Whoever left was told so after his successor was ready.
-    let log = server.log();
-    for slot in ["worker 0", "worker 1"] {
-        let position = |what: &str| log.iter().position(|line| line.contains(slot) && line.contains(what));
-        assert!(position("will replace") < position("leaving after"), "{log:#?}");
+    let position = |what: &str| server.log().iter().position(|line| line.contains(what));
+    for pid in old {
+        server.wait_for_log(&[&format!("(pid {pid}) left with exit code 0")]);
+        let ready = position(&format!("is ready, pid {pid} may leave"));
+        let leaving = position(&format!("(pid {pid}): leaving after"));
+        assert!(ready.is_some() && ready < leaving, "{:#?}", server.log());
     }
-    server.wait_for_workers(2);
+    server.wait_for_workers(10);
 }
 
 #[test]
@@ -251,6 +249,17 @@ fn a_worker_woken_for_nothing_goes_on() {
         kill(worker, Signal::SIGCONT).unwrap();
         echo(&mut client, b"interrupted, not broken");
     }
+    // In the midst of a send, too, which then has taken only a part.
+    let (mut sender, message) = (client.try_clone().unwrap(), noise(4_000_000));
+    let sent = message.clone();
+    let sending = thread::spawn(move || sender.write_all(&sent).unwrap());
+    let mut answer = vec![0; message.len()];
+    for part in answer.chunks_mut(20_000) {
+        kill(worker, Signal::SIGCONT).unwrap();
+        client.read_exact(part).unwrap();
+    }
+    sending.join().unwrap();
+    assert!(answer == message, "what came back differs");
     assert_eq!(server.workers(), [worker]);
 }
 
