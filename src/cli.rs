@@ -1,6 +1,7 @@
 //! What the user may ask for: options, their defaults, and `--help`.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -47,28 +48,29 @@ pub struct Options {
 
     /// Worker processes, 1 to 4096; each serves one client at a time
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 4)]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_WORKERS)))]
+    #[arg(value_parser = |text: &str| number(text, 1..=MAX_WORKERS))]
     #[arg(env = "PREFORK_ECHO_WORKERS", hide_env = true, help_heading = "Serving")]
     pub workers: u16,
 
     /// Length of the accept queue asked of the kernel
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1024)]
-    #[arg(value_parser = clap::value_parser!(i32).range(1..))]
+    #[arg(value_parser = |text: &str| number(text, 1..=i32::MAX))]
     #[arg(env = "PREFORK_ECHO_BACKLOG", hide_env = true, help_heading = "Serving")]
     pub backlog: i32,
 
     /// Close a client that neither sends nor takes bytes for so long; 0 is never
-    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5m", value_parser = duration)]
     #[arg(env = "PREFORK_ECHO_IDLE_TIMEOUT", hide_env = true, help_heading = "Serving")]
     pub idle_timeout: Duration,
 
     /// From the first SIGTERM until workers that still run are killed
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "10s", value_parser = duration)]
     #[arg(env = "PREFORK_ECHO_GRACE", hide_env = true, help_heading = "Supervision")]
     pub grace: Duration,
 
     /// A worker leaves after so many, plus up to 10 %, and is replaced; 0 is never
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
+    #[arg(value_parser = |text: &str| number(text, 0..=u64::MAX))]
     #[arg(env = "PREFORK_ECHO_MAX_CONNECTIONS", hide_env = true, help_heading = "Supervision")]
     pub max_connections: u64,
 
@@ -87,7 +89,7 @@ pub struct Options {
     #[arg(env = "PREFORK_ECHO_PID_FILE", hide_env = true, help_heading = "Supervision")]
     pub pid_file: Option<PathBuf>,
 
-    /// Narrate every step and system call in plain words
+    /// Narrate each step with its system calls in plain words; with -q, nothing else
     #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     #[arg(env = "PREFORK_ECHO_EXPLAIN", hide_env = true, help_heading = "Log")]
     pub explain: bool,
@@ -174,31 +176,34 @@ impl FromStr for BindAddress {
         if host.is_empty() {
             return Err("the host is missing; to listen on all addresses say 0.0.0.0 or [::]".into());
         }
-        let port = port
-            .parse()
-            .map_err(|_| format!("'{port}' is not a port; write HOST:PORT, or a PORT from 0 to 65535"))?;
+        let port = port.parse().map_err(|_| match text.contains(':') {
+            true => format!("'{port}' is not a port; write HOST:PORT, with a PORT from 0 to 65535"),
+            false => {
+                format!("'{text}' is not a port; write a PORT from 0 to 65535, or {text}:7777 for a host")
+            }
+        })?;
         Ok(BindAddress { host: host.into(), port })
     }
 }
 
-impl fmt::Display for BindAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
-    }
+fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("write a number from {} to {}", range.start(), range.end()))
 }
 
 /// Reads `250ms`, `10s`, `5m` or a plain `0`.
 fn duration(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
     match humantime::parse_duration(text) {
-        _ if text == "0" => Ok(Duration::ZERO),
         Ok(duration) if duration.is_zero() => Ok(duration),
         // Finer than the clocks that end a wait; 0 would mean "never" to them.
-        Ok(duration) if duration < Duration::from_millis(1) => Err("shorter than 1ms".into()),
-        Ok(duration) if duration > LONGEST => Err("longer than a year".into()),
+        Ok(duration) if duration < Duration::from_millis(1) => {
+            Err("shorter than 1ms, the shortest there is".into())
+        }
+        Ok(duration) if duration > LONGEST => Err("longer than a year, the longest there is".into()),
         Ok(duration) => Ok(duration),
         Err(_) => Err("not a duration; write a number with its unit, as in 250ms, 10s or 5m".into()),
     }
@@ -216,10 +221,10 @@ mod tests {
 
     #[test]
     fn an_address_is_a_port_or_a_host_and_a_port() {
-        let parse = |text: &str| text.parse::<BindAddress>().map(|address| address.to_string());
-        assert_eq!(parse("7"), Ok("127.0.0.1:7".into()));
-        assert_eq!(parse("localhost:0"), Ok("localhost:0".into()));
-        assert_eq!(parse("[::1]:7777"), Ok("[::1]:7777".into()));
+        let parse = |text: &str| text.parse::<BindAddress>().map(|address| (address.host, address.port));
+        assert_eq!(parse("7"), Ok(("127.0.0.1".into(), 7)));
+        assert_eq!(parse("localhost:0"), Ok(("localhost".into(), 0)));
+        assert_eq!(parse("[::1]:7777"), Ok(("::1".into(), 7777)));
         for wrong in ["", ":7", "::1:7777", "localhost", "host:", "host:70000", "[::1]", "-1"] {
             assert!(parse(wrong).is_err(), "{wrong:?} was taken for an address");
         }

@@ -1,7 +1,7 @@
 //! The service: one client's bytes back to it, to the end of file.
 //!
-//! It runs in a worker, but knows nothing of processes; what it needs from one
-//! it asks of its [`Host`]. Where a function returns [`ControlFlow`], `Continue`
+//! It runs in a worker, but knows nothing of processes; what it needs to know of
+//! one, and what one wants to know of it, goes through its [`Host`]. Where a function returns [`ControlFlow`], `Continue`
 //! says that the connection goes on, and `Break` how it has ended.
 //!
 //! Left out on purpose: knowing when a client is "done" before its end of file.
@@ -130,6 +130,7 @@ fn echo_once(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> Co
 /// Blocks until bytes come, 0 being the end of file. None: interrupted.
 fn receive(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End, Option<usize>> {
     let fd = client.socket.as_raw_fd();
+    explain!("recv({fd}): asleep until the client sends");
     match client.socket.read(buffer) {
         Ok(length) => {
             match length {

@@ -47,7 +47,7 @@ impl Failure {
         Failure(format!("cannot {what}: {}; {remedy}", reason(error)))
     }
 
-    /// A failure that no system call reported.
+    /// A failure that speaks for itself.
     pub fn plain(text: impl Into<String>) -> Self {
         Failure(text.into())
     }
@@ -66,6 +66,7 @@ impl std::error::Error for Failure {}
 pub fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
+    let text = text.trim_start_matches("failed to lookup address information: ");
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {
         // "I/O error" keeps its capital.

@@ -18,11 +18,19 @@
 //! Calls go down that list, never up. Only the supervisor forks and reaps; echo
 //! and respawn know no process.
 //!
+//! # Words
+//! - *worker*: a child that serves; *slot*: a place that a worker fills
+//! - *row*: the part of the scoreboard in which one process counts
+//! - *drain*: to finish with one's clients before leaving
+//! - *sweep*: to serve whom the accept queue still holds when all are leaving
+//! - *reap*: to take note of a child's death by waitpid, which ends the zombie
+//! - *heir*: on SIGHUP, the new worker that takes over an old one's slot
+//!
 //! # The life of a connection
 //! 1. A client connects. The kernel completes the handshake and puts the
 //!    connection into the accept queue of the one listening socket.
-//! 2. The kernel wakes one of the workers that sleep in `accept` there: the one
-//!    that has waited longest.
+//! 2. The kernel wakes one of the workers that sleep in `accept` there: on Linux
+//!    the one that has waited longest.
 //! 3. The worker receives bytes and sends them back, until `recv` returns 0.
 //!    Meanwhile it accepts nobody else: one process, one client.
 //! 4. It closes the connection, and goes back to `accept`.
@@ -31,8 +39,8 @@
 //! - The parent accepts nobody and blocks only in `poll`; the workers block
 //!   wherever they like.
 //! - A worker that dies is replaced, until shutdown begins; then nobody is.
-//! - A signal that a worker was sent is noticed within some 10 ms, whichever
-//!   call it is in.
+//! - A signal to leave is noticed within some 10 ms of running, whichever call
+//!   the worker is in.
 //! - Every child is reaped, and no child outlives the parent by a second.
 
 pub mod children;

@@ -34,12 +34,8 @@ impl Listener {
     /// If the host is unknown, or no address of it can be listened on.
     pub fn open(bind: &BindAddress, backlog: i32, idle_timeout: Duration) -> Result<Listener, Failure> {
         let unknown = |error: &io::Error| {
-            // The resolver's errors aren't the system's, and speak for themselves.
-            Failure::plain(format!(
-                "cannot find the host {}: {}; check its spelling, or give --bind an IP address",
-                bind.host,
-                reason(error)
-            ))
+            let remedy = "check its spelling, or give --bind an IP address";
+            Failure::new(format_args!("find the host {}", bind.host), error, remedy)
         };
         let addresses = (bind.host.as_str(), bind.port).to_socket_addrs().map_err(|error| unknown(&error))?;
         let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
@@ -65,6 +61,7 @@ impl Listener {
         // Without it the port stays taken for a minute by the last server's
         // connections in TIME_WAIT. A live server's port it doesn't give away.
         socket.set_reuse_address(true)?;
+        explain!("setsockopt({fd}, SO_REUSEADDR) = 0: never mind the last server's connections in TIME_WAIT");
         // What is set here, each accepted socket inherits: an echo goes out at
         // once instead of waiting to be joined with the next one (Nagle),
         socket.set_tcp_nodelay(true)?;
@@ -75,12 +72,15 @@ impl Listener {
         }
 
         socket.bind(&address.into())?;
-        let address = socket.local_addr()?.as_socket().unwrap_or(address);
         explain!("bind({fd}, {address}) = 0: the socket has its address; nobody can connect yet");
+        let address = socket.local_addr()?.as_socket().unwrap_or(address);
+        explain!(
+            "getsockname({fd}) = {address}: the port is the one that the kernel has chosen, where 0 was asked for"
+        );
         socket.listen(backlog)?;
         explain!(
             "listen({fd}, {backlog}) = 0: returned at once; from now on the kernel completes handshakes by \
-             itself, and up to {backlog} connections wait in the accept queue"
+             itself, and up to {backlog} connections (or fewer, if its own limit is lower) wait to be accepted"
         );
         Ok(Listener { socket, address, idle_timeout })
     }
@@ -141,14 +141,20 @@ impl Listener {
 }
 
 /// What to do about an address that can't be had.
-fn remedy(error: &io::Error, address: SocketAddr) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "choose another port with --bind, or stop who holds it",
+fn remedy(error: &io::Error, address: SocketAddr) -> String {
+    let remedy = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            return format!(
+                "choose another port with --bind, or stop who holds it (lsof -i :{} shows who)",
+                address.port()
+            );
+        }
         io::ErrorKind::AddrNotAvailable => "give --bind an address of this machine",
         io::ErrorKind::PermissionDenied if address.port() < 1024 => {
             "ports below 1024 are root's: start as root (and let --user take the rights from the workers), \
              or choose a higher port with --bind"
         }
         _ => "choose another address with --bind",
-    }
+    };
+    remedy.to_owned()
 }

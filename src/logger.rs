@@ -26,6 +26,7 @@ use time::macros::format_description;
 
 use crate::cli::{Color, LogFormat, Options};
 use crate::exit::Failure;
+use crate::sys::signal;
 
 /// The target of the lines that `--explain` adds.
 pub const EXPLAIN: &str = "explain";
@@ -86,7 +87,7 @@ pub fn count(number: u64, noun: &str) -> String {
 /// If the log file cannot be opened.
 pub fn start(options: &Options) -> Result<(), Failure> {
     let output = match &options.log_file {
-        None => Output::Stderr,
+        None => Output::Stderr { terminal: io::stderr().is_terminal() },
         Some(path) => {
             let file = OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
                 Failure::new(
@@ -103,7 +104,7 @@ pub fn start(options: &Options) -> Result<(), Failure> {
         Color::Never => false,
         Color::Auto => {
             let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            wanted && matches!(output, Output::Stderr) && io::stderr().is_terminal()
+            wanted && matches!(output, Output::Stderr { terminal: true })
         }
     };
     let lines = Lines { output, line: Vec::with_capacity(256) };
@@ -167,6 +168,7 @@ impl Log for Logger {
         if lost > 0 {
             let note = format_args!("{lost} lines of this log are lost: it could not be written");
             self.write(&Record::builder().level(Level::Warn).args(note).build());
+            // Is the note lost as well? It has counted itself, and isn't meant.
             if LOST.load(Ordering::Relaxed) > 0 {
                 LOST.store(lost, Ordering::Relaxed);
             }
@@ -237,7 +239,7 @@ fn ink(record: &Record<'_>) -> usize {
 }
 
 enum Output {
-    Stderr,
+    Stderr { terminal: bool },
     File(File),
 }
 
@@ -252,7 +254,10 @@ impl Write for Lines {
         self.line.extend_from_slice(piece);
         if piece.ends_with(b"\n") {
             let sent = match &self.output {
-                Output::Stderr => write_if_room(io::stderr(), &self.line),
+                Output::Stderr { terminal: true } => {
+                    signal::without_ttou(|| write_if_room(io::stderr(), &self.line))
+                }
+                Output::Stderr { terminal: false } => write_if_room(io::stderr(), &self.line),
                 Output::File(file) => write_if_room(file, &self.line),
             };
             if sent.is_err() {

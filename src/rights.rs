@@ -10,7 +10,7 @@ use std::io;
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid};
 
-use crate::exit::{Failure, reason};
+use crate::exit::Failure;
 use crate::sys::process;
 
 /// Whose rights the workers take.
@@ -98,9 +98,10 @@ fn look_up<T>(
         Ok(None) | Err(Errno::ENOENT | Errno::ESRCH) => Err(Failure::plain(format!(
             "there is no {kind} {name}; give --{kind} one that this system knows"
         ))),
-        Err(error) => Err(Failure::plain(format!(
-            "cannot look up the {kind} {name}: {}; try again, or give --{kind} its number",
-            reason(&io::Error::from(error))
-        ))),
+        Err(error) => Err(Failure::new(
+            format_args!("look up the {kind} {name}"),
+            &error.into(),
+            format_args!("try again, or give --{kind} its number"),
+        )),
     }
 }

@@ -1,7 +1,5 @@
 //! The scoreboard as a table, for USR1.
 
-use std::fmt::Write;
-
 use crate::scoreboard::Scoreboard;
 
 /// A line of headings, then a line a process, in the order of their slots.
@@ -13,10 +11,14 @@ pub fn table(scoreboard: Scoreboard) -> Vec<String> {
         "SLOT", "PID", "STATE", "CONNECTIONS", "BYTES", "RESTARTS"
     )];
     for (slot, pid, row) in rows {
-        let mut line = format!("{slot:>4} {:>8} {:<9}", pid.as_raw(), row.state().name());
-        // Writing into a String cannot fail.
-        let _ = write!(line, " {:>12} {:>16} {:>8}", row.connections(), row.bytes(), row.restarts());
-        lines.push(line);
+        lines.push(format!(
+            "{slot:>4} {:>8} {:<9} {:>12} {:>16} {:>8}",
+            pid.as_raw(),
+            row.state().name(),
+            row.connections(),
+            row.bytes(),
+            row.restarts()
+        ));
     }
     lines
 }

@@ -42,15 +42,10 @@ impl Succession {
         self.under_way = self.waiting.pop_front().map(|old| (old, heir));
     }
 
-    /// Somebody is ready. If it is the heir: the old one, who may leave now.
-    pub fn ready(&mut self, pid: Pid) -> Option<Pid> {
+    /// Somebody is ready, or has died. If it is the heir who was awaited: the
+    /// old one, who may leave now, or must stay.
+    pub fn settle(&mut self, pid: Pid) -> Option<Pid> {
         self.under_way.take_if(|(_, heir)| *heir == pid).map(|(old, _)| old)
-    }
-
-    /// Somebody died. If it was the heir before he was ready: the old one, who
-    /// must stay.
-    pub fn died(&mut self, pid: Pid) -> Option<Pid> {
-        self.ready(pid)
     }
 
     /// The heir was killed: the old one is to be replaced all the same.

@@ -28,8 +28,8 @@ use crate::rights::Rights;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::status;
 use crate::succession::Succession;
-use crate::sys::process;
 use crate::sys::socket::SMALLEST_BACKLOG;
+use crate::sys::{process, signal};
 use crate::worker::{self, Errand, Job};
 
 /// Until the next attempt when fork fails.
@@ -149,7 +149,7 @@ impl<'a> Supervisor<'a> {
         let Some(listener) = &self.listener else { return };
         let workers = count(self.children.pids().len() as u64, "worker");
         let line = format!("listening on {} (pid {}, {workers})\n", listener.address(), self.pid);
-        if let Err(error) = io::stdout().write_all(line.as_bytes()) {
+        if let Err(error) = signal::without_ttou(|| io::stdout().write_all(line.as_bytes())) {
             warn!("cannot write to stdout: {}; serving all the same: {line:?}", reason(&error));
         }
     }
@@ -220,6 +220,8 @@ impl<'a> Supervisor<'a> {
     }
 
     /// The child's first step: it keeps what a worker needs, and closes the rest.
+    /// By number, under their owners, who are never used or dropped in this
+    /// process: it leaves by `_exit`.
     fn be_worker(&mut self, slot: usize, row: Row, errand: Errand) -> u8 {
         if let Some(pid_file) = &self.pid_file {
             let _ = unistd::close(pid_file.fd());
@@ -261,7 +263,9 @@ impl<'a> Supervisor<'a> {
             // As process 1 of a container we inherit other people's orphans.
             return debug!("reaped a stranger, pid {pid}");
         };
-        explain!("waitpid() = {pid}: this child is dead, and now it is gone");
+        explain!(
+            "SIGCHLD, waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes"
+        );
         let (slot, cause, connections) = (dead.slot, Cause::of(status), dead.served.connections);
         log!(
             if cause == Cause::Left { Level::Info } else { Level::Warn },
@@ -270,7 +274,7 @@ impl<'a> Supervisor<'a> {
             died - dead.born,
             count(connections, "connection")
         );
-        if let Some(old) = self.succession.died(pid) {
+        if let Some(old) = self.succession.settle(pid) {
             return self.heir_has_died(old, cause);
         }
         if !dead.was_in_place {
@@ -285,8 +289,8 @@ impl<'a> Supervisor<'a> {
             }
             Verdict::GiveUp => {
                 error!(
-                    "giving up: workers keep crashing at their start; the last one {}; its own last lines, \
-                     above, may say why",
+                    "giving up: workers keep crashing at their start; the last one {}; look at what it has \
+                     logged, with -v for more",
                     describe(status)
                 );
                 self.drain(Exit::GaveUp);
@@ -299,7 +303,7 @@ impl<'a> Supervisor<'a> {
     fn handle_signal(&mut self, signal: Signal) {
         let running = matches!(self.phase, Phase::Running);
         match signal {
-            Signal::SIGCHLD => {} // Reaped already.
+            Signal::SIGCHLD => {} // They are reaped already.
             Signal::SIGUSR1 => status::table(self.scoreboard).iter().for_each(|line| info!("{line}")),
             Signal::SIGQUIT => {
                 warn!("SIGQUIT: ending at once");
@@ -307,7 +311,8 @@ impl<'a> Supervisor<'a> {
             }
             Signal::SIGTERM | Signal::SIGINT if running => {
                 let workers = count(self.children.pids().len() as u64, "worker");
-                info!("{signal}: shutting down, {workers} to leave within {:?}", self.options.grace);
+                let grace = humantime::format_duration(self.options.grace);
+                info!("{signal}: shutting down, {workers} to leave within {grace}");
                 self.drain(Exit::Orderly);
             }
             Signal::SIGTERM | Signal::SIGINT => {
@@ -344,9 +349,11 @@ impl<'a> Supervisor<'a> {
     }
 
     fn send(&self, pid: Pid, signal: Signal) {
-        if self.children.contains(pid)
-            && let Err(error) = kill(pid, signal)
-        {
+        if !self.children.contains(pid) {
+            return;
+        }
+        explain!("kill({pid}, {signal})");
+        if let Err(error) = kill(pid, signal) {
             error!("cannot send {signal} to pid {pid}: {}", reason(&error.into()));
         }
     }
@@ -368,7 +375,7 @@ impl<'a> Supervisor<'a> {
 
     /// Somebody is ready; if it is the heir, the old one may leave.
     fn heir_is_ready(&mut self, pid: Pid) {
-        if let Some(old) = self.succession.ready(pid) {
+        if let Some(old) = self.succession.settle(pid) {
             info!("pid {pid} is ready, pid {old} may leave");
             self.tell_to_leave(old);
         }
@@ -437,10 +444,8 @@ impl<'a> Supervisor<'a> {
             }
             Phase::Draining(drain) if drain.deadline <= now => {
                 let workers = count(workers as u64, "worker");
-                warn!(
-                    "{:?} are over: killing {workers}; give clients longer with --grace",
-                    self.options.grace
-                );
+                let grace = humantime::format_duration(self.options.grace);
+                warn!("{grace} are over: killing {workers}; give clients longer with --grace");
                 self.end(Exit::Forced);
                 None
             }

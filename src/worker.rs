@@ -83,6 +83,9 @@ pub struct Job<'a> {
 /// exit code: 0 after it was asked to leave or had served its number.
 pub fn run(job: Job<'_>) -> u8 {
     logger::speak_as(Speaker::Worker { slot: job.slot, pid: getpid() });
+    explain!(
+        "fork() = 0: this is the child, with memory of its own from now on and the same listening socket"
+    );
     process::set_name(&format!("prefork-echo/{}", job.slot));
     if let Err(error) = settle(&job) {
         error!("cannot start: {}", reason(&error));
@@ -136,7 +139,7 @@ pub fn run(job: Job<'_>) -> u8 {
 }
 
 /// Takes up the life of a process of its own. The order matters: a change of
-/// user undoes the watch on the parent, and signals come in when all is ready.
+/// user undoes the watch on the parent, and who is ready can be told to leave.
 fn settle(job: &Job<'_>) -> io::Result<()> {
     if let Some(rights) = job.rights {
         rights.take()?;

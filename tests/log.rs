@@ -59,9 +59,18 @@ fn explain_narrates_the_calls_in_their_order() {
     assert_eq!(server.stop(), 0);
     let log = server.log();
     let mut from = 0;
-    for call in
-        ["socket() = ", "bind(", "listen(", "fork() = ", "accept(", "recv(", "send(", "recv(", "close("]
-    {
+    for call in [
+        "socket() = ",
+        "bind(",
+        "listen(",
+        "fork() = ",
+        "accept(",
+        "recv(",
+        "send(",
+        "recv(",
+        "close(",
+        "kill(",
+    ] {
         let at = log[from..].iter().position(|line| line.contains(&format!(": {call}")));
         from += at.unwrap_or_else(|| panic!("no {call} after line {from} of {log:#?}")) + 1;
     }

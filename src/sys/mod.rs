@@ -1,8 +1,8 @@
 //! What the operating system offers and Rust's libraries don't wrap safely.
 //!
-//! The only `unsafe` code of the program stands below this line, each block
-//! under the reason why it is sound; so do the few differences between Linux
-//! and macOS. Nothing here knows what a worker serves or what a supervisor
+//! The only `unsafe` code of the program is in these modules, each block under
+//! the reason why it is sound; so are the few differences between Linux and
+//! macOS. Nothing here knows what a worker serves or what a supervisor
 //! decides.
 #![allow(unsafe_code)]
 

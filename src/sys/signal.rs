@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 
 /// From ring to ring. The longest that a worker can oversleep a signal.
 const RING: Duration = Duration::from_millis(10);
@@ -37,7 +37,7 @@ extern "C" fn wake(_: libc::c_int) {
     ring();
 }
 
-/// What the bell does is done by then: the call it rang into has returned.
+/// Empty: that a handler has run is what makes the call return EINTR.
 extern "C" fn rung(_: libc::c_int) {}
 
 /// Makes a freshly forked child answer signals as a worker does, and lets them
@@ -51,15 +51,8 @@ extern "C" fn rung(_: libc::c_int) {}
 /// None that a correct call can cause.
 pub fn become_worker() -> nix::Result<()> {
     use SigHandler::{Handler, SigDfl, SigIgn};
-    let parents = [
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGHUP,
-        Signal::SIGUSR1,
-        Signal::SIGTTIN,
-        Signal::SIGTTOU,
-        Signal::SIGWINCH,
-    ];
+    let parents =
+        [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGTTIN, Signal::SIGTTOU];
     for signal in parents {
         set(signal, SigIgn)?;
     }
@@ -114,6 +107,20 @@ pub fn leave_within(limit: Duration) {
         .and_then(|()| set(Signal::SIGALRM, SigHandler::SigDfl));
     done.expect("these signals are valid, and no other error exists");
     set_timer(limit, Duration::ZERO);
+}
+
+/// Runs `write`, which may write to a terminal, with SIGTTOU blocked. Under
+/// `stty tostop` a terminal sends it to a process in the background that writes,
+/// unless it is blocked or ignored; the parent would take each one for an order
+/// to have one worker fewer, and the write would never end. See termios(3).
+pub fn without_ttou<T>(write: impl FnOnce() -> T) -> T {
+    let mut ttou = SigSet::empty();
+    ttou.add(Signal::SIGTTOU);
+    let before = ttou.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let result = write();
+    // An error here would mean that nothing was blocked before, either.
+    let _ = before.and_then(|before| before.thread_set_mask());
+    result
 }
 
 fn set(signal: Signal, handler: SigHandler) -> nix::Result<()> {
