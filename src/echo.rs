@@ -20,7 +20,7 @@ use socket2::Socket;
 
 use crate::exit::reason;
 use crate::explain;
-use crate::sys::socket::readable_within;
+use crate::sys::socket::{readable_within, unsent};
 
 /// The most that one recv takes: enough that bulk data costs few calls.
 pub const BUFFER_SIZE: usize = 64 * 1024;
@@ -31,8 +31,9 @@ pub trait Host {
     fn must_leave(&self) -> bool;
     /// A signal ended a blocking call, which is taken up again afterwards.
     fn interrupted(&mut self);
-    /// The next call is a recv.
-    fn receiving(&self);
+    /// The next call is a recv. The moment to notice a signal: a client that
+    /// never lets us block never lets us be interrupted.
+    fn receiving(&mut self);
     /// The next call is a send.
     fn sending(&self);
     /// So many bytes went back to the client.
@@ -46,6 +47,8 @@ pub struct Client {
     pub socket: Socket,
     /// Where it comes from, unless it vanished before it was accepted.
     pub peer: Option<SocketAddr>,
+    /// How long it may neither send nor take bytes; None is for ever.
+    pub idle_timeout: Option<Duration>,
     /// Bytes sent back to it.
     pub echoed: u64,
 }
@@ -143,9 +146,16 @@ fn receive(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> Cont
     }
 }
 
+/// How often a send that waits looks whether the client takes anything: it may
+/// be slow, and take what was sent before without room for more.
+pub fn stall_check(idle_timeout: Duration) -> Duration {
+    (idle_timeout / 4).clamp(Duration::from_millis(1), Duration::from_millis(500))
+}
+
 /// Blocks until the kernel has taken all of it: send may take a part.
 fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> ControlFlow<End> {
     let (fd, length) = (client.socket.as_raw_fd(), bytes.len());
+    let mut stall = None;
     while !bytes.is_empty() {
         match client.socket.send(bytes) {
             Ok(sent) => {
@@ -153,6 +163,18 @@ fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> Cont
                 bytes = &bytes[sent..];
                 client.echoed += sent as u64;
                 host.sent(sent);
+                stall = None;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let unsent = unsent(&client.socket).unwrap_or(0);
+                match stall {
+                    Some((before, since)) if unsent >= before => {
+                        if client.idle_timeout.is_some_and(|limit| Instant::elapsed(&since) >= limit) {
+                            return Break(End::Idle);
+                        }
+                    }
+                    _ => stall = Some((unsent, Instant::now())),
+                }
             }
             Err(error) => may_go_on("send", fd, error, host)?,
         }
@@ -168,7 +190,7 @@ fn may_go_on(call: &str, fd: i32, error: io::Error, host: &mut impl Host) -> Con
             host.interrupted();
             Continue(())
         }
-        // SO_RCVTIMEO or SO_SNDTIMEO has ended the wait (socket(7)).
+        // SO_RCVTIMEO has ended the wait (socket(7)).
         ErrorKind::WouldBlock => Break(End::Idle),
         _ => Break(End::Lost(error)),
     }

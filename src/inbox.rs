@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::{self, Pid};
@@ -71,8 +72,12 @@ impl Inbox {
             PollFd::new(self.signals.get_read().as_fd(), PollFlags::POLLIN),
             PollFd::new(self.ready.as_fd(), PollFlags::POLLIN),
         ];
-        // An error is EINTR: a signal, and its byte is in the pipe.
-        let _ = poll(&mut sources, timeout);
+        match poll(&mut sources, timeout) {
+            // EINTR: a signal, and its byte is in the pipe.
+            Ok(_) | Err(Errno::EINTR) => {}
+            // EINVAL, when somebody lowers RLIMIT_NOFILE below two.
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
         let somebody_is_ready = sources[1].any() == Some(true);
         News {
             signals: self.signals.pending().filter_map(|number| Signal::try_from(number).ok()).collect(),

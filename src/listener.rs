@@ -12,6 +12,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cli::BindAddress;
+use crate::echo;
 use crate::exit::{Failure, reason};
 use crate::explain;
 use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, readable_within};
@@ -65,10 +66,11 @@ impl Listener {
         // What is set here, each accepted socket inherits: an echo goes out at
         // once instead of waiting to be joined with the next one (Nagle),
         socket.set_tcp_nodelay(true)?;
-        // and no recv or send waits for a client for longer than this.
+        // and no recv waits for a client for longer than it may be idle, no send
+        // without a look whether the client takes anything.
         if TIMEOUTS_ARE_INHERITED {
             socket.set_read_timeout(idle_timeout)?;
-            socket.set_write_timeout(idle_timeout)?;
+            socket.set_write_timeout(idle_timeout.map(echo::stall_check))?;
         }
 
         socket.bind(&address.into())?;
@@ -83,6 +85,11 @@ impl Listener {
              itself, and up to {backlog} connections (or fewer, if its own limit is lower) wait to be accepted"
         );
         Ok(Listener { socket, address, idle_timeout })
+    }
+
+    /// How long a client may neither send nor take bytes; None is for ever.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        self.idle_timeout
     }
 
     /// Where it listens: the port is the real one, also where 0 was asked for.
@@ -103,7 +110,7 @@ impl Listener {
         if !TIMEOUTS_ARE_INHERITED {
             // A client that is gone already makes these fail; recv will tell.
             let _ = client.set_read_timeout(self.idle_timeout);
-            let _ = client.set_write_timeout(self.idle_timeout);
+            let _ = client.set_write_timeout(self.idle_timeout.map(echo::stall_check));
         }
         Ok((client, peer.as_socket()))
     }

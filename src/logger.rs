@@ -13,12 +13,15 @@ use std::fmt::{self, Display};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::errno::Errno;
+use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{self, Pid};
 use simplelog::{Config, ConfigBuilder, LevelPadding, WriteLogger};
@@ -86,28 +89,22 @@ pub fn count(number: u64, noun: &str) -> String {
 /// # Errors
 /// If the log file cannot be opened.
 pub fn start(options: &Options) -> Result<(), Failure> {
+    let terminal = options.log_file.is_none() && io::stderr().is_terminal();
     let output = match &options.log_file {
-        None => Output::Stderr { terminal: io::stderr().is_terminal() },
-        Some(path) => {
-            let file = OpenOptions::new().append(true).create(true).open(path).map_err(|error| {
-                Failure::new(
-                    format_args!("open the log file {}", path.display()),
-                    &error,
-                    "choose another with --log-file",
-                )
-            })?;
-            Output::File(file)
-        }
+        Some(path) => Output::File(open(path).map_err(|error| {
+            let what = format_args!("open the log file {}", path.display());
+            Failure::new(what, &error, "choose another with --log-file")
+        })?),
+        None if terminal => reopen_terminal().map_or(Output::Stderr, Output::File),
+        None => Output::Stderr,
     };
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colored = match options.color {
         Color::Always => true,
         Color::Never => false,
-        Color::Auto => {
-            let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-            wanted && matches!(output, Output::Stderr { terminal: true })
-        }
+        Color::Auto => terminal && !no_color,
     };
-    let lines = Lines { output, line: Vec::with_capacity(256) };
+    let lines = Lines { output, terminal, line: Vec::with_capacity(256) };
     let logger = Logger {
         level: options.log_level(),
         explain: options.explain,
@@ -118,6 +115,18 @@ pub fn start(options: &Options) -> Result<(), Failure> {
     log::set_boxed_logger(Box::new(logger)).expect("the log is started once");
     speak_as(Speaker::Parent { pid: unistd::getpid() });
     Ok(())
+}
+
+/// Opens for appending, without ever waiting: not for the reader of a fifo, nor
+/// later for room.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).custom_flags(O_NONBLOCK | O_NOCTTY).open(path)
+}
+
+/// A terminal can be stopped (Ctrl-S) and takes a line in part; both would block
+/// us. Opened once more it has flags of its own, which others don't share.
+fn reopen_terminal() -> Option<File> {
+    unistd::ttyname(io::stderr()).ok().and_then(|path| open(&path).ok())
 }
 
 /// Time and level in front of each line; none of them where JSON has its own.
@@ -239,13 +248,14 @@ fn ink(record: &Record<'_>) -> usize {
 }
 
 enum Output {
-    Stderr { terminal: bool },
+    Stderr,
     File(File),
 }
 
 /// Gathers what simplelog writes in pieces, and lets it go a line at a time.
 struct Lines {
     output: Output,
+    terminal: bool,
     line: Vec<u8>,
 }
 
@@ -253,13 +263,11 @@ impl Write for Lines {
     fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
         self.line.extend_from_slice(piece);
         if piece.ends_with(b"\n") {
-            let sent = match &self.output {
-                Output::Stderr { terminal: true } => {
-                    signal::without_ttou(|| write_if_room(io::stderr(), &self.line))
-                }
-                Output::Stderr { terminal: false } => write_if_room(io::stderr(), &self.line),
+            let write = || match &self.output {
+                Output::Stderr => write_if_room(io::stderr(), &self.line),
                 Output::File(file) => write_if_room(file, &self.line),
             };
+            let sent = if self.terminal { signal::without_ttou(write) } else { write() };
             if sent.is_err() {
                 LOST.fetch_add(1, Ordering::Relaxed);
             }
@@ -275,7 +283,11 @@ impl Write for Lines {
 
 /// One write(2), or none: a pipe that is ready takes PIPE_BUF bytes without
 /// blocking and keeps them together (pipe(7)), and our lines are shorter.
-fn write_if_room(output: impl AsFd, line: &[u8]) -> nix::Result<()> {
+///
+/// # Errors
+/// `EAGAIN` when there is no room, `ENOSPC` when there is for a part, and all
+/// that write(2) lists.
+pub fn write_if_room(output: impl AsFd, line: &[u8]) -> nix::Result<()> {
     if poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO)? == 0 {
         return Err(Errno::EAGAIN);
     }

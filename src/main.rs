@@ -19,7 +19,7 @@ fn main() -> Exit {
 }
 
 fn run(options: &Options) -> Result<Exit, Failure> {
-    sys::signal::unblock();
+    sys::signal::start_afresh();
     logger::start(options)?;
     panic::set_hook(Box::new(|panic| log::error!("bug: {panic}")));
     let listener = Listener::open(&options.bind, options.backlog, options.idle_timeout)?;

@@ -11,7 +11,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::libc::O_NOFOLLOW;
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use nix::unistd::Pid;
 
 use crate::exit::Failure;
@@ -52,10 +52,13 @@ impl PidFile {
             }
         };
 
+        let is_file = file.metadata().is_ok_and(|data| data.is_file());
         let mut content = Vec::new();
-        (&file).take(64).read_to_end(&mut content).map_err(|error| failed(&error))?;
+        if is_file {
+            (&file).take(64).read_to_end(&mut content).map_err(|error| failed(&error))?;
+        }
         let is_pid = |byte: &u8| byte.is_ascii_digit() || byte.is_ascii_whitespace();
-        if !content.iter().all(is_pid) {
+        if !is_file || !content.iter().all(is_pid) {
             return Err(Failure::plain(format!(
                 "{shown} exists and is not a pid file; choose another with --pid-file"
             )));
@@ -85,6 +88,7 @@ impl Drop for PidFile {
 }
 
 /// Opens without following a link: as root, a link in /tmp would lead anywhere.
+/// And without waiting, should it be a fifo.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -92,7 +96,7 @@ fn open(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o644)
-        .custom_flags(O_NOFOLLOW)
+        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
         .open(path)
 }
 

@@ -8,8 +8,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::sys::process;
 use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 
 /// A worker that crashes when it is older, or has served a client, has proved
 /// that workers can start.
@@ -40,16 +40,18 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// Tells from what waitpid said.
-    pub fn of(status: WaitStatus) -> Cause {
+    /// Tells from what waitpid said. A signal that a process gets for its own
+    /// faults counts as a crash, also when it was sent by kill: who can tell?
+    pub fn of(death: process::Death) -> Cause {
         use Signal::*;
-        match status {
-            WaitStatus::Exited(_, 0) => Cause::Left,
-            WaitStatus::Signaled(_, SIGABRT | SIGBUS | SIGFPE | SIGILL | SIGSEGV | SIGSYS | SIGTRAP, _) => {
+        const FAULTS: [Signal; 7] = [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP];
+        match death {
+            process::Death::Exit(0) => Cause::Left,
+            process::Death::Exit(_) => Cause::Crashed,
+            process::Death::Signal(number) if FAULTS.iter().any(|fault| *fault as i32 == number) => {
                 Cause::Crashed
             }
-            WaitStatus::Signaled(..) => Cause::Killed,
-            _ => Cause::Crashed,
+            process::Death::Signal(_) => Cause::Killed,
         }
     }
 }
@@ -188,12 +190,13 @@ mod tests {
 
     #[test]
     fn a_crash_is_told_from_a_kill() {
-        let pid = nix::unistd::Pid::from_raw(1);
-        assert_eq!(Cause::of(WaitStatus::Exited(pid, 0)), Cause::Left);
-        assert_eq!(Cause::of(WaitStatus::Exited(pid, 1)), Cause::Crashed);
-        assert_eq!(Cause::of(WaitStatus::Signaled(pid, Signal::SIGKILL, false)), Cause::Killed);
-        assert_eq!(Cause::of(WaitStatus::Signaled(pid, Signal::SIGTERM, false)), Cause::Killed);
-        assert_eq!(Cause::of(WaitStatus::Signaled(pid, Signal::SIGSEGV, true)), Cause::Crashed);
+        use process::Death::{Exit, Signal as By};
+        assert_eq!(Cause::of(Exit(0)), Cause::Left);
+        assert_eq!(Cause::of(Exit(1)), Cause::Crashed);
+        for number in [Signal::SIGKILL as i32, Signal::SIGTERM as i32, 34, 64] {
+            assert_eq!(Cause::of(By(number)), Cause::Killed);
+        }
+        assert_eq!(Cause::of(By(Signal::SIGSEGV as i32)), Cause::Crashed);
     }
 
     /// A history: pauses between deaths, and what each was like (milliseconds).

@@ -6,13 +6,12 @@
 //! [`children`](crate::children), what follows a death is decided in
 //! [`respawn`](crate::respawn); here it is done.
 
-use std::io::{self, Write};
+use std::io;
 use std::time::{Duration, Instant};
 
 use log::{Level, debug, error, info, log, warn};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{self, Pid, getpid};
 
 use crate::children::Children;
@@ -21,7 +20,7 @@ use crate::exit::{Exit, Failure, reason};
 use crate::explain;
 use crate::inbox::Inbox;
 use crate::listener::Listener;
-use crate::logger::count;
+use crate::logger::{self, count};
 use crate::pid_file::PidFile;
 use crate::respawn::{Cause, Death, Respawn, Verdict};
 use crate::rights::Rights;
@@ -149,8 +148,8 @@ impl<'a> Supervisor<'a> {
         let Some(listener) = &self.listener else { return };
         let workers = count(self.children.pids().len() as u64, "worker");
         let line = format!("listening on {} (pid {}, {workers})\n", listener.address(), self.pid);
-        if let Err(error) = signal::without_ttou(|| io::stdout().write_all(line.as_bytes())) {
-            warn!("cannot write to stdout: {}; serving all the same: {line:?}", reason(&error));
+        if let Err(error) = signal::without_ttou(|| logger::write_if_room(io::stdout(), line.as_bytes())) {
+            warn!("cannot write to stdout: {}; serving all the same: {}", reason(&error.into()), line.trim());
         }
     }
 
@@ -246,19 +245,14 @@ impl<'a> Supervisor<'a> {
 
     /// Reaps all who have died: one SIGCHLD may stand for many deaths.
     fn reap_workers(&mut self) {
-        loop {
-            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
-                Ok(status) => self.bury(status),
-                Err(Errno::EINTR) => {}
-                Err(error) => return error!("waitpid: {error}"),
-            }
+        while let Some((pid, death)) = process::reap() {
+            self.bury(pid, death);
         }
     }
 
     /// Strikes a dead child off, explains its death, and decides what follows.
-    fn bury(&mut self, status: WaitStatus) {
-        let (Some(pid), died) = (status.pid(), Instant::now()) else { return };
+    fn bury(&mut self, pid: Pid, death: process::Death) {
+        let died = Instant::now();
         let Some(dead) = self.children.bury(pid, died) else {
             // As process 1 of a container we inherit other people's orphans.
             return debug!("reaped a stranger, pid {pid}");
@@ -266,11 +260,10 @@ impl<'a> Supervisor<'a> {
         explain!(
             "SIGCHLD, waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes"
         );
-        let (slot, cause, connections) = (dead.slot, Cause::of(status), dead.served.connections);
+        let (slot, cause, connections) = (dead.slot, Cause::of(death), dead.served.connections);
         log!(
             if cause == Cause::Left { Level::Info } else { Level::Warn },
-            "worker {slot} (pid {pid}) {} after {:.1?} and {}",
-            describe(status),
+            "worker {slot} (pid {pid}) {death} after {:.1?} and {}",
             died - dead.born,
             count(connections, "connection")
         );
@@ -289,9 +282,8 @@ impl<'a> Supervisor<'a> {
             }
             Verdict::GiveUp => {
                 error!(
-                    "giving up: workers keep crashing at their start; the last one {}; look at what it has \
-                     logged, with -v for more",
-                    describe(status)
+                    "giving up: workers keep crashing at their start; the last one {death}; look at what it \
+                     has logged, with -v for more"
                 );
                 self.drain(Exit::GaveUp);
             }
@@ -307,7 +299,7 @@ impl<'a> Supervisor<'a> {
             Signal::SIGUSR1 => status::table(self.scoreboard).iter().for_each(|line| info!("{line}")),
             Signal::SIGQUIT => {
                 warn!("SIGQUIT: ending at once");
-                self.end(Exit::Orderly);
+                self.end();
             }
             Signal::SIGTERM | Signal::SIGINT if running => {
                 let workers = count(self.children.pids().len() as u64, "worker");
@@ -317,7 +309,7 @@ impl<'a> Supervisor<'a> {
             }
             Signal::SIGTERM | Signal::SIGINT => {
                 warn!("{signal} again: ending at once");
-                self.end(Exit::Orderly);
+                self.end();
             }
             _ if !running => info!("{signal}: too late, shutting down"),
             Signal::SIGHUP => {
@@ -416,15 +408,15 @@ impl<'a> Supervisor<'a> {
         self.children.pids().for_each(|pid| self.tell_to_leave(pid));
     }
 
-    /// Ends all workers without asking. `exit` is for the case that this cuts no
-    /// client, as far as the scoreboard tells; a server that gave up says so.
-    fn end(&mut self, exit: Exit) {
+    /// Ends all workers without asking. The exit status says whether that cuts
+    /// any client, as far as the scoreboard tells; a server that gave up says so.
+    fn end(&mut self) {
         let cut = self.children.is_any_busy() || self.listener.as_ref().is_some_and(Listener::has_waiting);
         let exit = match &self.phase {
             Phase::Ending(exit) => *exit,
             Phase::Draining(Drain { exit: Exit::GaveUp, .. }) => Exit::GaveUp,
             _ if cut => Exit::Forced,
-            _ => exit,
+            _ => Exit::Orderly,
         };
         self.children.remove_all_slots();
         self.listener = None;
@@ -432,61 +424,51 @@ impl<'a> Supervisor<'a> {
         self.children.pids().for_each(|pid| self.send(pid, Signal::SIGKILL));
     }
 
-    /// What is due of the shutdown. Some: it is done, and this is how.
+    /// Does what is due of the shutdown. Some: it is over, and this is how.
     fn go_on_shutting_down(&mut self) -> Option<Exit> {
         let (now, workers) = (Instant::now(), self.children.pids().len());
         match &mut self.phase {
-            Phase::Running => None,
-            Phase::Ending(exit) => (workers == 0).then_some(*exit),
             Phase::Draining(drain) if workers == 0 => {
                 let (before, exit) = (drain.connections_before, drain.exit);
-                if self.begins_last_sweep(before) { None } else { Some(exit) }
+                if !self.needs_last_sweep(before) {
+                    self.phase = Phase::Ending(exit);
+                } else if !self.begin_last_sweep() {
+                    self.end();
+                }
             }
             Phase::Draining(drain) if drain.deadline <= now => {
                 let workers = count(workers as u64, "worker");
                 let grace = humantime::format_duration(self.options.grace);
                 warn!("{grace} are over: killing {workers}; give clients longer with --grace");
-                self.end(Exit::Forced);
-                None
+                self.end();
             }
-            Phase::Draining(drain) => {
-                if drain.remind_at <= now {
-                    drain.remind_at = now + REMIND;
-                    self.children.pids().for_each(|pid| self.tell_to_leave(pid));
-                }
-                None
+            Phase::Draining(drain) if drain.remind_at <= now => {
+                drain.remind_at = now + REMIND;
+                self.children.pids().for_each(|pid| self.tell_to_leave(pid));
             }
+            _ => {}
+        }
+        match self.phase {
+            Phase::Ending(exit) if self.children.pids().len() == 0 => Some(exit),
+            _ => None,
         }
     }
 
     /// All have left. If clients have come during the shutdown, more may be in
-    /// the accept queue, or about to: then one more worker takes them. Our own
-    /// copy of the socket is closed before, so that it is gone in the instant
-    /// when that worker closes the other.
-    fn begins_last_sweep(&mut self, connections_before: u64) -> bool {
-        let Some(listener) = &self.listener else { return false };
+    /// the accept queue, or about to.
+    fn needs_last_sweep(&self, connections_before: u64) -> bool {
         let came = self.children.served().connections - connections_before;
-        if came == 0 && !listener.has_waiting() {
-            return false;
-        }
-        self.fork_again_at = None; // There is no later.
-        match self.fork_worker(0, Errand::LastSweep) {
-            Some(pid) => {
-                self.listener = None;
-                info!("worker 0 (pid {pid}) forked for the last sweep of the accept queue");
-            }
-            None => self.end(Exit::Forced),
-        }
-        true
+        self.listener.as_ref().is_some_and(|listener| came > 0 || listener.has_waiting())
     }
-}
 
-/// How a child died, in the words of the log.
-fn describe(status: WaitStatus) -> String {
-    match status {
-        WaitStatus::Exited(_, code) => format!("left with exit code {code}"),
-        WaitStatus::Signaled(_, signal, true) => format!("killed by {signal} (core dumped)"),
-        WaitStatus::Signaled(_, signal, false) => format!("killed by {signal}"),
-        other => format!("{other:?}"),
+    /// One more worker takes whoever comes. Our own copy of the socket is closed
+    /// before, so that it is gone in the instant when that worker closes the
+    /// other. False: it cannot be forked.
+    fn begin_last_sweep(&mut self) -> bool {
+        self.fork_again_at = None; // There is no later.
+        let Some(pid) = self.fork_worker(0, Errand::LastSweep) else { return false };
+        self.listener = None;
+        info!("worker 0 (pid {pid}) forked for the last sweep of the accept queue");
+        true
     }
 }

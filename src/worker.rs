@@ -156,7 +156,7 @@ fn settle(job: &Job<'_>) -> io::Result<()> {
 fn limit_with_jitter(asked: u64, pid: Pid) -> u64 {
     match asked {
         0 => u64::MAX,
-        _ => asked + pid.as_raw() as u64 % (asked / 10 + 1),
+        _ => asked.saturating_add(pid.as_raw() as u64 % (asked / 10 + 1)),
     }
 }
 
@@ -199,7 +199,10 @@ impl Host for Worker {
         }
     }
 
-    fn receiving(&self) {
+    fn receiving(&mut self) {
+        if signal::has_rung() {
+            self.interrupted();
+        }
         self.row.enter(if self.must_leave() { State::Draining } else { State::Reading });
     }
 
@@ -215,19 +218,19 @@ impl Host for Worker {
 impl Worker {
     /// Blocks in accept, and serves the client whom it gets, if it gets one.
     fn accept_and_serve(&mut self, buffer: &mut [u8]) {
-        if let Some(client) = self.accept() {
+        if let Ok(client) = self.accept() {
             self.serve(client, buffer);
         }
     }
 
-    /// Blocks in accept. None: look again whether to go on.
-    fn accept(&mut self) -> Option<Client> {
-        let Intake::Open(listener) = &self.intake else { return None };
+    /// Blocks in accept. What an error asks for is done already.
+    fn accept(&mut self) -> Result<Client, Answer> {
+        let Intake::Open(listener) = &self.intake else { return Err(Answer::Leave) };
         let fd = listener.fd();
         explain!("accept({fd}): asleep until a client connects");
         match listener.accept() {
             Ok((socket, peer)) => {
-                let new = socket.as_raw_fd();
+                let (new, idle_timeout) = (socket.as_raw_fd(), listener.idle_timeout());
                 explain!("accept({fd}) = {new}: a new socket, for this client alone; {fd} goes on listening");
                 info!("accepted {} as descriptor {new}", Peer(peer));
                 if self.failures > 0 {
@@ -236,20 +239,20 @@ impl Worker {
                 }
                 self.served += 1;
                 self.row.count_connection();
-                Some(Client { socket, peer, echoed: 0 })
+                Ok(Client { socket, peer, idle_timeout, echoed: 0 })
             }
             Err(error) => {
                 let error = Errno::try_from(error).unwrap_or(Errno::UnknownErrno);
                 explain!("accept({fd}) = {error:?}: no client this time");
-                self.accept_failed(error);
-                None
+                let answer = Answer::to(error);
+                self.accept_failed(answer, error);
+                Err(answer)
             }
         }
     }
 
     /// Does what a failure of accept asks for.
-    fn accept_failed(&mut self, error: Errno) {
-        let answer = Answer::to(error);
+    fn accept_failed(&mut self, answer: Answer, error: Errno) {
         if answer == Answer::Look {
             return self.interrupted();
         }
@@ -330,7 +333,12 @@ impl Worker {
         if let Intake::Open(listener) = &self.intake {
             listener.resize(backlog);
         }
-        let taken = self.take_all(backlog.saturating_add(1), self.patience);
+        let mut taken = self.take_all(backlog.saturating_add(1), self.patience);
+        while !taken.is_empty() && self.failures > 0 {
+            // No descriptors are left: serving some first gives theirs back.
+            self.finish(taken, buffer);
+            taken = self.take_all(backlog.saturating_add(1), self.patience);
+        }
         if let Intake::Open(listener) = &self.intake {
             explain!("close({}): nobody is in the accept queue, and nobody listens any more", listener.fd());
             self.intake = Intake::Swept;
@@ -353,7 +361,11 @@ impl Worker {
                     // Another worker may be quicker, or the client vanish: then
                     // the bell ends the wait, and EINTR silences it again.
                     signal::ring();
-                    taken.extend(self.accept());
+                    match self.accept() {
+                        Ok(client) => taken.push(client),
+                        Err(Answer::Look | Answer::Again) => {}
+                        Err(Answer::Pause | Answer::Leave) => break,
+                    }
                     self.row.enter(State::Draining);
                     quiet_at = Instant::now() + silence;
                 }

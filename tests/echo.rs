@@ -132,6 +132,24 @@ fn a_client_that_never_reads_is_closed_and_the_next_one_served() {
 }
 
 #[test]
+fn a_client_that_takes_its_bytes_slowly_is_not_idle() {
+    let server = Server::start(&["--workers", "1", "--idle-timeout", "1s"]);
+    let mut slow = server.connect();
+    let mut sender = slow.try_clone().unwrap();
+    // More than all the buffers on the way hold, so that the worker waits in send.
+    let sending = thread::spawn(move || sender.write_all(&noise(12_000_000)).is_ok());
+    let (start, mut taken) = (Instant::now(), 0);
+    while start.elapsed() < Duration::from_secs(4) {
+        slow.read_exact(&mut [0; 20_000]).expect("it takes 20 kB every 50 ms, and was closed");
+        taken += 20_000;
+        thread::sleep(Duration::from_millis(50)); // The client's rhythm.
+    }
+    let mut rest = vec![0; 12_000_000 - taken];
+    slow.read_exact(&mut rest).unwrap();
+    assert!(sending.join().unwrap());
+}
+
+#[test]
 fn an_idle_timeout_of_0_is_none() {
     let server = Server::start(&["--idle-timeout", "0"]);
     let mut client = server.connect();

@@ -1,11 +1,12 @@
 //! fork, and what a forked child owes its parent.
 
 use std::ffi::CStr;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{SigSet, SigmaskHow};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::{self, ForkResult, Gid, Pid, Uid};
 
 /// The exit code of a child that panicked, as Rust's own main uses it.
@@ -42,6 +43,42 @@ pub fn fork(work: impl FnOnce() -> u8) -> nix::Result<Pid> {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => unreachable!("the child has left by _exit"),
     }
+}
+
+/// How a child died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    /// It left with this exit code.
+    Exit(i32),
+    /// A signal of this number killed it.
+    Signal(i32),
+}
+
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Death::Exit(code) => write!(f, "left with exit code {code}"),
+            Death::Signal(number) => match Signal::try_from(number) {
+                Ok(signal) => write!(f, "killed by {signal}"),
+                Err(_) => write!(f, "killed by signal {number}"),
+            },
+        }
+    }
+}
+
+/// Reaps one child that has died, if there is any; never blocks. See waitpid(2).
+///
+/// Not by nix: it knows no real-time signals, and returns an error for a child
+/// killed by one when the kernel has reaped it already.
+pub fn reap() -> Option<(Pid, Death)> {
+    let mut status = 0;
+    // SAFETY: the pointer is to an int, which is all that waitpid writes to.
+    let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
+    // 0: all live; an error: there are no children.
+    (pid > 0).then(|| match libc::WIFSIGNALED(status) {
+        true => (Pid::from_raw(pid), Death::Signal(libc::WTERMSIG(status))),
+        false => (Pid::from_raw(pid), Death::Exit(libc::WEXITSTATUS(status))),
+    })
 }
 
 /// Arranges that this process is interrupted when `parent` dies.

@@ -28,17 +28,24 @@ const TICK: Duration = if cfg!(target_os = "macos") { Duration::from_millis(250)
 /// Set once and for all by SIGTERM.
 static LEAVE: AtomicBool = AtomicBool::new(false);
 
+/// Set by each signal, until the worker has noticed. A worker whose client never
+/// lets it block is never interrupted, and looks here between its calls.
+static RUNG: AtomicBool = AtomicBool::new(false);
+
 extern "C" fn leave(_: libc::c_int) {
     LEAVE.store(true, Ordering::Relaxed);
-    ring();
+    wake(0);
 }
 
 extern "C" fn wake(_: libc::c_int) {
+    rung(0);
     ring();
 }
 
-/// Empty: that a handler has run is what makes the call return EINTR.
-extern "C" fn rung(_: libc::c_int) {}
+/// That a handler has run is what makes the call return EINTR.
+extern "C" fn rung(_: libc::c_int) {
+    RUNG.store(true, Ordering::Relaxed);
+}
 
 /// Makes a freshly forked child answer signals as a worker does, and lets them
 /// in: [`fork`](super::process::fork) left them blocked.
@@ -70,16 +77,24 @@ pub fn become_worker() -> nix::Result<()> {
     SigSet::empty().thread_set_mask()
 }
 
-/// Lets all signals through: a process inherits what whoever started it had
-/// blocked, even through exec. What was ignored ends with the parent's handlers.
-pub fn unblock() {
-    SigSet::empty().thread_set_mask().expect("the empty set is valid, and no other error exists");
+/// For the start of the program: lets all signals through, because a process
+/// inherits what whoever started it had blocked, even through exec. And a log
+/// file that reaches its limit (RLIMIT_FSIZE) is to be an error, not our death.
+pub fn start_afresh() {
+    let done = set(Signal::SIGXFSZ, SigHandler::SigIgn).and_then(|()| SigSet::empty().thread_set_mask());
+    done.expect("SIGXFSZ and the empty set are valid, and no other error exists");
 }
 
 /// Has SIGTERM (or [`ask_to_leave`]) asked this worker to leave?
 #[inline]
 pub fn asked_to_leave() -> bool {
     LEAVE.load(Ordering::Relaxed)
+}
+
+/// Has a signal come that the worker has not noticed?
+#[inline]
+pub fn has_rung() -> bool {
+    RUNG.load(Ordering::Relaxed)
 }
 
 /// Asks this worker to leave as SIGTERM does, from within.
@@ -96,6 +111,7 @@ pub fn ring() {
 /// comes between the two rings again.
 pub fn silence() {
     set_timer(TICK, TICK);
+    RUNG.store(false, Ordering::Relaxed);
 }
 
 /// Ends this process after `limit` at the latest, wherever it is blocked.

@@ -1,8 +1,10 @@
 //! Waiting for a socket, and where Linux and macOS differ in what one does.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Does an accepted socket inherit the listening socket's time-outs
@@ -13,6 +15,25 @@ pub const TIMEOUTS_ARE_INHERITED: bool = cfg!(target_os = "linux");
 /// The smallest accept queue that `listen` can be asked for. Linux takes 0
 /// (room for one connection); macOS takes 0 for the largest it has.
 pub const SMALLEST_BACKLOG: i32 = if cfg!(target_os = "macos") { 1 } else { 0 };
+
+/// How many bytes we have sent that the peer's TCP has not taken yet. See tcp(7),
+/// SIOCOUTQ; on macOS SO_NWRITE.
+///
+/// # Errors
+/// None for a socket that is connected, or was.
+pub fn unsent(socket: impl AsFd) -> nix::Result<usize> {
+    let (fd, mut bytes) = (socket.as_fd().as_raw_fd(), 0 as libc::c_int);
+    #[cfg(target_os = "linux")]
+    // SAFETY: this request (SIOCOUTQ by its older name) writes one int.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &mut bytes) };
+    #[cfg(not(target_os = "linux"))]
+    let result = {
+        let mut size = size_of_val(&bytes) as libc::socklen_t;
+        // SAFETY: the option is one int, and the size says that there is room.
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_NWRITE, (&raw mut bytes).cast(), &mut size) }
+    };
+    Errno::result(result).map(|_| bytes as usize)
+}
 
 /// Waits until `socket` has bytes, an end of file, or a connection to give; at
 /// the most for `limit`, in whole milliseconds.
