@@ -190,6 +190,11 @@ fn a_pid_file_that_is_something_else() {
     assert!(message.contains("is not a pid file; choose another with --pid-file"), "{message}");
     assert_eq!(fs::read_to_string(&path).unwrap(), "my diary\n");
 
+    let fifo = directory.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    could_not_run(&["--bind", "0", "--pid-file", fifo.to_str().unwrap()]);
+    could_not_run(&["--bind", "0", "--log-file", fifo.to_str().unwrap()]);
+
     let link = directory.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     could_not_run(&["--bind", "0", "--pid-file", link.to_str().unwrap()]);

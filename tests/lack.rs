@@ -86,6 +86,51 @@ fn without_descriptors_clients_wait_and_are_served_later() {
 }
 
 #[test]
+fn a_queue_longer_than_there_are_descriptors_is_served_at_the_end() {
+    let mut command = Command::new("prlimit");
+    command.args([
+        "--nofile=40:",
+        env!("CARGO_BIN_EXE_prefork-echo"),
+        "--bind",
+        "127.0.0.1:0",
+        "--workers",
+        "1",
+    ]);
+    let mut server = Server::spawn(command);
+    let mut busy = server.connect();
+    common::echo(&mut busy, b"the only worker is mine");
+    let mut waiting: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.write_all(b"hello").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    drop(busy);
+    waiting.iter_mut().for_each(|client| assert_eq!(common::read_to_end(client), b"hello"));
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
+fn when_fork_fails_at_the_end_the_server_ends_all_the_same() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = unprivileged_binary(directory.path());
+    command.args(["--bind", "127.0.0.1:0", "--workers", "1"]);
+    let mut server = Server::spawn(command);
+    let mut busy = server.connect();
+    common::echo(&mut busy, b"hello");
+    let mut waiting = server.connect();
+    waiting.write_all(b"served after the signal, so that a last sweep is wanted").unwrap();
+    limit(server.pid, "--nproc=1:");
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    drop(busy);
+    server.wait_for_log(&["cannot fork worker 0"]);
+    // Who was in the queue had been served before; nobody was cut.
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
 fn term_ends_a_worker_that_waits_for_descriptors() {
     let (mut server, _) = without_descriptors();
     assert_eq!(server.stop(), 0);

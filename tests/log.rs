@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
 use common::{Server, binary, echo, number_after};
@@ -158,7 +158,6 @@ fn help_shows_headings_defaults_signals_exit_status_and_examples() {
 
 #[test]
 fn a_log_that_nobody_reads_stops_nobody() {
-    use std::io::{BufRead, BufReader};
     let mut command = binary();
     command.args(["--bind", "127.0.0.1:0", "-v"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
@@ -178,15 +177,61 @@ fn a_log_that_nobody_reads_stops_nobody() {
     for _ in 0..20 {
         echo(&mut common::connect(address), b"hello");
     }
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    terminate(&mut child);
     assert!(reader.join().unwrap(), "lines were lost, and nobody said so");
 }
 
 #[test]
+fn a_terminal_that_takes_no_more_stops_nobody() {
+    // Nobody reads at the other end, as after Ctrl-S.
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut command = binary();
+    command.args(["--bind", "127.0.0.1:0", "-v"]).stdout(Stdio::piped()).stderr(terminal.slave);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let address = line.split(' ').nth(2).unwrap().parse().unwrap();
+    for _ in 0..300 {
+        echo(&mut common::connect(address), b"hello");
+    }
+    terminate(&mut child);
+    drop(terminal.master);
+}
+
+#[test]
+fn a_stdout_that_takes_no_more_stops_nobody() {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let (unread, full) = std::io::pipe().unwrap();
+    fcntl(&full, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    while (&full).write(&[b'x'; 4096]).is_ok() {}
+    fcntl(&full, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    let mut command = binary();
+    command.args(["--bind", "127.0.0.1:0"]).stdout(full).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let line = lines.find(|line| line.contains("serving all the same")).expect("the log says it instead");
+    let address = line.split("listening on ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    echo(&mut common::connect(address), b"hello");
+    terminate(&mut child);
+    drop(unread);
+}
+
+fn terminate(child: &mut std::process::Child) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_log_that_cannot_be_written_stops_nobody() {
-    // The first has no stderr at all, the second a disk that is full.
-    let mut scripts = vec!["exec \"$0\" --bind 127.0.0.1:0 2>&-"];
+    let directory = tempfile::tempdir().unwrap();
+    let limited = format!(
+        "ulimit -f 1; exec \"$0\" -v --bind 127.0.0.1:0 --log-file {}",
+        directory.path().join("log").display()
+    );
+    // The first has no stderr at all, the second no more than a kilobyte or
+    // half of it, the others a disk that is full.
+    let mut scripts = vec!["exec \"$0\" --bind 127.0.0.1:0 2>&-", &limited];
     if std::path::Path::new("/dev/full").exists() {
         scripts.push("exec \"$0\" --bind 127.0.0.1:0 --log-file /dev/full");
         scripts.push("exec \"$0\" --bind 127.0.0.1:0 2>/dev/full");
@@ -195,7 +240,7 @@ fn a_log_that_cannot_be_written_stops_nobody() {
         let mut shell = std::process::Command::new("bash");
         shell.args(["-c", script, env!("CARGO_BIN_EXE_prefork-echo")]);
         let mut server = Server::spawn(shell);
-        server.echo(b"hello");
+        (0..20).for_each(|_| server.echo(b"hello"));
         assert_eq!(server.stop(), 0, "{script}");
     }
 }

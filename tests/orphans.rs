@@ -58,6 +58,19 @@ fn a_worker_stuck_with_a_client_that_never_reads_leaves_too() {
 }
 
 #[test]
+fn a_worker_whose_client_never_lets_it_rest_leaves_too() {
+    let mut server = Server::start(&["-q", "--workers", "1"]);
+    let mut client = server.connect();
+    let mut sender = client.try_clone().unwrap();
+    let sending = thread::spawn(move || while sender.write_all(&noise(1_000_000)).is_ok() {});
+    let reading = thread::spawn(move || std::io::copy(&mut client, &mut std::io::sink()));
+    kill_the_parent(&mut server);
+    sending.join().unwrap();
+    // However that connection ends.
+    let _ = reading.join().unwrap();
+}
+
+#[test]
 fn a_worker_that_drains_when_the_parent_dies_leaves_too() {
     let mut server = Server::start(&["--workers", "1", "--grace", "1h"]);
     let mut greedy = server.connect();

@@ -52,6 +52,19 @@ fn a_killed_worker_is_replaced_and_the_log_says_how_it_died() {
     server.echo(b"all is well");
 }
 
+#[cfg(target_os = "linux")] // macOS has no real-time signals.
+#[test]
+fn a_worker_killed_by_a_signal_without_a_name_is_replaced_too() {
+    let mut server = Server::start(&["--workers", "1"]);
+    let worker = server.workers()[0];
+    let status = std::process::Command::new("bash").args(["-c", &format!("kill -40 {worker}")]).status();
+    assert!(status.unwrap().success());
+    server.wait_for_log(&[&format!("(pid {worker}) killed by signal 40 after")]);
+    server.wait_for_log(&[&format!("replaces pid {worker}")]);
+    server.echo(b"served by the next one");
+    assert_eq!(server.stop(), 0);
+}
+
 #[test]
 fn killing_in_a_loop_never_makes_it_give_up() {
     let server = Server::start(&["--workers", "2"]);
