@@ -17,6 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -175,7 +176,9 @@ impl Log for Logger {
         }
         let lost = LOST.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            let note = format_args!("{lost} lines of this log are lost: it could not be written");
+            let lines = count(lost, "line");
+            let note =
+                format_args!("{lines} of this log lost: there was no room, or it could not be written");
             self.write(&Record::builder().level(Level::Warn).args(note).build());
             // Is the note lost as well? It has counted itself, and isn't meant.
             if LOST.load(Ordering::Relaxed) > 0 {
@@ -267,7 +270,7 @@ impl Write for Lines {
                 Output::Stderr => write_if_room(io::stderr(), &self.line),
                 Output::File(file) => write_if_room(file, &self.line),
             };
-            let sent = if self.terminal { signal::without_ttou(write) } else { write() };
+            let sent = if self.terminal { signal::without_ttou(|| insist(write)) } else { write() };
             if sent.is_err() {
                 LOST.fetch_add(1, Ordering::Relaxed);
             }
@@ -279,6 +282,18 @@ impl Write for Lines {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A terminal says EAGAIN also while another process is writing to it, which is
+/// over in microseconds; and when it is stopped, which may last.
+fn insist(write: impl Fn() -> nix::Result<()>) -> nix::Result<()> {
+    for _ in 0..200 {
+        match write() {
+            Err(Errno::EAGAIN) => thread::yield_now(),
+            result => return result,
+        }
+    }
+    Err(Errno::EAGAIN)
 }
 
 /// One write(2), or none: a pipe that is ready takes PIPE_BUF bytes without

@@ -171,7 +171,7 @@ fn a_log_that_nobody_reads_stops_nobody() {
     // Somebody reads again: the first lines that fit say what was lost.
     let mut stderr = BufReader::new(child.stderr.take().unwrap());
     let reader = std::thread::spawn(move || {
-        let lost = |line: &String| line.contains("lines of this log are lost");
+        let lost = |line: &String| line.contains("of this log lost");
         stderr.by_ref().lines().map_while(Result::ok).filter(lost).count() > 0
     });
     for _ in 0..20 {
