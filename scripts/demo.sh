@@ -41,7 +41,7 @@ workers() {
     ps -A -o pid=,ppid=,stat= | awk -v parent="$server" '$2 == parent && $3 !~ /^Z/ { print $1 }'
 }
 show() {
-    ps -A -o pid,ppid,stat,command | awk -v parent="$server" 'NR == 1 || $1 == parent || $2 == parent'
+    ps -A -o pid,ppid,stat,comm | awk -v parent="$server" 'NR == 1 || $1 == parent || $2 == parent'
 }
 has_workers() { [ "$(workers | wc -l)" -eq "$1" ]; }
 is_new() { ! workers | grep -qx "$1"; }

@@ -431,6 +431,9 @@ impl<'a> Supervisor<'a> {
             Phase::Draining(drain) if workers == 0 => {
                 let (before, exit) = (drain.connections_before, drain.exit);
                 if !self.needs_last_sweep(before) {
+                    if let Some(listener) = self.listener.take() {
+                        explain!("close({}): nobody listens any more", listener.fd());
+                    }
                     self.phase = Phase::Ending(exit);
                 } else if !self.begin_last_sweep() {
                     self.end();
