@@ -130,19 +130,33 @@ fn echo_once(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> Co
     }
 }
 
-/// Blocks until bytes come, 0 being the end of file. None: interrupted.
+/// Blocks until bytes come, 0 being the end of file. None: the host must leave.
 fn receive(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End, Option<usize>> {
     let fd = client.socket.as_raw_fd();
     explain!("recv({fd}): asleep until the client sends");
-    match client.socket.read(buffer) {
-        Ok(length) => {
-            match length {
-                0 => explain!("recv({fd}) = 0: end of file, the client sends no more"),
-                _ => explain!("recv({fd}) = {length}: so many bytes have come"),
+    // The system's time-out starts anew after an interruption. So that the waits
+    // add up, the first interruption counts as the beginning.
+    let mut interrupted = None;
+    loop {
+        match client.socket.read(buffer) {
+            Ok(0) => {
+                explain!("recv({fd}) = 0: end of file, the client sends no more");
+                return Continue(Some(0));
             }
-            Continue(Some(length))
+            Ok(length) => {
+                explain!("recv({fd}) = {length}: so many bytes have come");
+                return Continue(Some(length));
+            }
+            Err(error) => may_go_on(error, host)?,
         }
-        Err(error) => may_go_on("recv", fd, error, host).map_continue(|()| None),
+        if host.must_leave() {
+            explain!("recv({fd}) = EINTR: a signal says that we must leave");
+            return Continue(None);
+        }
+        let since = *interrupted.get_or_insert_with(Instant::now);
+        if client.idle_timeout.is_some_and(|limit| since.elapsed() >= limit) {
+            return Break(End::Idle);
+        }
     }
 }
 
@@ -165,7 +179,10 @@ fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> Cont
                 host.sent(sent);
                 stall = None;
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            Err(error) => {
+                if error.kind() != ErrorKind::WouldBlock {
+                    may_go_on(error, host)?;
+                }
                 let unsent = unsent(&client.socket).unwrap_or(0);
                 match stall {
                     Some((before, since)) if unsent >= before => {
@@ -176,17 +193,15 @@ fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> Cont
                     _ => stall = Some((unsent, Instant::now())),
                 }
             }
-            Err(error) => may_go_on("send", fd, error, host)?,
         }
     }
     debug!("echoed {length} bytes");
     Continue(())
 }
 
-fn may_go_on(call: &str, fd: i32, error: io::Error, host: &mut impl Host) -> ControlFlow<End> {
+fn may_go_on(error: io::Error, host: &mut impl Host) -> ControlFlow<End> {
     match error.kind() {
         ErrorKind::Interrupted => {
-            explain!("{call}({fd}) = EINTR: a signal has come; let's see what it was about");
             host.interrupted();
             Continue(())
         }

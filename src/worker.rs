@@ -223,39 +223,52 @@ impl Worker {
         }
     }
 
-    /// Blocks in accept. What an error asks for is done already.
+    /// Blocks in accept. An error says why there is no client; what it asks for
+    /// is done already.
     fn accept(&mut self) -> Result<Client, Answer> {
-        let Intake::Open(listener) = &self.intake else { return Err(Answer::Leave) };
-        let fd = listener.fd();
-        explain!("accept({fd}): asleep until a client connects");
-        match listener.accept() {
-            Ok((socket, peer)) => {
-                let (new, idle_timeout) = (socket.as_raw_fd(), listener.idle_timeout());
-                explain!("accept({fd}) = {new}: a new socket, for this client alone; {fd} goes on listening");
-                info!("accepted {} as descriptor {new}", Peer(peer));
-                if self.failures > 0 {
-                    info!("accepting again, after {}", count(self.failures.into(), "failure"));
-                    self.failures = 0;
-                }
-                self.served += 1;
-                self.row.count_connection();
-                Ok(Client { socket, peer, idle_timeout, echoed: 0 })
+        let mut told = false;
+        loop {
+            let Intake::Open(listener) = &self.intake else { return Err(Answer::Leave) };
+            let (fd, idle_timeout) = (listener.fd(), listener.idle_timeout());
+            if !told {
+                explain!("accept({fd}): asleep until a client connects");
+                told = true;
             }
-            Err(error) => {
-                let error = Errno::try_from(error).unwrap_or(Errno::UnknownErrno);
+            let error = match listener.accept() {
+                Ok((socket, peer)) => {
+                    let new = socket.as_raw_fd();
+                    explain!(
+                        "accept({fd}) = {new}: a new socket, for this client alone; {fd} goes on listening"
+                    );
+                    info!("accepted {} as descriptor {new}", Peer(peer));
+                    self.count_accepted();
+                    return Ok(Client { socket, peer, idle_timeout, echoed: 0 });
+                }
+                Err(error) => Errno::try_from(error).unwrap_or(Errno::UnknownErrno),
+            };
+            let answer = Answer::to(error);
+            match answer {
+                Answer::Look => self.interrupted(),
+                _ => self.accept_failed(answer, error),
+            }
+            if answer != Answer::Look || self.must_leave() {
                 explain!("accept({fd}) = {error:?}: no client this time");
-                let answer = Answer::to(error);
-                self.accept_failed(answer, error);
-                Err(answer)
+                return Err(answer);
             }
         }
     }
 
-    /// Does what a failure of accept asks for.
-    fn accept_failed(&mut self, answer: Answer, error: Errno) {
-        if answer == Answer::Look {
-            return self.interrupted();
+    fn count_accepted(&mut self) {
+        if self.failures > 0 {
+            info!("accepting again, after {}", count(self.failures.into(), "failure"));
+            self.failures = 0;
         }
+        self.served += 1;
+        self.row.count_connection();
+    }
+
+    /// Says what is wrong with accept, and pauses where that may help.
+    fn accept_failed(&mut self, answer: Answer, error: Errno) {
         self.failures += 1;
         let words = reason(&error.into());
         match answer {

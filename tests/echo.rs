@@ -132,6 +132,20 @@ fn a_client_that_never_reads_is_closed_and_the_next_one_served() {
 }
 
 #[test]
+fn signals_do_not_keep_an_idle_client() {
+    let server = Server::start(&["--workers", "1", "--idle-timeout", "500ms"]);
+    let worker = server.workers()[0];
+    let mut idle = server.connect();
+    echo(&mut idle, b"then silence");
+    idle.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    // Each signal interrupts recv, and the system's time-out starts anew.
+    wait_until("the idle client is closed", || {
+        kill(worker, Signal::SIGCONT).unwrap();
+        matches!(idle.read(&mut [0]), Ok(0))
+    });
+}
+
+#[test]
 fn a_client_that_takes_its_bytes_slowly_is_not_idle() {
     let server = Server::start(&["--workers", "1", "--idle-timeout", "1s"]);
     let mut slow = server.connect();
