@@ -6,6 +6,8 @@
 //! [`children`](crate::children), what follows a death is decided in
 //! [`respawn`](crate::respawn); here it is done.
 
+mod shutdown;
+
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{self, Pid, getpid};
 
+use self::shutdown::Phase;
 use crate::children::Children;
 use crate::cli::{MAX_WORKERS, Options};
 use crate::exit::{Exit, Failure, reason};
@@ -27,16 +30,11 @@ use crate::rights::Rights;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::status;
 use crate::succession::Succession;
-use crate::sys::socket::SMALLEST_BACKLOG;
 use crate::sys::{process, signal};
 use crate::worker::{self, Errand, Job};
 
 /// Until the next attempt when fork fails.
 const FORK_AGAIN: Duration = Duration::from_millis(250);
-
-/// While shutting down, workers are told to leave again and again: one may have
-/// been stopped (SIGSTOP) after it was told.
-const REMIND: Duration = Duration::from_millis(500);
 
 /// The parent.
 #[derive(Debug)]
@@ -55,25 +53,6 @@ pub struct Supervisor<'a> {
     fork_again_at: Option<Instant>,
     succession: Succession,
     phase: Phase,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Running,
-    /// All have been told to leave; at the deadline they are killed.
-    Draining(Drain),
-    /// All have been killed; they are only reaped.
-    Ending(Exit),
-}
-
-#[derive(Debug)]
-struct Drain {
-    deadline: Instant,
-    remind_at: Instant,
-    /// Accepted before it began.
-    connections_before: u64,
-    /// The exit status if all goes well.
-    exit: Exit,
 }
 
 impl<'a> Supervisor<'a> {
@@ -385,93 +364,5 @@ impl<'a> Supervisor<'a> {
         } else {
             self.succession.again(old);
         }
-    }
-
-    // Shutting down.
-
-    /// Begins to shut down in order, to end with `exit` if all goes well.
-    fn drain(&mut self, exit: Exit) {
-        self.children.remove_all_slots();
-        self.succession.end();
-        self.scoreboard.start_draining();
-        // Who comes from now on may find no server any more: so few as possible.
-        if let Some(listener) = &self.listener {
-            listener.resize(SMALLEST_BACKLOG);
-        }
-        let now = Instant::now();
-        self.phase = Phase::Draining(Drain {
-            deadline: now + self.options.grace,
-            remind_at: now + REMIND,
-            connections_before: self.children.served().connections,
-            exit,
-        });
-        self.children.pids().for_each(|pid| self.tell_to_leave(pid));
-    }
-
-    /// Ends all workers without asking. The exit status says whether that cuts
-    /// any client, as far as the scoreboard tells; a server that gave up says so.
-    fn end(&mut self) {
-        let cut = self.children.is_any_busy() || self.listener.as_ref().is_some_and(Listener::has_waiting);
-        let exit = match &self.phase {
-            Phase::Ending(exit) => *exit,
-            Phase::Draining(Drain { exit: Exit::GaveUp, .. }) => Exit::GaveUp,
-            _ if cut => Exit::Forced,
-            _ => Exit::Orderly,
-        };
-        self.children.remove_all_slots();
-        self.listener = None;
-        self.phase = Phase::Ending(exit);
-        self.children.pids().for_each(|pid| self.send(pid, Signal::SIGKILL));
-    }
-
-    /// Does what is due of the shutdown. Some: it is over, and this is how.
-    fn go_on_shutting_down(&mut self) -> Option<Exit> {
-        let (now, workers) = (Instant::now(), self.children.pids().len());
-        match &mut self.phase {
-            Phase::Draining(drain) if workers == 0 => {
-                let (before, exit) = (drain.connections_before, drain.exit);
-                if !self.needs_last_sweep(before) {
-                    if let Some(listener) = self.listener.take() {
-                        explain!("close({}): nobody listens any more", listener.fd());
-                    }
-                    self.phase = Phase::Ending(exit);
-                } else if !self.begin_last_sweep() {
-                    self.end();
-                }
-            }
-            Phase::Draining(drain) if drain.deadline <= now => {
-                let workers = count(workers as u64, "worker");
-                let grace = humantime::format_duration(self.options.grace);
-                warn!("{grace} are over: killing {workers}; give clients longer with --grace");
-                self.end();
-            }
-            Phase::Draining(drain) if drain.remind_at <= now => {
-                drain.remind_at = now + REMIND;
-                self.children.pids().for_each(|pid| self.tell_to_leave(pid));
-            }
-            _ => {}
-        }
-        match self.phase {
-            Phase::Ending(exit) if self.children.pids().len() == 0 => Some(exit),
-            _ => None,
-        }
-    }
-
-    /// All have left. If clients have come during the shutdown, more may be in
-    /// the accept queue, or about to.
-    fn needs_last_sweep(&self, connections_before: u64) -> bool {
-        let came = self.children.served().connections - connections_before;
-        self.listener.as_ref().is_some_and(|listener| came > 0 || listener.has_waiting())
-    }
-
-    /// One more worker takes whoever comes. Our own copy of the socket is closed
-    /// before, so that it is gone in the instant when that worker closes the
-    /// other. False: it cannot be forked.
-    fn begin_last_sweep(&mut self) -> bool {
-        self.fork_again_at = None; // There is no later.
-        let Some(pid) = self.fork_worker(0, Errand::LastSweep) else { return false };
-        self.listener = None;
-        info!("worker 0 (pid {pid}) forked for the last sweep of the accept queue");
-        true
     }
 }

@@ -6,18 +6,22 @@
 //! client, and when the whole server leaves, also whom the accept queue still
 //! holds. When the parent is gone, it closes the listening socket at once.
 
+mod answer;
+mod drain;
+
 use std::fmt;
 use std::io::{self, PipeWriter, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow::{Break, Continue};
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{debug, error, info, warn};
 use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 use nix::unistd::{Pid, getpid};
 
+use self::answer::Answer;
 use crate::cli::Options;
 use crate::echo::{self, BUFFER_SIZE, Client, End, Host};
 use crate::exit::reason;
@@ -43,9 +47,6 @@ const ORPHAN_LIMIT: Duration = Duration::from_millis(700);
 /// way, and it may take as long to answer our end of file. Longer than most
 /// round trips. Less where the grace is short.
 const PATIENCE: Duration = Duration::from_millis(300);
-
-/// A sweep takes clients off the queue for so long at the most.
-const TAKING: Duration = Duration::from_secs(1);
 
 /// What a worker is forked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,93 +302,6 @@ impl Worker {
             Continue(()) => self.finish(vec![client], buffer),
         }
     }
-
-    /// Finishes with clients before leaving. The patience is for all of them
-    /// together, so that many take hardly longer than one.
-    fn finish(&mut self, clients: Vec<Client>, buffer: &mut [u8]) {
-        self.row.enter(State::Draining);
-        let (share, mut lingering) = (self.patience / clients.len().max(1) as u32, Vec::new());
-        for mut client in clients {
-            match echo::wind_up(&mut client, share, buffer, self) {
-                Break(end) => close(client, &end),
-                Continue(()) => lingering.push(client),
-            }
-        }
-        let until = Instant::now() + self.patience;
-        for mut client in lingering {
-            echo::linger(&mut client, until, buffer, self);
-            close(client, &End::Left);
-        }
-    }
-
-    /// Before leaving with all others: serves whom the accept queue still holds.
-    /// They are connected already, and closing the socket would reset them. The
-    /// queue can't hold more than `backlog` and one; who came later has no claim.
-    fn sweep(&mut self, backlog: i32, buffer: &mut [u8]) {
-        let mut claims = backlog.saturating_add(1);
-        loop {
-            let taken = self.take_all(claims, Duration::ZERO);
-            if taken.is_empty() {
-                return;
-            }
-            claims -= taken.len() as i32;
-            self.finish(taken, buffer);
-        }
-    }
-
-    /// All others have left, this process alone holds the listening socket.
-    /// Takes everybody off the queue, closes the socket when nobody has come for
-    /// a while, and serves them after that, not before: a client that is served
-    /// may come again at once, and whoever is let in last would be cut.
-    fn last_sweep(&mut self, backlog: i32, buffer: &mut [u8]) {
-        // A full queue drops the end of a handshake. That client believes that it
-        // is connected, and is heard of when its TCP sends again, after 0.2 s: then
-        // there must be room for it.
-        if let Intake::Open(listener) = &self.intake {
-            listener.resize(backlog);
-        }
-        let mut taken = self.take_all(backlog.saturating_add(1), self.patience);
-        while !taken.is_empty() && self.failures > 0 {
-            // No descriptors are left: serving some first gives theirs back.
-            self.finish(taken, buffer);
-            taken = self.take_all(backlog.saturating_add(1), self.patience);
-        }
-        if let Intake::Open(listener) = &self.intake {
-            explain!("close({}): nobody is in the accept queue, and nobody listens any more", listener.fd());
-            self.intake = Intake::Swept;
-        }
-        self.finish(taken, buffer);
-    }
-
-    /// Accepts whoever waits, `most` at the most, until nobody has come for as
-    /// long as `silence`; [`TAKING`] at the most.
-    fn take_all(&mut self, most: i32, silence: Duration) -> Vec<Client> {
-        let mut taken = Vec::new();
-        let end = Instant::now() + TAKING;
-        let mut quiet_at = Instant::now() + silence;
-        while let Intake::Open(listener) = &self.intake
-            && taken.len() < most as usize
-        {
-            let left = quiet_at.min(end).saturating_duration_since(Instant::now());
-            match listener.has_waiting_within(left) {
-                Ok(true) => {
-                    // Another worker may be quicker, or the client vanish: then
-                    // the bell ends the wait, and EINTR silences it again.
-                    signal::ring();
-                    match self.accept() {
-                        Ok(client) => taken.push(client),
-                        Err(Answer::Look | Answer::Again) => {}
-                        Err(Answer::Pause | Answer::Leave) => break,
-                    }
-                    self.row.enter(State::Draining);
-                    quiet_at = Instant::now() + silence;
-                }
-                Err(Errno::EINTR) => self.interrupted(),
-                _ => break,
-            }
-        }
-        taken
-    }
 }
 
 /// Closes the connection, and says how it has ended.
@@ -410,63 +324,9 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What to do when accept fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    /// A signal, or the idle time-out: look what there is to do.
-    Look,
-    /// That one client is gone; on with the next.
-    Again,
-    /// The system lacks something; try later.
-    Pause,
-    /// It will never work again.
-    Leave,
-}
-
-impl Answer {
-    /// Sorts the errors of accept(2), which hands on those of the network too.
-    fn to(error: Errno) -> Answer {
-        match error {
-            Errno::EINTR | Errno::EAGAIN => Answer::Look,
-            Errno::ECONNABORTED
-            | Errno::EPROTO
-            | Errno::EPERM
-            | Errno::ENETDOWN
-            | Errno::ENOPROTOOPT
-            | Errno::EHOSTDOWN
-            | Errno::EHOSTUNREACH
-            | Errno::EOPNOTSUPP
-            | Errno::ENETUNREACH
-            | Errno::ETIMEDOUT => Answer::Again,
-            Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK => Answer::Leave,
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever we don't know.
-            _ => Answer::Pause,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_error_of_accept_has_its_answer() {
-        for (error, answer) in [
-            (Errno::EINTR, Answer::Look),
-            (Errno::EAGAIN, Answer::Look),
-            (Errno::ECONNABORTED, Answer::Again),
-            (Errno::EPROTO, Answer::Again),
-            (Errno::ENETUNREACH, Answer::Again),
-            (Errno::EMFILE, Answer::Pause),
-            (Errno::ENFILE, Answer::Pause),
-            (Errno::ENOBUFS, Answer::Pause),
-            (Errno::ENOMEM, Answer::Pause),
-            (Errno::EBADF, Answer::Leave),
-            (Errno::EINVAL, Answer::Leave),
-        ] {
-            assert_eq!(Answer::to(error), answer, "{error}");
-        }
-    }
 
     #[test]
     fn a_workers_limit_is_up_to_a_tenth_more_than_asked() {

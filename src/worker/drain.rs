@@ -1,0 +1,110 @@
+//! How a worker leaves: it finishes its client, and, when the whole server
+//! leaves, serves whom the accept queue still holds.
+//!
+//! Whoever is in that queue is connected already, and closing the listening
+//! socket would reset him. So the queue is swept before: by each worker when it
+//! is done, and at the very end by one that is forked for it.
+
+use std::ops::ControlFlow::{Break, Continue};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+
+use super::answer::Answer;
+use super::{Intake, Worker, close};
+use crate::echo::{self, Client, End, Host};
+use crate::explain;
+use crate::scoreboard::State;
+use crate::sys::signal;
+
+/// A sweep takes clients off the queue for so long at the most.
+const TAKING: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// Finishes with clients before leaving. The patience is for all of them
+    /// together, so that many take hardly longer than one.
+    pub(super) fn finish(&mut self, clients: Vec<Client>, buffer: &mut [u8]) {
+        self.row.enter(State::Draining);
+        let (share, mut lingering) = (self.patience / clients.len().max(1) as u32, Vec::new());
+        for mut client in clients {
+            match echo::wind_up(&mut client, share, buffer, self) {
+                Break(end) => close(client, &end),
+                Continue(()) => lingering.push(client),
+            }
+        }
+        let until = Instant::now() + self.patience;
+        for mut client in lingering {
+            echo::linger(&mut client, until, buffer, self);
+            close(client, &End::Left);
+        }
+    }
+
+    /// Before leaving with all others: serves whom the accept queue still holds.
+    /// They are connected already, and closing the socket would reset them. The
+    /// queue can't hold more than `backlog` and one; who came later has no claim.
+    pub(super) fn sweep(&mut self, backlog: i32, buffer: &mut [u8]) {
+        let mut claims = backlog.saturating_add(1);
+        loop {
+            let taken = self.take_all(claims, Duration::ZERO);
+            if taken.is_empty() {
+                return;
+            }
+            claims -= taken.len() as i32;
+            self.finish(taken, buffer);
+        }
+    }
+
+    /// All others have left, this process alone holds the listening socket.
+    /// Takes everybody off the queue, closes the socket when nobody has come for
+    /// a while, and serves them after that, not before: a client that is served
+    /// may come again at once, and whoever is let in last would be cut.
+    pub(super) fn last_sweep(&mut self, backlog: i32, buffer: &mut [u8]) {
+        // A full queue drops the end of a handshake. That client believes that it
+        // is connected, and is heard of when its TCP sends again, after 0.2 s: then
+        // there must be room for it.
+        if let Intake::Open(listener) = &self.intake {
+            listener.resize(backlog);
+        }
+        let mut taken = self.take_all(backlog.saturating_add(1), self.patience);
+        while !taken.is_empty() && self.failures > 0 {
+            // No descriptors are left: serving some first gives theirs back.
+            self.finish(taken, buffer);
+            taken = self.take_all(backlog.saturating_add(1), self.patience);
+        }
+        if let Intake::Open(listener) = &self.intake {
+            explain!("close({}): nobody is in the accept queue, and nobody listens any more", listener.fd());
+            self.intake = Intake::Swept;
+        }
+        self.finish(taken, buffer);
+    }
+
+    /// Accepts whoever waits, `most` at the most, until nobody has come for as
+    /// long as `silence`; [`TAKING`] at the most.
+    fn take_all(&mut self, most: i32, silence: Duration) -> Vec<Client> {
+        let mut taken = Vec::new();
+        let end = Instant::now() + TAKING;
+        let mut quiet_at = Instant::now() + silence;
+        while let Intake::Open(listener) = &self.intake
+            && taken.len() < most as usize
+        {
+            let left = quiet_at.min(end).saturating_duration_since(Instant::now());
+            match listener.has_waiting_within(left) {
+                Ok(true) => {
+                    // Another worker may be quicker, or the client vanish: then
+                    // the bell ends the wait, and EINTR silences it again.
+                    signal::ring();
+                    match self.accept() {
+                        Ok(client) => taken.push(client),
+                        Err(Answer::Look | Answer::Again) => {}
+                        Err(Answer::Pause | Answer::Leave) => break,
+                    }
+                    self.row.enter(State::Draining);
+                    quiet_at = Instant::now() + silence;
+                }
+                Err(Errno::EINTR) => self.interrupted(),
+                _ => break,
+            }
+        }
+        taken
+    }
+}
