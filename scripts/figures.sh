@@ -12,7 +12,13 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 started=()
 cleanup() {
-    for pid in "${started[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
+    local pid workers
+    for pid in "${started[@]}"; do
+        workers=$(children "$pid" 2>/dev/null) || continue # It is gone already.
+        # The plain server's workers outlive it. Unquoted: several pids.
+        # shellcheck disable=SC2086
+        kill -KILL "$pid" $workers 2>/dev/null || true
+    done
     rm -rf "$work"
 }
 trap cleanup EXIT

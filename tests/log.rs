@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
-use common::{Server, binary, echo, number_after};
+use common::{Guarded, Server, binary, echo, number_after};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -160,16 +160,16 @@ fn help_shows_headings_defaults_signals_exit_status_and_examples() {
 fn a_log_that_nobody_reads_stops_nobody() {
     let mut command = binary();
     command.args(["--bind", "127.0.0.1:0", "-v"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let mut child = Guarded(command.spawn().unwrap());
     let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(child.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let address = line.split(' ').nth(2).unwrap().parse().unwrap();
     // Some 200 bytes of log each: the pipe is full long before the end.
     for _ in 0..1000 {
         echo(&mut common::connect(address), b"hello");
     }
     // Somebody reads again: the first lines that fit say what was lost.
-    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut stderr = BufReader::new(child.0.stderr.take().unwrap());
     let reader = std::thread::spawn(move || {
         let lost = |line: &String| line.contains("of this log lost");
         stderr.by_ref().lines().map_while(Result::ok).filter(lost).count() > 0
@@ -177,7 +177,7 @@ fn a_log_that_nobody_reads_stops_nobody() {
     for _ in 0..20 {
         echo(&mut common::connect(address), b"hello");
     }
-    terminate(&mut child);
+    child.terminate();
     assert!(reader.join().unwrap(), "lines were lost, and nobody said so");
 }
 
@@ -187,15 +187,15 @@ fn a_terminal_that_takes_no_more_stops_nobody() {
     let terminal = nix::pty::openpty(None, None).unwrap();
     let mut command = binary();
     command.args(["--bind", "127.0.0.1:0", "-v"]).stdout(Stdio::piped()).stderr(terminal.slave);
-    let mut child = command.spawn().unwrap();
+    let mut child = Guarded(command.spawn().unwrap());
     drop(command);
     let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    BufReader::new(child.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let address = line.split(' ').nth(2).unwrap().parse().unwrap();
     for _ in 0..300 {
         echo(&mut common::connect(address), b"hello");
     }
-    terminate(&mut child);
+    child.terminate();
     drop(terminal.master);
 }
 
@@ -208,18 +208,13 @@ fn a_stdout_that_takes_no_more_stops_nobody() {
     fcntl(&full, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     let mut command = binary();
     command.args(["--bind", "127.0.0.1:0"]).stdout(full).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut child = Guarded(command.spawn().unwrap());
+    let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines().map_while(Result::ok);
     let line = lines.find(|line| line.contains("serving all the same")).expect("the log says it instead");
     let address = line.split("listening on ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     echo(&mut common::connect(address), b"hello");
-    terminate(&mut child);
+    child.terminate();
     drop(unread);
-}
-
-fn terminate(child: &mut std::process::Child) {
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -179,6 +179,25 @@ impl Drop for Server {
     }
 }
 
+/// A child that is killed, should a test fail before it has ended.
+pub struct Guarded(pub Child);
+
+impl Guarded {
+    /// SIGTERM; the exit status must be 0.
+    #[track_caller]
+    pub fn terminate(&mut self) {
+        kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM).expect("it lives");
+        assert_eq!(self.0.wait().expect("it is our child").code(), Some(0));
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Reads lines as they come, so that the writer never waits.
 fn collect(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
     let lines = Arc::new(Mutex::new(Vec::new()));
