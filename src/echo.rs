@@ -29,8 +29,9 @@ pub const BUFFER_SIZE: usize = 64 * 1024;
 pub trait Host {
     /// Asked before each recv: must the host leave?
     fn must_leave(&self) -> bool;
-    /// A signal ended a blocking call, which is taken up again afterwards.
-    fn interrupted(&mut self);
+    /// A signal has ended a blocking call: the moment to see what it was about.
+    /// Afterwards the call is taken up again.
+    fn look_around(&mut self);
     /// The next call is a recv. The moment to notice a signal: a client that
     /// never lets us block never lets us be interrupted.
     fn receiving(&mut self);
@@ -108,7 +109,10 @@ pub fn wind_up(
 
 /// Part two: reads until the client says the same, but not beyond `until`.
 pub fn linger(client: &mut Client, until: Instant, buffer: &mut [u8], host: &mut impl Host) {
-    while let Continue(true) = wait_readable(client, until, host) {
+    // The clock first: a client that sends without a pause is always readable.
+    while Instant::now() < until
+        && let Continue(true) = wait_readable(client, until, host)
+    {
         match receive(client, buffer, host) {
             // Too late to be echoed, and read all the same: see above.
             Continue(Some(1..) | None) => {}
@@ -169,7 +173,8 @@ pub fn stall_check(idle_timeout: Duration) -> Duration {
 /// Blocks until the kernel has taken all of it: send may take a part.
 fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> ControlFlow<End> {
     let (fd, length) = (client.socket.as_raw_fd(), bytes.len());
-    let mut stall = None;
+    // Since when, as far as we have looked, the client has taken nothing.
+    let mut stall: Option<(usize, Instant)> = None;
     while !bytes.is_empty() {
         match client.socket.send(bytes) {
             Ok(sent) => {
@@ -186,7 +191,7 @@ fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> Cont
                 let unsent = unsent(&client.socket).unwrap_or(0);
                 match stall {
                     Some((before, since)) if unsent >= before => {
-                        if client.idle_timeout.is_some_and(|limit| Instant::elapsed(&since) >= limit) {
+                        if client.idle_timeout.is_some_and(|limit| since.elapsed() >= limit) {
                             return Break(End::Idle);
                         }
                     }
@@ -202,7 +207,7 @@ fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> Cont
 fn may_go_on(error: io::Error, host: &mut impl Host) -> ControlFlow<End> {
     match error.kind() {
         ErrorKind::Interrupted => {
-            host.interrupted();
+            host.look_around();
             Continue(())
         }
         // SO_RCVTIMEO has ended the wait (socket(7)).
@@ -218,7 +223,7 @@ fn wait_readable(client: &Client, until: Instant, host: &mut impl Host) -> Contr
         let left = until.saturating_duration_since(Instant::now());
         match readable_within(&client.socket, left) {
             Ok(readable) => return Continue(readable),
-            Err(Errno::EINTR) => host.interrupted(),
+            Err(Errno::EINTR) => host.look_around(),
             Err(error) => return Break(End::Lost(error.into())),
         }
     }

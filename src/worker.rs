@@ -106,7 +106,7 @@ pub fn run(job: Job<'_>) -> u8 {
 
     // The signal for the parent's death is set by now; if it died before that,
     // only a look can tell.
-    worker.interrupted();
+    worker.look_around();
     debug!("ready");
     match job.errand {
         Errand::Serve => {
@@ -188,7 +188,7 @@ impl Host for Worker {
         signal::asked_to_leave()
     }
 
-    fn interrupted(&mut self) {
+    fn look_around(&mut self) {
         if matches!(self.intake, Intake::Orphaned) {
             return; // The last timer runs, and must go on running.
         }
@@ -202,7 +202,7 @@ impl Host for Worker {
 
     fn receiving(&mut self) {
         if signal::has_rung() {
-            self.interrupted();
+            self.look_around();
         }
         self.row.enter(if self.must_leave() { State::Draining } else { State::Reading });
     }
@@ -249,7 +249,7 @@ impl Worker {
             };
             let answer = Answer::to(error);
             match answer {
-                Answer::Look => self.interrupted(),
+                Answer::Look => self.look_around(),
                 _ => self.accept_failed(answer, error),
             }
             if answer != Answer::Look || self.must_leave() {
@@ -289,7 +289,7 @@ impl Worker {
                 }
                 let pause = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
                 if poll(&mut [], pause) == Err(Errno::EINTR) {
-                    self.interrupted();
+                    self.look_around();
                 }
             }
         }

@@ -84,10 +84,13 @@ impl Worker {
         let mut taken = Vec::new();
         let end = Instant::now() + TAKING;
         let mut quiet_at = Instant::now() + silence;
-        while let Intake::Open(listener) = &self.intake
-            && taken.len() < most as usize
-        {
-            let left = quiet_at.min(end).saturating_duration_since(Instant::now());
+        while taken.len() < most as usize && Instant::now() < end {
+            // Where one client follows the other, no call is ever interrupted.
+            if signal::has_rung() {
+                self.look_around();
+            }
+            let Intake::Open(listener) = &self.intake else { break };
+            let left = quiet_at.saturating_duration_since(Instant::now());
             match listener.has_waiting_within(left) {
                 Ok(true) => {
                     // Another worker may be quicker, or the client vanish: then
@@ -101,7 +104,7 @@ impl Worker {
                     self.row.enter(State::Draining);
                     quiet_at = Instant::now() + silence;
                 }
-                Err(Errno::EINTR) => self.interrupted(),
+                Err(Errno::EINTR) => self.look_around(),
                 _ => break,
             }
         }
