@@ -7,7 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
 use log::LevelFilter;
 
 /// The most workers that one server runs.
@@ -101,7 +102,7 @@ pub struct Options {
 
     /// Log warnings and errors only
     #[arg(short, long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    #[arg(conflicts_with = "verbose")]
+    #[arg(overrides_with = "verbose")]
     #[arg(env = "PREFORK_ECHO_QUIET", hide_env = true, help_heading = "Log")]
     pub quiet: bool,
 
@@ -122,6 +123,18 @@ pub struct Options {
 }
 
 impl Options {
+    /// Reads the command line and the environment. Wrong usage, `--help` and
+    /// `--version` end the process here.
+    pub fn read() -> Options {
+        let matches = Options::command().get_matches();
+        let mut options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        // What is typed wins over what stands in the environment.
+        let typed = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        options.verbose &= !typed("quiet");
+        options.quiet &= !typed("verbose");
+        options
+    }
+
     /// The least important lines that are logged.
     pub fn log_level(&self) -> LevelFilter {
         match (self.verbose, self.quiet) {
@@ -215,7 +228,6 @@ mod tests {
 
     #[test]
     fn the_definition_of_the_options_is_sound() {
-        use clap::CommandFactory;
         Options::command().debug_assert();
     }
 

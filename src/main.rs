@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::{io, panic};
 
-use clap::Parser;
 use prefork_echo::cli::Options;
 use prefork_echo::exit::{Exit, Failure};
 use prefork_echo::listener::Listener;
@@ -11,7 +10,7 @@ use prefork_echo::supervisor::Supervisor;
 use prefork_echo::{logger, sys};
 
 fn main() -> Exit {
-    run(&Options::parse()).unwrap_or_else(|failure| {
+    run(&Options::read()).unwrap_or_else(|failure| {
         // Not eprintln: it panics where nobody reads stderr.
         let _ = writeln!(io::stderr(), "prefork-echo: {failure}");
         Exit::CouldNotRun

@@ -94,7 +94,6 @@ fn numbers_out_of_range() {
     wrong_usage(&["--log-format", "xml"]);
     wrong_usage(&["--color", "purple"]);
     wrong_usage(&["--no-such-option"]);
-    wrong_usage(&["-q", "-v"]);
 }
 
 #[test]

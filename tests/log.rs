@@ -135,6 +135,17 @@ fn options_come_from_the_environment_too() {
 }
 
 #[test]
+fn an_option_that_is_typed_wins_over_the_environment() {
+    for (variable, option, lines) in [("VERBOSE", "-q", false), ("QUIET", "-v", true)] {
+        let mut command = binary();
+        command.args(["--bind", "127.0.0.1:0", option]).env(format!("PREFORK_ECHO_{variable}"), "1");
+        let mut server = Server::spawn(command);
+        assert_eq!(server.stop(), 0);
+        assert_eq!(!server.log().is_empty(), lines, "{option} against {variable}");
+    }
+}
+
+#[test]
 fn help_shows_headings_defaults_signals_exit_status_and_examples() {
     let output = binary().arg("--help").output().unwrap();
     assert!(output.status.success());
