@@ -102,7 +102,6 @@ pub struct Options {
 
     /// Log warnings and errors only
     #[arg(short, long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    #[arg(overrides_with = "verbose")]
     #[arg(env = "PREFORK_ECHO_QUIET", hide_env = true, help_heading = "Log")]
     pub quiet: bool,
 
@@ -130,7 +129,7 @@ impl Options {
         let mut options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         // What is typed wins over what stands in the environment.
         let typed = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
-        options.verbose &= !typed("quiet");
+        options.verbose &= typed("verbose") || !typed("quiet");
         options.quiet &= !typed("verbose");
         options
     }
