@@ -10,7 +10,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -50,6 +50,7 @@ pub struct Server {
     /// Its line on stdout.
     pub line: String,
     log: Arc<Mutex<Vec<String>>>,
+    log_reader: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -66,7 +67,7 @@ impl Server {
     pub fn spawn(mut command: Command) -> Server {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().expect("the binary starts");
-        let log = collect(child.stderr.take().expect("stderr is a pipe"));
+        let (log, log_reader) = collect(child.stderr.take().expect("stderr is a pipe"));
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("stdout is a pipe"))
             .read_line(&mut line)
@@ -79,7 +80,14 @@ impl Server {
                 log.lock().expect("no panic holds the log")
             );
         };
-        Server { pid: Pid::from_raw(child.id() as i32), child, address, line, log }
+        Server {
+            pid: Pid::from_raw(child.id() as i32),
+            child,
+            address,
+            line,
+            log,
+            log_reader: Some(log_reader),
+        }
     }
 
     /// Connects a client who doesn't wait for ever.
@@ -150,10 +158,14 @@ impl Server {
         status.expect("it has ended")
     }
 
-    /// Waits for the end, and gives the exit status as the shell would.
+    /// Waits for the end, and gives the exit status as the shell would. The log
+    /// is complete then: with the server all who could write to it are gone.
     #[track_caller]
     pub fn wait_code(&mut self) -> i32 {
         let status = self.wait();
+        if let Some(reader) = self.log_reader.take() {
+            reader.join().expect("the reader of the log doesn't panic");
+        }
         status.code().or(status.signal().map(|signal| 128 + signal)).expect("one of both")
     }
 
@@ -199,15 +211,15 @@ impl Drop for Guarded {
 }
 
 /// Reads lines as they come, so that the writer never waits.
-fn collect(stream: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+fn collect(stream: impl Read + Send + 'static) -> (Arc<Mutex<Vec<String>>>, JoinHandle<()>) {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let collected = Arc::clone(&lines);
-    thread::spawn(move || {
+    let reader = thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             collected.lock().expect("no panic holds the log").push(line);
         }
     });
-    lines
+    (lines, reader)
 }
 
 #[track_caller]
