@@ -75,8 +75,11 @@ impl Inbox {
         match poll(&mut sources, timeout) {
             // EINTR: a signal, and its byte is in the pipe.
             Ok(_) | Err(Errno::EINTR) => {}
-            // EINVAL, when somebody lowers RLIMIT_NOFILE below two.
-            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+            // EINVAL, when somebody has lowered RLIMIT_NOFILE below two: then only
+            // signals can end the wait.
+            Err(_) => {
+                let _ = poll(&mut [], PollTimeout::from(100_u8));
+            }
         }
         let somebody_is_ready = sources[1].any() == Some(true);
         News {

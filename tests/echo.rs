@@ -123,10 +123,7 @@ fn a_client_that_keeps_sending_is_not_idle() {
 #[test]
 fn a_client_that_never_reads_is_closed_and_the_next_one_served() {
     let server = Server::start(&["--workers", "1", "--idle-timeout", "300ms"]);
-    let mut greedy = server.connect();
-    greedy.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
-    // Until all the buffers on the way are full: then the worker blocks in send.
-    while greedy.write(&noise(65_536)).is_ok() {}
+    let _greedy = server.connect_one_who_never_reads();
     server.wait_for_log(&["closed", "idle for too long"]);
     server.echo(b"next");
 }

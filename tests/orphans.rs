@@ -51,9 +51,7 @@ fn the_listening_socket_goes_before_the_client() {
 #[test]
 fn a_worker_stuck_with_a_client_that_never_reads_leaves_too() {
     let mut server = Server::start(&["--workers", "1"]);
-    let mut greedy = server.connect();
-    greedy.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
-    while greedy.write(&noise(65_536)).is_ok() {}
+    let _greedy = server.connect_one_who_never_reads();
     kill_the_parent(&mut server);
 }
 
@@ -73,9 +71,7 @@ fn a_worker_whose_client_never_lets_it_rest_leaves_too() {
 #[test]
 fn a_worker_that_drains_when_the_parent_dies_leaves_too() {
     let mut server = Server::start(&["--workers", "1", "--grace", "1h"]);
-    let mut greedy = server.connect();
-    greedy.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
-    while greedy.write(&noise(65_536)).is_ok() {}
+    let _greedy = server.connect_one_who_never_reads();
     server.signal(Signal::SIGTERM);
     server.wait_for_log(&["shutting down"]);
     kill_the_parent(&mut server);

@@ -156,9 +156,7 @@ fn bytes_on_their_way_are_delivered() {
 #[test]
 fn when_the_grace_is_over_the_rest_is_killed_and_status_3_says_so() {
     let mut server = Server::start(&["--workers", "2", "--grace", "400ms"]);
-    let mut greedy = server.connect();
-    greedy.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
-    while greedy.write(&noise(65_536)).is_ok() {}
+    let _greedy = server.connect_one_who_never_reads();
     let start = Instant::now();
     assert_eq!(server.stop(), 3);
     assert!(start.elapsed() >= Duration::from_millis(400), "killed after {:?}", start.elapsed());
@@ -170,9 +168,7 @@ fn when_the_grace_is_over_the_rest_is_killed_and_status_3_says_so() {
 fn a_second_signal_ends_it_at_once() {
     for (first, second) in [(Signal::SIGTERM, Signal::SIGTERM), (Signal::SIGINT, Signal::SIGINT)] {
         let mut server = Server::start(&["--workers", "2", "--grace", "1h"]);
-        let mut greedy = server.connect();
-        greedy.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
-        while greedy.write(&noise(65_536)).is_ok() {}
+        let _greedy = server.connect_one_who_never_reads();
         server.signal(first);
         server.wait_for_log(&["shutting down"]);
         server.signal(second);

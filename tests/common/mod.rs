@@ -96,6 +96,16 @@ impl Server {
         connect(self.address)
     }
 
+    /// Connects a client who sends until all the buffers on the way are full,
+    /// and never reads: then the worker blocks in send.
+    #[track_caller]
+    pub fn connect_one_who_never_reads(&self) -> TcpStream {
+        let mut greedy = self.connect();
+        greedy.set_write_timeout(Some(Duration::from_millis(50))).expect("a time-out above zero");
+        while greedy.write(&noise(65_536)).is_ok() {}
+        greedy
+    }
+
     /// One client's whole life: sends, reads it back, closes first.
     #[track_caller]
     pub fn echo(&self, message: &[u8]) {
