@@ -9,18 +9,17 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use log::debug;
-use nix::errno::Errno;
 use socket2::Socket;
 
 use crate::exit::reason;
 use crate::explain;
-use crate::sys::socket::{readable_within, unsent};
+use crate::sys::socket::unsent;
 
 /// The most that one recv takes: enough that bulk data costs few calls.
 pub const BUFFER_SIZE: usize = 64 * 1024;
@@ -84,41 +83,6 @@ pub fn echo(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> Con
         echo_once(client, buffer, host)?;
     }
     Continue(())
-}
-
-/// Comes to an end without a loss, part one: echoes what is still on its way,
-/// until the line has been quiet for `patience`; then says that no more comes.
-///
-/// Closing at once would lose bytes: a close with bytes unread sends a reset,
-/// and that destroys those on their way to the client (RFC 1122, 4.2.2.13).
-pub fn wind_up(
-    client: &mut Client,
-    patience: Duration,
-    buffer: &mut [u8],
-    host: &mut impl Host,
-) -> ControlFlow<End> {
-    while wait_readable(client, Instant::now() + patience, host)? {
-        echo_once(client, buffer, host)?;
-    }
-    let fd = client.socket.as_raw_fd();
-    explain!(
-        "shutdown({fd}, SHUT_WR): the client has been quiet for {patience:?}; it now reads an end of file"
-    );
-    client.socket.shutdown(Shutdown::Write).map_or_else(|error| Break(End::Lost(error)), Continue)
-}
-
-/// Part two: reads until the client says the same, but not beyond `until`.
-pub fn linger(client: &mut Client, until: Instant, buffer: &mut [u8], host: &mut impl Host) {
-    // The clock first: a client that sends without a pause is always readable.
-    while Instant::now() < until
-        && let Continue(true) = wait_readable(client, until, host)
-    {
-        match receive(client, buffer, host) {
-            // Too late to be echoed, and read all the same: see above.
-            Continue(Some(1..) | None) => {}
-            _ => return,
-        }
-    }
 }
 
 /// One recv, and its bytes back.
@@ -213,18 +177,5 @@ fn may_go_on(error: io::Error, host: &mut impl Host) -> ControlFlow<End> {
         // SO_RCVTIMEO has ended the wait (socket(7)).
         ErrorKind::WouldBlock => Break(End::Idle),
         _ => Break(End::Lost(error)),
-    }
-}
-
-/// Waits until there are bytes, or an end of file, to read; until `until` at
-/// the most.
-fn wait_readable(client: &Client, until: Instant, host: &mut impl Host) -> ControlFlow<End, bool> {
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        match readable_within(&client.socket, left) {
-            Ok(readable) => return Continue(readable),
-            Err(Errno::EINTR) => host.look_around(),
-            Err(error) => return Break(End::Lost(error.into())),
-        }
     }
 }

@@ -11,6 +11,7 @@
 //! - [`respawn`]: what to do after a worker's death, decided without acting
 //! - [`worker`]: the child: accepts clients one at a time, and leaves in order
 //! - [`echo`]: the service: one client's bytes back to it
+//! - [`farewell`]: parting from clients without a loss, when the worker leaves
 //! - [`scoreboard`], [`status`]: what all processes can see of each other
 //! - [`logger`], [`rights`], [`pid_file`], [`exit`]: what a server needs besides
 //! - [`sys`]: fork, signals, shared memory: what the compiler can't vouch for
@@ -47,6 +48,7 @@ pub mod children;
 pub mod cli;
 pub mod echo;
 pub mod exit;
+pub mod farewell;
 pub mod inbox;
 pub mod listener;
 pub mod logger;

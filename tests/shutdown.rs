@@ -102,6 +102,30 @@ fn a_long_queue_of_idle_clients_takes_hardly_longer_than_one() {
 }
 
 #[test]
+fn a_client_that_never_falls_quiet_or_never_reads_holds_up_nobody_else() {
+    let mut server = Server::start(&["--workers", "1", "--grace", "3s"]);
+    let mut busy = server.connect();
+    echo(&mut busy, b"the only worker is mine");
+    let mut talker = server.connect();
+    let _greedy = server.connect_one_who_never_reads();
+    let mut waiting: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.write_all(b"hello").unwrap());
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    drop(busy);
+    let talking = thread::spawn(move || {
+        let mut answer = [0; 1];
+        while talker.write_all(b"x").and_then(|()| talker.read_exact(&mut answer)).is_ok() {}
+    });
+    for client in &mut waiting {
+        assert_eq!(read_to_end(client), b"hello");
+    }
+    drop(waiting);
+    assert_eq!(server.wait_code(), 3, "two of them were cut");
+    talking.join().unwrap();
+}
+
+#[test]
 fn two_signals_at_once_cut_nobody_where_nobody_is() {
     // timeout(1) signals its child, and then the whole group.
     for _ in 0..20 {

@@ -5,15 +5,15 @@
 //! socket would reset him. So the queue is swept before: by each worker when it
 //! is done, and at the very end by one that is forked for it.
 
-use std::ops::ControlFlow::{Break, Continue};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
 use super::answer::Answer;
 use super::{Intake, Worker, close};
-use crate::echo::{self, Client, End, Host};
+use crate::echo::{Client, Host};
 use crate::explain;
+use crate::farewell;
 use crate::scoreboard::State;
 use crate::sys::signal;
 
@@ -21,22 +21,9 @@ use crate::sys::signal;
 const TAKING: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Finishes with clients before leaving. The patience is for all of them
-    /// together, so that many take hardly longer than one.
+    /// Finishes with clients before leaving.
     pub(super) fn finish(&mut self, clients: Vec<Client>, buffer: &mut [u8]) {
-        self.row.enter(State::Draining);
-        let (share, mut lingering) = (self.patience / clients.len().max(1) as u32, Vec::new());
-        for mut client in clients {
-            match echo::wind_up(&mut client, share, buffer, self) {
-                Break(end) => close(client, &end),
-                Continue(()) => lingering.push(client),
-            }
-        }
-        let until = Instant::now() + self.patience;
-        for mut client in lingering {
-            echo::linger(&mut client, until, buffer, self);
-            close(client, &End::Left);
-        }
+        farewell::part_from(clients, self.patience, buffer, self, close);
     }
 
     /// Before leaving with all others: serves whom the accept queue still holds.
