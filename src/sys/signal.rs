@@ -120,7 +120,11 @@ pub fn leave_within(limit: Duration) {
     // These two would start the bell, which is the same timer.
     let done = set(Signal::SIGTERM, SigHandler::SigIgn)
         .and_then(|()| set(Signal::SIGCONT, SigHandler::SigIgn))
-        .and_then(|()| set(Signal::SIGALRM, SigHandler::SigDfl));
+        .and_then(|()| {
+            // Or a ring that is under way would be the end already.
+            set_timer(Duration::ZERO, Duration::ZERO);
+            set(Signal::SIGALRM, SigHandler::SigDfl)
+        });
     done.expect("these signals are valid, and no other error exists");
     set_timer(limit, Duration::ZERO);
 }
