@@ -104,9 +104,11 @@ fn receive(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> Cont
     explain!("recv({fd}): asleep until the client sends");
     // The system's time-out starts anew after an interruption. So that the waits
     // add up, the first interruption counts as the beginning.
-    let mut interrupted = None;
+    let mut since = None;
+    // A client that sends nothing may be taking what it was sent before.
+    let mut unsent_before = None;
     loop {
-        match client.socket.read(buffer) {
+        let timed_out = match client.socket.read(buffer) {
             Ok(0) => {
                 explain!("recv({fd}) = 0: end of file, the client sends no more");
                 return Continue(Some(0));
@@ -115,15 +117,24 @@ fn receive(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> Cont
                 explain!("recv({fd}) = {length}: so many bytes have come");
                 return Continue(Some(length));
             }
-            Err(error) => may_go_on(error, host)?,
-        }
+            // SO_RCVTIMEO has ended the wait (socket(7)).
+            Err(error) if error.kind() == ErrorKind::WouldBlock => true,
+            Err(error) => {
+                may_go_on(error, host)?;
+                false
+            }
+        };
         if host.must_leave() {
             explain!("recv({fd}) = EINTR: a signal says that we must leave");
             return Continue(None);
         }
-        let since = *interrupted.get_or_insert_with(Instant::now);
-        if client.idle_timeout.is_some_and(|limit| since.elapsed() >= limit) {
-            return Break(End::Idle);
+        let waited = since.get_or_insert_with(Instant::now).elapsed();
+        if timed_out || client.idle_timeout.is_some_and(|limit| waited >= limit) {
+            let unsent = unsent(&client.socket).unwrap_or(0);
+            if unsent_before.map_or(unsent == 0, |before| unsent >= before) {
+                return Break(End::Idle);
+            }
+            (unsent_before, since) = (Some(unsent), None);
         }
     }
 }
@@ -174,8 +185,6 @@ fn may_go_on(error: io::Error, host: &mut impl Host) -> ControlFlow<End> {
             host.look_around();
             Continue(())
         }
-        // SO_RCVTIMEO has ended the wait (socket(7)).
-        ErrorKind::WouldBlock => Break(End::Idle),
         _ => Break(End::Lost(error)),
     }
 }

@@ -161,6 +161,19 @@ fn a_client_that_takes_its_bytes_slowly_is_not_idle() {
 }
 
 #[test]
+fn a_client_that_takes_what_was_sent_before_is_not_idle() {
+    let server = Server::start(&["--workers", "1", "--idle-timeout", "1s"]);
+    let mut slow = server.connect();
+    // All of it fits into the buffers on the way: the worker waits in recv.
+    slow.write_all(&noise(1_500_000)).unwrap();
+    for _ in 0..15 {
+        slow.read_exact(&mut [0; 100_000]).unwrap();
+        thread::sleep(Duration::from_millis(200)); // The client's rhythm.
+    }
+    echo(&mut slow, b"more");
+}
+
+#[test]
 fn an_idle_timeout_of_0_is_none() {
     let server = Server::start(&["--idle-timeout", "0"]);
     let mut client = server.connect();
