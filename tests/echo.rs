@@ -164,12 +164,16 @@ fn a_client_that_takes_its_bytes_slowly_is_not_idle() {
 fn a_client_that_takes_what_was_sent_before_is_not_idle() {
     let server = Server::start(&["--workers", "1", "--idle-timeout", "1s"]);
     let mut slow = server.connect();
-    // All of it fits into the buffers on the way: the worker waits in recv.
-    slow.write_all(&noise(1_500_000)).unwrap();
+    // What the client has not read yet lies on the server's side, where the worker
+    // can see it; nearly all the time the worker waits in recv.
+    SockRef::from(&slow).set_recv_buffer_size(65_536).unwrap();
+    let mut sender = slow.try_clone().unwrap();
+    let sending = thread::spawn(move || sender.write_all(&noise(1_500_000)).unwrap());
     for _ in 0..15 {
         slow.read_exact(&mut [0; 100_000]).unwrap();
         thread::sleep(Duration::from_millis(200)); // The client's rhythm.
     }
+    sending.join().unwrap();
     echo(&mut slow, b"more");
 }
 
