@@ -1,8 +1,9 @@
 //! The service: one client's bytes back to it, to the end of file.
 //!
 //! It runs in a worker, but knows nothing of processes; what it needs to know of
-//! one, and what one wants to know of it, goes through its [`Host`]. Where a function returns [`ControlFlow`], `Continue`
-//! says that the connection goes on, and `Break` how it has ended.
+//! one, and what one wants to know of it, goes through its [`Host`]. Where a
+//! function returns [`ControlFlow`], `Continue` says that the connection goes on,
+//! and `Break` how it has ended.
 //!
 //! Left out on purpose: knowing when a client is "done" before its end of file.
 //! Echo has no messages, so a silence is all there is to go by.

@@ -14,10 +14,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::echo::{Client, End, Host};
 use crate::explain;
+use crate::sys::socket::timeout_until;
 
 /// Parts from all clients; `close` is given each one when it is done. The moment
 /// is `patience` long.
@@ -47,12 +48,8 @@ pub fn part_from(
 /// Says of each whether it is ready.
 fn wait(guests: &[Guest], host: &mut impl Host) -> Vec<bool> {
     let mut sources: Vec<_> = guests.iter().map(Guest::source).collect();
-    let timeout =
-        guests.iter().filter_map(|guest| guest.deadline).min().map_or(PollTimeout::NONE, |deadline| {
-            let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-        });
-    if poll(&mut sources, timeout) == Err(Errno::EINTR) {
+    let deadline = guests.iter().filter_map(|guest| guest.deadline).min();
+    if poll(&mut sources, timeout_until(deadline)) == Err(Errno::EINTR) {
         host.look_around();
     }
     sources.iter().map(|source| source.any() == Some(true)).collect()

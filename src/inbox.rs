@@ -7,7 +7,7 @@
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,6 +15,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::{self, Pid};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
+
+use crate::sys::socket::timeout_until;
 
 /// The signals that the parent answers; SIGCHLD says that a worker has died.
 const SIGNALS: [Signal; 8] = [
@@ -63,16 +65,11 @@ impl Inbox {
 
     /// Blocks until there is news, or until `deadline`. May come back early.
     pub fn wait(&mut self, deadline: Option<Instant>) -> News {
-        let timeout = deadline.map_or(PollTimeout::NONE, |deadline| {
-            // Rounded up: a millisecond late instead of a busy millisecond.
-            let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-        });
         let mut sources = [
             PollFd::new(self.signals.get_read().as_fd(), PollFlags::POLLIN),
             PollFd::new(self.ready.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut sources, timeout) {
+        match poll(&mut sources, timeout_until(deadline)) {
             // EINTR: a signal, and its byte is in the pipe.
             Ok(_) | Err(Errno::EINTR) => {}
             // EINVAL, when somebody has lowered RLIMIT_NOFILE below two: then only

@@ -1,7 +1,7 @@
 //! Waiting for a socket, and where Linux and macOS differ in what one does.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -33,6 +33,15 @@ pub fn unsent(socket: impl AsFd) -> nix::Result<usize> {
         unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_NWRITE, (&raw mut bytes).cast(), &mut size) }
     };
     Errno::result(result).map(|_| bytes as usize)
+}
+
+/// poll's time-out for a wait until `deadline`, None being for ever. Rounded up: a
+/// millisecond late instead of a busy millisecond.
+pub fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
+    deadline.map_or(PollTimeout::NONE, |deadline| {
+        let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+    })
 }
 
 /// Waits until `socket` has bytes, an end of file, or a connection to give; at
