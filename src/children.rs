@@ -10,15 +10,16 @@ use std::time::Instant;
 use nix::unistd::Pid;
 
 use crate::respawn::Respawn;
-use crate::scoreboard::{Row, Scoreboard, State};
+use crate::scoreboard::{Row, Scoreboard};
+use crate::sys::process::Death;
 
 /// All children not yet reaped, and the slots.
 #[derive(Debug)]
 pub struct Children {
     slots: Vec<Slot>,
     living: BTreeMap<Pid, Child>,
+    scoreboard: Scoreboard,
     free_rows: Vec<Row>,
-    served_by_the_dead: Served,
 }
 
 #[derive(Debug)]
@@ -41,39 +42,15 @@ struct Child {
 
 /// A child that has died.
 #[derive(Debug)]
-pub struct Dead {
+pub struct Buried {
     /// The slot that it fills, or filled before it was replaced.
     pub slot: usize,
     /// Did it fill the slot to the end? Then the slot is empty now.
     pub was_in_place: bool,
     /// When it was forked.
     pub born: Instant,
-    /// What it served.
-    pub served: Served,
-}
-
-/// What a process, or all of them, have served.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Served {
-    /// Clients accepted.
+    /// Clients that it had accepted.
     pub connections: u64,
-    /// Bytes sent back.
-    pub bytes: u64,
-}
-
-impl std::iter::Sum for Served {
-    fn sum<I: Iterator<Item = Served>>(parts: I) -> Served {
-        parts.fold(Served::default(), |sum, part| Served {
-            connections: sum.connections + part.connections,
-            bytes: sum.bytes + part.bytes,
-        })
-    }
-}
-
-impl Child {
-    fn served(&self) -> Served {
-        Served { connections: self.row.connections(), bytes: self.row.bytes() }
-    }
 }
 
 impl Children {
@@ -82,9 +59,9 @@ impl Children {
         let mut children = Children {
             slots: Vec::new(),
             living: BTreeMap::new(),
+            scoreboard,
             // From the end, so that the first row is the first to go.
             free_rows: scoreboard.rows().rev().collect(),
-            served_by_the_dead: Served::default(),
         };
         (0..slots).for_each(|_| children.add_slot());
         children
@@ -93,14 +70,18 @@ impl Children {
     /// Adds an empty slot, to be filled at once.
     pub fn add_slot(&mut self) {
         self.slots.push(Slot { worker: None, last: None, due: Instant::now(), restarts: 0 });
+        self.scoreboard.set_slots(self.slots.len());
     }
 
     /// Takes the last slot away. Who filled it is leaving from now on.
     pub fn remove_slot(&mut self) -> Option<Pid> {
-        self.slots.pop()?.worker
+        let slot = self.slots.pop()?;
+        self.scoreboard.set_slots(self.slots.len());
+        slot.worker
     }
 
-    /// Takes all slots away: from now on no death can lead to a fork.
+    /// Takes all slots away: from now on no death can lead to a fork. The
+    /// scoreboard goes on showing them, and how they become empty.
     pub fn remove_all_slots(&mut self) {
         self.slots.clear();
     }
@@ -133,39 +114,39 @@ impl Children {
     /// A row for a child that is to be forked. None only while thousands leave.
     pub fn take_row(&mut self, slot: usize) -> Option<Row> {
         let row = self.free_rows.pop()?;
-        row.prepare(slot, self.slots.get(slot).map_or(0, |slot| slot.restarts));
+        self.scoreboard.hand_out(row, slot, self.slots.get(slot).map_or(0, |slot| slot.restarts));
         Some(row)
     }
 
-    /// Gives the row of a child back, or of one that could not be forked.
-    pub fn free_row(&mut self, row: Row) {
-        row.belongs_to(None);
+    /// Gives the row back of a child that has died, or could not be forked.
+    pub fn free_row(&mut self, row: Row, slot: usize, death: Option<Death>) {
+        self.scoreboard.clear(row, slot, death);
         self.free_rows.push(row);
     }
 
     /// A child was forked. It fills its slot, if there is one of that number;
     /// who filled it before is leaving from now on.
     pub fn add(&mut self, pid: Pid, slot: usize, row: Row, born: Instant) {
-        row.belongs_to(Some(pid));
+        row.belongs_to(pid);
         self.living.insert(pid, Child { slot, row, born });
-        if let Some(slot) = self.slots.get_mut(slot) {
-            slot.worker = Some(pid);
-            slot.restarts += 1;
+        if let Some(place) = self.slots.get_mut(slot) {
+            place.worker = Some(pid);
+            place.restarts += 1;
+            self.scoreboard.put_in_place(row, slot);
         }
     }
 
     /// Strikes off a child that has died. None: it was no child of ours.
-    pub fn bury(&mut self, pid: Pid, died: Instant) -> Option<Dead> {
+    pub fn bury(&mut self, pid: Pid, death: Death, died: Instant) -> Option<Buried> {
         let child = self.living.remove(&pid)?;
-        let served = child.served();
-        self.served_by_the_dead = [self.served_by_the_dead, served].into_iter().sum();
-        self.free_row(child.row);
+        let connections = child.row.served().connections;
+        self.free_row(child.row, child.slot, Some(death));
         let place = self.slots.get_mut(child.slot).filter(|slot| slot.worker == Some(pid));
         let was_in_place = place.is_some();
         if let Some(slot) = place {
             *slot = Slot { worker: None, last: Some((pid, died)), due: died, ..*slot };
         }
-        Some(Dead { slot: child.slot, was_in_place, born: child.born, served })
+        Some(Buried { slot: child.slot, was_in_place, born: child.born, connections })
     }
 
     /// Puts a child that was leaving back into its slot, if the slot is empty
@@ -175,6 +156,7 @@ impl Children {
         match self.slots.get_mut(child.slot) {
             Some(slot) if slot.worker.is_none() => {
                 slot.worker = Some(pid);
+                self.scoreboard.put_in_place(child.row, child.slot);
                 true
             }
             _ => false,
@@ -210,12 +192,6 @@ impl Children {
 
     /// Has any child a client, as far as the scoreboard tells?
     pub fn is_any_busy(&self) -> bool {
-        let busy = [State::Reading, State::Writing, State::Draining];
-        self.living.values().any(|child| busy.contains(&child.row.state()))
-    }
-
-    /// What all have served, the dead included.
-    pub fn served(&self) -> Served {
-        self.living.values().map(Child::served).chain([self.served_by_the_dead]).sum()
+        self.living.values().any(|child| child.row.is_busy())
     }
 }

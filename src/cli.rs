@@ -1,4 +1,6 @@
-//! What the user may ask for: options, their defaults, and `--help`.
+//! What the user may ask for: commands, options, their defaults, and `--help`.
+
+mod serve;
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -6,10 +8,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
-use clap::parser::ValueSource;
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
-use log::LevelFilter;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use self::serve::{Color, LogFormat, Options};
+use crate::exit::Failure;
+use crate::scoreboard::View;
 
 /// The most workers that one server runs.
 pub const MAX_WORKERS: u16 = 4096;
@@ -34,134 +37,107 @@ Each option can also come from the environment: --idle-timeout from PREFORK_ECHO
 
 Examples:
   prefork-echo --workers 4                      serve on 127.0.0.1:7777
+  prefork-echo status                           one look at the workers, from another terminal
   prefork-echo --bind '[::]:7777' --explain     serve everybody, and narrate each system call
   sudo prefork-echo --bind 7 --user nobody      the echo port, served without root's rights";
 
 /// A pre-fork TCP echo server: one parent listens, N workers accept on the
 /// same socket, and every byte comes back.
-#[derive(Debug, Clone, Parser)]
+#[derive(Debug, Parser)]
 #[command(name = "prefork-echo", version, max_term_width = 100, after_help = AFTER_HELP)]
-pub struct Options {
-    /// Address to listen on: a name, IPv4, or IPv6 in brackets; port 0 lets the kernel choose
-    #[arg(short, long, value_name = "[HOST:]PORT", default_value = "127.0.0.1:7777")]
-    #[arg(env = "PREFORK_ECHO_BIND", hide_env = true, help_heading = "Serving")]
-    pub bind: BindAddress,
-
-    /// Worker processes, 1 to 4096; each serves one client at a time
-    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 4)]
-    #[arg(value_parser = |text: &str| number(text, 1..=MAX_WORKERS))]
-    #[arg(env = "PREFORK_ECHO_WORKERS", hide_env = true, help_heading = "Serving")]
-    pub workers: u16,
-
-    /// Length of the accept queue asked of the kernel
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1024)]
-    #[arg(value_parser = |text: &str| number(text, 1..=i32::MAX))]
-    #[arg(env = "PREFORK_ECHO_BACKLOG", hide_env = true, help_heading = "Serving")]
-    pub backlog: i32,
-
-    /// Close a client that neither sends nor takes bytes for so long; 0 is never
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5m", value_parser = duration)]
-    #[arg(env = "PREFORK_ECHO_IDLE_TIMEOUT", hide_env = true, help_heading = "Serving")]
-    pub idle_timeout: Duration,
-
-    /// From the first SIGTERM until workers that still run are killed
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "10s", value_parser = duration)]
-    #[arg(env = "PREFORK_ECHO_GRACE", hide_env = true, help_heading = "Supervision")]
-    pub grace: Duration,
-
-    /// A worker leaves after so many, plus up to 10 %, and is replaced; 0 is never
-    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
-    #[arg(value_parser = |text: &str| number(text, 0..=u64::MAX))]
-    #[arg(env = "PREFORK_ECHO_MAX_CONNECTIONS", hide_env = true, help_heading = "Supervision")]
-    pub max_connections: u64,
-
-    /// Workers change to this user; the parent binds first, so port 7 works
-    #[arg(long, value_name = "USER")]
-    #[arg(env = "PREFORK_ECHO_USER", hide_env = true, help_heading = "Supervision")]
-    pub user: Option<String>,
-
-    /// Workers change to this group [default: the user's own]
-    #[arg(long, value_name = "GROUP")]
-    #[arg(env = "PREFORK_ECHO_GROUP", hide_env = true, help_heading = "Supervision")]
-    pub group: Option<String>,
-
-    /// Holds the parent's pid while the server runs
-    #[arg(long, value_name = "PATH")]
-    #[arg(env = "PREFORK_ECHO_PID_FILE", hide_env = true, help_heading = "Supervision")]
-    pub pid_file: Option<PathBuf>,
-
-    /// Narrate each step with its system calls in plain words; with -q, nothing else
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    #[arg(env = "PREFORK_ECHO_EXPLAIN", hide_env = true, help_heading = "Log")]
-    pub explain: bool,
-
-    /// Log more: every echo
-    #[arg(short, long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    #[arg(env = "PREFORK_ECHO_VERBOSE", hide_env = true, help_heading = "Log")]
-    pub verbose: bool,
-
-    /// Log warnings and errors only
-    #[arg(short, long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    #[arg(env = "PREFORK_ECHO_QUIET", hide_env = true, help_heading = "Log")]
-    pub quiet: bool,
-
-    /// Append the log to this file instead of stderr
-    #[arg(long, value_name = "PATH")]
-    #[arg(env = "PREFORK_ECHO_LOG_FILE", hide_env = true, help_heading = "Log")]
-    pub log_file: Option<PathBuf>,
-
-    /// Form of the log's lines
-    #[arg(long, value_name = "FORM", value_enum, default_value_t = LogFormat::Text)]
-    #[arg(env = "PREFORK_ECHO_LOG_FORMAT", hide_env = true, help_heading = "Log")]
-    pub log_format: LogFormat,
-
-    /// Colour the log; auto is on a terminal, unless NO_COLOR is set
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
-    #[arg(env = "PREFORK_ECHO_COLOR", hide_env = true, help_heading = "Log")]
-    pub color: Color,
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+struct CommandLine {
+    #[command(flatten)]
+    serve: Options,
+    #[command(subcommand)]
+    other: Option<Other>,
 }
 
-impl Options {
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Look once at a running server: its workers, their clients and counts
+    Status(StatusOptions),
+    /// Watch a running server
+    Top(TopOptions),
+}
+
+/// What the program is to be.
+#[derive(Debug)]
+pub enum Command {
+    /// The server.
+    Serve(Options),
+    /// One look at a server.
+    Status(StatusOptions),
+    /// The live view of one.
+    Top(TopOptions),
+}
+
+impl Command {
     /// Reads the command line and the environment. Wrong usage, `--help` and
     /// `--version` end the process here.
-    pub fn read() -> Options {
-        let matches = Options::command().get_matches();
-        let mut options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        // What is typed wins over what stands in the environment.
-        let typed = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
-        options.verbose &= typed("verbose") || !typed("quiet");
-        options.quiet &= !typed("verbose");
-        options
-    }
-
-    /// The least important lines that are logged.
-    pub fn log_level(&self) -> LevelFilter {
-        match (self.verbose, self.quiet) {
-            (true, _) => LevelFilter::Debug,
-            (_, true) => LevelFilter::Warn,
-            _ => LevelFilter::Info,
+    pub fn read() -> Command {
+        let matches = CommandLine::command().get_matches();
+        let line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        match line.other {
+            Some(Other::Status(options)) => Command::Status(options),
+            Some(Other::Top(options)) => Command::Top(options),
+            None => {
+                let mut options = line.serve;
+                options.prefer_typed(&matches);
+                Command::Serve(options)
+            }
         }
     }
 }
 
-/// The form of the log's lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs: an object a line.
-    Json,
+/// What `status` is to do.
+#[derive(Debug, Args)]
+pub struct StatusOptions {
+    /// Which server.
+    #[command(flatten)]
+    pub which: Which,
+
+    /// Print JSON, one object on one line
+    #[arg(long)]
+    pub json: bool,
 }
 
-/// When the log is coloured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    /// Where it goes to a terminal and NO_COLOR isn't set.
-    Auto,
-    /// Also into files and pipes.
-    Always,
-    /// Nowhere.
-    Never,
+/// What `top` is to do.
+#[derive(Debug, Args)]
+pub struct TopOptions {
+    /// Which server.
+    #[command(flatten)]
+    pub which: Which,
+
+    /// Print one picture as text, and end
+    #[arg(long)]
+    pub once: bool,
+}
+
+/// One of the running servers.
+#[derive(Debug, Args)]
+pub struct Which {
+    /// Where the server listens [default: this user's only one]
+    #[arg(value_name = "[HOST:]PORT")]
+    pub address: Option<BindAddress>,
+
+    /// The file that the server was given with --scoreboard
+    #[arg(long, value_name = "PATH", conflicts_with = "address")]
+    #[arg(env = "PREFORK_ECHO_SCOREBOARD", hide_env = true)]
+    pub scoreboard: Option<PathBuf>,
+}
+
+impl Which {
+    /// Opens its scoreboard.
+    ///
+    /// # Errors
+    /// If there is no such server, or there are several.
+    pub fn view(&self) -> Result<View, Failure> {
+        match (&self.address, &self.scoreboard) {
+            (None, Some(path)) => View::open(path),
+            (address, _) => View::find(address.as_ref()),
+        }
+    }
 }
 
 /// Where to listen, as the user wrote it; the name is looked up later.
@@ -227,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_definition_of_the_options_is_sound() {
-        Options::command().debug_assert();
+        CommandLine::command().debug_assert();
     }
 
     #[test]

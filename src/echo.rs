@@ -35,10 +35,10 @@ pub trait Host {
     /// The next call is a recv. The moment to notice a signal: a client that
     /// never lets us block never lets us be interrupted.
     fn receiving(&mut self);
-    /// The next call is a send.
-    fn sending(&self);
-    /// So many bytes went back to the client.
-    fn sent(&self, bytes: usize);
+    /// The next call is a send of so many bytes.
+    fn sending(&self, bytes: usize);
+    /// It has not sent so many of them.
+    fn not_sent(&self, bytes: usize);
 }
 
 /// A client, connected. Dropping it closes the connection.
@@ -92,10 +92,7 @@ fn echo_once(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> Co
     match receive(client, buffer, host)? {
         None => Continue(()),
         Some(0) => Break(End::EndOfFile),
-        Some(length) => {
-            host.sending();
-            send_all(client, &buffer[..length], host)
-        }
+        Some(length) => send_all(client, &buffer[..length], host),
     }
 }
 
@@ -140,6 +137,19 @@ fn receive(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> Cont
     }
 }
 
+/// One send, of which the host knows. It may take a part.
+pub fn send(client: &mut Client, bytes: &[u8], host: &impl Host) -> io::Result<usize> {
+    host.sending(bytes.len());
+    let result = client.socket.send(bytes);
+    let sent = *result.as_ref().unwrap_or(&0);
+    host.not_sent(bytes.len() - sent);
+    client.echoed += sent as u64;
+    if sent > 0 {
+        explain!("send({}) = {sent}: so many bytes are on their way back", client.socket.as_raw_fd());
+    }
+    result
+}
+
 /// How often a send that waits looks whether the client takes anything: it may
 /// be slow, and take what was sent before without room for more.
 pub fn stall_check(idle_timeout: Duration) -> Duration {
@@ -148,16 +158,13 @@ pub fn stall_check(idle_timeout: Duration) -> Duration {
 
 /// Blocks until the kernel has taken all of it: send may take a part.
 fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> ControlFlow<End> {
-    let (fd, length) = (client.socket.as_raw_fd(), bytes.len());
+    let length = bytes.len();
     // Since when, as far as we have looked, the client has taken nothing.
     let mut stall: Option<(usize, Instant)> = None;
     while !bytes.is_empty() {
-        match client.socket.send(bytes) {
+        match send(client, bytes, host) {
             Ok(sent) => {
-                explain!("send({fd}) = {sent}: so many bytes are on their way back");
                 bytes = &bytes[sent..];
-                client.echoed += sent as u64;
-                host.sent(sent);
                 stall = None;
             }
             Err(error) => {

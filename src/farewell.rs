@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::echo::{Client, End, Host};
+use crate::echo::{self, Client, End, Host};
 use crate::explain;
 use crate::sys::socket::timeout_until;
 
@@ -143,13 +143,8 @@ impl Guest {
                 Err(error) => return may_go_on(error),
             }
         }
-        match self.client.socket.send(&self.pending) {
-            Ok(sent) => {
-                explain!("send({fd}) = {sent}: so many bytes are on their way back");
-                self.pending.drain(..sent);
-                self.client.echoed += sent as u64;
-                host.sent(sent);
-            }
+        match echo::send(&mut self.client, &self.pending, host) {
+            Ok(sent) => drop(self.pending.drain(..sent)),
             Err(error) => may_go_on(error)?,
         }
         let limit = if self.pending.is_empty() { Some(patience) } else { self.client.idle_timeout };

@@ -9,6 +9,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
+use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::cli::BindAddress;
@@ -139,6 +140,11 @@ impl Listener {
         if let Err(error) = result {
             log::warn!("cannot change the length of the accept queue: {}; it stays as it is", reason(&error));
         }
+    }
+
+    /// The number by which Linux lists it, in /proc/net/tcp; elsewhere 0.
+    pub fn inode(&self) -> u64 {
+        fstat(&self.socket).map_or(0, |data| data.st_ino)
     }
 
     /// The number of its descriptor.

@@ -1,23 +1,29 @@
-//! Parse the options, start the log, listen, supervise; then the exit status.
+//! Parse the command line; then start the log, listen, supervise, or look at a
+//! server that does; then the exit status.
 
 use std::io::Write;
 use std::{io, panic};
 
-use prefork_echo::cli::Options;
+use prefork_echo::cli::{Command, Options};
 use prefork_echo::exit::{Exit, Failure};
 use prefork_echo::listener::Listener;
 use prefork_echo::supervisor::Supervisor;
-use prefork_echo::{logger, sys};
+use prefork_echo::{logger, status, sys, top};
 
 fn main() -> Exit {
-    run(&Options::read()).unwrap_or_else(|failure| {
+    let done = match Command::read() {
+        Command::Serve(options) => serve(&options),
+        Command::Status(options) => status::run(&options).map(|()| Exit::Orderly),
+        Command::Top(options) => top::run(&options).map(|()| Exit::Orderly),
+    };
+    done.unwrap_or_else(|failure| {
         // Not eprintln: it panics where nobody reads stderr.
         let _ = writeln!(io::stderr(), "prefork-echo: {failure}");
         Exit::CouldNotRun
     })
 }
 
-fn run(options: &Options) -> Result<Exit, Failure> {
+fn serve(options: &Options) -> Result<Exit, Failure> {
     sys::signal::start_afresh();
     logger::start(options)?;
     panic::set_hook(Box::new(|panic| log::error!("bug: {panic}")));

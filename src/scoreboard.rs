@@ -1,172 +1,343 @@
 //! The scoreboard: what all processes can see of each other.
 //!
-//! It lies in memory that was mapped shared before the first fork, a row a
-//! process. A worker counts in its own row, with atomics and without a system
-//! call; the parent writes whom the row belongs to. A worker that is killed at
-//! any instant leaves it readable. The parent signals only pids of its own
-//! book-keeping, never one that it reads here.
+//! It lies in memory that was mapped shared before the first fork: in a file, so
+//! that it can be looked at from outside without the server's help. It holds
+//! nothing but atomic numbers. Each process has a row, which it alone writes,
+//! without a system call; the parent hands rows out and clears them. A worker that
+//! is killed at any instant leaves it readable. All else the parent writes alone.
+//!
+//! Nobody acts on what he reads here but to show it: a worker gone wrong can
+//! spoil the picture, and nothing else. [`Snapshot`](crate::snapshot::Snapshot)
+//! is the whole at one moment.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+mod file;
+mod row;
+mod view;
+mod words;
 
-use nix::unistd::Pid;
+use std::fs::File;
+use std::iter::Sum;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::fence;
+use std::thread;
+use std::time::Duration;
 
+pub use self::file::{Identity, ScoreboardFile, open};
+pub use self::row::{Row, State};
+pub use self::view::View;
 use crate::cli::MAX_WORKERS;
+use crate::sys::clock;
 use crate::sys::memory::{self, Line};
+use crate::sys::process::Death;
+
+/// The most slots that there can be.
+const SLOTS: usize = MAX_WORKERS as usize;
 
 /// A row for each worker, and one for each that finishes its last client while
 /// its successor serves already.
-const ROWS: usize = 2 * MAX_WORKERS as usize;
+const ROWS: usize = 2 * SLOTS;
 
-// The numbers of a row's line, in order.
-const STATE: usize = 0;
+/// So many events are kept, the latest ones.
+const EVENTS: usize = 64;
+
+// The lines, in order; the first ones hold a text that says what the file is.
+const NEWS: usize = file::IDENTITY_SIZE / size_of::<Line>();
+const FIRST_EVENT: usize = NEWS + 1;
+const FIRST_SLOT: usize = FIRST_EVENT + EVENTS;
+const FIRST_ROW: usize = FIRST_SLOT + SLOTS;
+const LINES: usize = FIRST_ROW + ROWS;
+
+// The numbers of the line of news.
+/// Odd while the parent changes what belongs together.
+const CHANGES: usize = 0;
+const PHASE: usize = 1;
+const QUEUE_LIMIT: usize = 2;
+const PARENTS_COUNTER: usize = 3;
+const SLOTS_NOW: usize = 4;
+const SLOTS_EVER: usize = 5;
+const ROWS_EVER: usize = 6;
+const LAST_EVENT: usize = 7;
+
+// The numbers of a slot's line: the row (and 1) of who fills it, what the dead
+// have served, how many were replaced, and a text.
+const ROW: usize = 0;
 const CONNECTIONS: usize = 1;
 const BYTES: usize = 2;
-const PID: usize = 3;
-const SLOT: usize = 4;
-const RESTARTS: usize = 5;
+const RESTARTS: usize = 3;
+const LAST_EXIT: usize = 4;
 
-/// The only number of the header, the line before the rows.
-const DRAINING: usize = 0;
+// The numbers of an event's line: which, when (nanoseconds), and a text.
+const NUMBER: usize = 0;
+const TIME: usize = 1;
+const TEXT: usize = 2;
 
-/// What a worker is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// No process is here.
-    Down,
-    /// Forked, not yet in `accept`.
-    Starting,
-    /// Blocked in `accept`.
-    Idle,
-    /// Blocked in `recv`, or about to be.
-    Reading,
-    /// Blocked in `send`, or about to be.
-    Writing,
-    /// Finishing with its last clients.
-    Draining,
-}
-
-impl State {
-    const ALL: [State; 6] =
-        [State::Down, State::Starting, State::Idle, State::Reading, State::Writing, State::Draining];
-
-    /// The word for it in tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            State::Down => "down",
-            State::Starting => "starting",
-            State::Idle => "idle",
-            State::Reading => "reading",
-            State::Writing => "writing",
-            State::Draining => "draining",
-        }
-    }
-}
-
-/// All rows, and what concerns the whole server.
+/// All of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Scoreboard(&'static [Line]);
 
-impl Scoreboard {
-    /// Maps it, before the first fork.
-    ///
-    /// # Errors
-    /// `ENOMEM` when the system has no room for a megabyte.
-    pub fn new() -> nix::Result<Scoreboard> {
-        memory::share(1 + ROWS).map(Scoreboard)
-    }
+/// Where a server is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// It serves.
+    Running,
+    /// It shuts down.
+    Draining,
+    /// It has ended by itself, with this exit status.
+    Ended(u8),
+}
 
-    /// All rows, those of nobody included. The parent keeps them, and gives
-    /// each worker one.
-    pub fn rows(self) -> impl DoubleEndedIterator<Item = Row> {
-        self.0[1..].iter().map(Row)
-    }
+/// What a process, or all of them, have served.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Served {
+    /// Clients accepted.
+    pub connections: u64,
+    /// Bytes sent back.
+    pub bytes: u64,
+}
 
-    /// The parent has begun to shut the server down.
-    pub fn start_draining(self) {
-        self.0[0].0[DRAINING].store(1, Relaxed);
-    }
-
-    /// Is the whole server shutting down, and not just one worker leaving?
-    pub fn is_draining(self) -> bool {
-        self.0[0].0[DRAINING].load(Relaxed) == 1
+impl Sum for Served {
+    // Wrapping: noise in the file must not become a panic.
+    fn sum<I: Iterator<Item = Served>>(parts: I) -> Served {
+        parts.fold(Served::default(), |sum, part| Served {
+            connections: sum.connections.wrapping_add(part.connections),
+            bytes: sum.bytes.wrapping_add(part.bytes),
+        })
     }
 }
 
-/// One process's row.
-#[derive(Debug, Clone, Copy)]
-pub struct Row(&'static Line);
+/// Something that has happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The first is 1.
+    pub number: u64,
+    /// On the [shared clock](clock).
+    pub time: Duration,
+    /// As the log has it.
+    pub text: String,
+}
 
-impl Row {
-    fn number(self, which: usize) -> &'static AtomicU64 {
-        &self.0.0[which]
+impl Scoreboard {
+    /// Maps it, before the first fork: a file of [`Scoreboard::SIZE`] bytes, or
+    /// memory without a name.
+    ///
+    /// # Errors
+    /// `ENOMEM` when the system has no room for it, and what mmap(2) lists.
+    pub fn map(file: Option<&File>) -> nix::Result<Scoreboard> {
+        let lines = match file {
+            None => memory::share(LINES),
+            Some(file) => memory::share_file(file, LINES),
+        };
+        lines.map(Scoreboard)
     }
 
-    /// The parent gives the row to the worker that it is about to fork, the
-    /// one after `restarts` others in `slot`.
-    pub fn prepare(self, slot: usize, restarts: u64) {
-        self.number(CONNECTIONS).store(0, Relaxed);
-        self.number(BYTES).store(0, Relaxed);
-        self.number(SLOT).store(slot as u64, Relaxed);
-        self.number(RESTARTS).store(restarts, Relaxed);
-        self.enter(State::Starting);
+    /// Its size in bytes.
+    pub const SIZE: usize = LINES * size_of::<Line>();
+
+    fn news(self, which: usize) -> &'static AtomicU64 {
+        &self.0[NEWS].0[which]
     }
 
-    /// The parent notes whom it has forked, or that nobody is here any more.
-    pub fn belongs_to(self, pid: Option<Pid>) {
-        self.number(PID).store(pid.map_or(0, |pid| pid.as_raw() as u64), Relaxed);
-        if pid.is_none() {
-            self.enter(State::Down);
+    // What the parent writes.
+
+    /// The server enters another phase of its life.
+    pub fn enter(self, phase: Phase) {
+        let number = match phase {
+            Phase::Running => 0,
+            Phase::Draining => 1,
+            Phase::Ended(status) => 2 + u64::from(status),
+        };
+        self.news(PHASE).store(number, Relaxed);
+    }
+
+    /// The accept queue holds so many from now on.
+    pub fn set_queue_limit(self, limit: u64) {
+        self.news(QUEUE_LIMIT).store(limit, Relaxed);
+    }
+
+    /// The parent shows its own copy of the private counter.
+    pub fn show_parents_counter(self, value: u64) {
+        self.news(PARENTS_COUNTER).store(value, Relaxed);
+    }
+
+    /// So many slots are to be filled from now on, at the most [`SLOTS`].
+    pub fn set_slots(self, slots: usize) {
+        self.news(SLOTS_NOW).store(slots as u64, Relaxed);
+        self.news(SLOTS_EVER).fetch_max(slots as u64, Relaxed);
+    }
+
+    /// Adds to the latest events; of a text longer than 112 bytes the rest is cut.
+    pub fn record(self, text: &str) {
+        let number = self.news(LAST_EVENT).load(Relaxed) + 1;
+        let event = self.event_line(number);
+        // Without its number it is no event: taken away first, and set last.
+        event[NUMBER].store(0, Relaxed);
+        fence(Release);
+        event[TIME].store(clock::now().as_nanos() as u64, Relaxed);
+        words::store_text(&event[TEXT..], text);
+        event[NUMBER].store(number, Release);
+        self.news(LAST_EVENT).store(number, Release);
+    }
+
+    /// Hands a free row to the worker that is about to be forked, the one after
+    /// `restarts` others in `slot`.
+    pub fn hand_out(self, row: Row, slot: usize, restarts: u64) {
+        self.change(|| row.hand_out(slot, restarts));
+        self.news(ROWS_EVER).fetch_max(row.index() as u64 + 1, Relaxed);
+    }
+
+    /// The process of this row fills its slot from now on. Who filled it before is
+    /// leaving.
+    pub fn put_in_place(self, row: Row, slot: usize) {
+        let slot = self.slot(slot);
+        self.change(|| {
+            slot[ROW].store(row.index() as u64 + 1, Relaxed);
+            slot[RESTARTS].store(row.restarts(), Relaxed);
+        });
+    }
+
+    /// Clears the row of a process that is dead, or was never born. What it has
+    /// served stays with its slot, and how it died.
+    pub fn clear(self, row: Row, slot: usize, death: Option<Death>) {
+        let (slot, served) = (self.slot(slot), row.served());
+        self.change(|| {
+            slot[CONNECTIONS].fetch_add(served.connections, Relaxed);
+            slot[BYTES].fetch_add(served.bytes, Relaxed);
+            if let Some(death) = death {
+                words::store_text(&slot[LAST_EXIT..], &death.to_string());
+            }
+            row.clear();
+        });
+    }
+
+    /// The parent changes numbers that belong together: who looks at the board
+    /// meanwhile looks again.
+    fn change(self, change: impl FnOnce()) {
+        let changes = self.news(CHANGES);
+        let before = changes.load(Relaxed);
+        changes.store(before | 1, Relaxed);
+        fence(Release);
+        change();
+        changes.store((before | 1).wrapping_add(1), Release);
+    }
+
+    // What all may read.
+
+    /// Looks at numbers that belong together: again, while the parent changes them.
+    /// Not for ever, because it may have been stopped or killed in the midst of it.
+    pub fn look<T>(self, look: impl Fn() -> T) -> T {
+        const TRIES: u32 = 1_000;
+        let changes = self.news(CHANGES);
+        for _ in 0..TRIES {
+            let before = changes.load(Acquire);
+            let seen = look();
+            fence(Acquire);
+            if before & 1 == 0 && changes.load(Relaxed) == before {
+                return seen;
+            }
+            thread::yield_now();
+        }
+        look()
+    }
+
+    /// Where the server is in its life.
+    pub fn phase(self) -> Phase {
+        match self.news(PHASE).load(Relaxed) {
+            0 => Phase::Running,
+            1 => Phase::Draining,
+            number => Phase::Ended((number - 2) as u8),
         }
     }
 
-    /// The worker does something else from now on.
-    #[inline]
-    pub fn enter(self, state: State) {
-        self.number(STATE).store(state as u64, Relaxed);
+    /// How many the accept queue holds.
+    pub fn queue_limit(self) -> u64 {
+        self.news(QUEUE_LIMIT).load(Relaxed)
     }
 
-    /// The worker has accepted a client.
-    pub fn count_connection(self) {
-        self.number(CONNECTIONS).fetch_add(1, Relaxed);
+    /// The parent's own copy of the private counter.
+    pub fn parents_counter(self) -> u64 {
+        self.news(PARENTS_COUNTER).load(Relaxed)
     }
 
-    /// The worker has sent so many bytes back.
-    #[inline]
-    pub fn count_bytes(self, bytes: usize) {
-        self.number(BYTES).fetch_add(bytes as u64, Relaxed);
+    /// How many slots are to be filled.
+    pub fn slots(self) -> usize {
+        SLOTS.min(self.news(SLOTS_NOW).load(Relaxed) as usize)
     }
 
-    /// What the worker is doing.
-    pub fn state(self) -> State {
-        let number = self.number(STATE).load(Relaxed) as usize;
-        State::ALL.get(number).copied().unwrap_or(State::Down)
+    /// All that was ever served, by whichever process.
+    pub fn served(self) -> Served {
+        let past = self.slots_ever().map(|slot| self.past(slot));
+        past.chain(self.rows_ever().map(Row::served)).sum()
     }
 
-    /// Clients that this process has accepted.
-    pub fn connections(self) -> u64 {
-        self.number(CONNECTIONS).load(Relaxed)
-    }
-
-    /// Bytes that this process has sent back.
-    pub fn bytes(self) -> u64 {
-        self.number(BYTES).load(Relaxed)
-    }
-
-    /// The process, where there is one.
-    pub fn pid(self) -> Option<Pid> {
-        match self.number(PID).load(Relaxed) {
-            0 => None,
-            pid => Some(Pid::from_raw(pid as i32)),
-        }
-    }
-
-    /// The place that the process fills.
-    pub fn slot(self) -> u64 {
-        self.number(SLOT).load(Relaxed)
-    }
-
-    /// How many processes have filled that place before.
+    /// How many processes were replaced.
     pub fn restarts(self) -> u64 {
-        self.number(RESTARTS).load(Relaxed)
+        self.slots_ever().map(|slot| self.slot_restarts(slot)).fold(0, u64::wrapping_add)
+    }
+
+    /// What the dead of a slot have served.
+    pub fn past(self, slot: usize) -> Served {
+        let slot = self.slot(slot);
+        Served { connections: slot[CONNECTIONS].load(Relaxed), bytes: slot[BYTES].load(Relaxed) }
+    }
+
+    /// How many processes have filled a slot before the last one.
+    pub fn slot_restarts(self, slot: usize) -> u64 {
+        self.slot(slot)[RESTARTS].load(Relaxed)
+    }
+
+    /// How the last one that left a slot has died.
+    pub fn last_exit(self, slot: usize) -> Option<String> {
+        Some(words::load_text(&self.slot(slot)[LAST_EXIT..])).filter(|text| !text.is_empty())
+    }
+
+    /// The row of the process that fills a slot.
+    pub fn in_place(self, slot: usize) -> Option<Row> {
+        let index = (self.slot(slot)[ROW].load(Relaxed) as usize).checked_sub(1)?;
+        (index < ROWS).then(|| self.row(index)).filter(|row| row.slot() == Some(slot))
+    }
+
+    /// All rows, those of nobody included. The parent keeps them.
+    pub fn rows(self) -> impl DoubleEndedIterator<Item = Row> {
+        (0..ROWS).map(move |index| self.row(index))
+    }
+
+    /// The rows that were ever somebody's.
+    pub fn rows_ever(self) -> impl Iterator<Item = Row> {
+        self.rows().take(self.news(ROWS_EVER).load(Relaxed) as usize)
+    }
+
+    fn slots_ever(self) -> impl Iterator<Item = usize> {
+        0..SLOTS.min(self.news(SLOTS_EVER).load(Relaxed) as usize)
+    }
+
+    /// The latest events, the latest one last.
+    pub fn events(self) -> Vec<Event> {
+        let last = self.news(LAST_EVENT).load(Acquire);
+        let numbers = last.saturating_sub(EVENTS as u64 - 1).max(1)..=last;
+        numbers.filter_map(|number| self.event(number)).collect()
+    }
+
+    /// None: it is overwritten by a later one.
+    fn event(self, number: u64) -> Option<Event> {
+        let line = self.event_line(number);
+        let is_there = |order| line[NUMBER].load(order) == number;
+        is_there(Acquire).then_some(())?;
+        let time = Duration::from_nanos(line[TIME].load(Relaxed));
+        let text = words::load_text(&line[TEXT..]);
+        fence(Acquire);
+        is_there(Relaxed).then_some(Event { number, time, text })
+    }
+
+    fn event_line(self, number: u64) -> &'static [AtomicU64; 16] {
+        &self.0[FIRST_EVENT + number as usize % EVENTS].0
+    }
+
+    fn row(self, index: usize) -> Row {
+        Row::new(&self.0[FIRST_ROW + index], index)
+    }
+
+    fn slot(self, index: usize) -> &'static [AtomicU64; 16] {
+        &self.0[FIRST_SLOT + index].0
     }
 }

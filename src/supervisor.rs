@@ -7,29 +7,30 @@
 //! [`respawn`](crate::respawn); here it is done.
 
 mod shutdown;
+mod signals;
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use log::{Level, debug, error, info, log, warn};
+use log::{Level, debug, info, log, warn};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::{self, Pid, getpid};
 
 use self::shutdown::Phase;
 use crate::children::Children;
-use crate::cli::{MAX_WORKERS, Options};
+use crate::cli::Options;
 use crate::exit::{Exit, Failure, reason};
 use crate::explain;
 use crate::inbox::Inbox;
 use crate::listener::Listener;
 use crate::logger::{self, count};
 use crate::pid_file::PidFile;
+use crate::private_counter;
 use crate::respawn::{Cause, Death, Respawn, Verdict};
 use crate::rights::Rights;
-use crate::scoreboard::{Row, Scoreboard};
-use crate::status;
+use crate::scoreboard::{self, Identity, Row, Scoreboard, ScoreboardFile};
 use crate::succession::Succession;
+use crate::sys::socket::queue_limit;
 use crate::sys::{process, signal};
 use crate::worker::{self, Errand, Job};
 
@@ -46,7 +47,10 @@ pub struct Supervisor<'a> {
     listener: Option<Listener>,
     inbox: Inbox,
     pid_file: Option<PidFile>,
+    identity: Identity,
     scoreboard: Scoreboard,
+    /// None: it lies in memory without a name.
+    scoreboard_file: Option<ScoreboardFile>,
     children: Children,
     respawn: Respawn,
     /// When fork has failed: the next attempt, and not before.
@@ -64,10 +68,13 @@ impl<'a> Supervisor<'a> {
         let lacking = |error: io::Error| Failure::new("start", &error, "look at ulimit -n and free memory");
         let pid = getpid();
         let rights = Rights::find(options.user.as_deref(), options.group.as_deref())?;
-        let scoreboard = Scoreboard::new().map_err(|error| lacking(error.into()))?;
         // Before the pid file and the forks: from here on a signal is not the
         // end of us, so that nothing is left behind.
         let inbox = Inbox::open().map_err(lacking)?;
+        let identity = Identity::new(pid, listener.address(), listener.inode());
+        let (scoreboard, scoreboard_file) =
+            scoreboard::open(options, &identity).map_err(|error| lacking(error.into()))?;
+        scoreboard.set_queue_limit(queue_limit(options.backlog));
         let pid_file = options.pid_file.as_deref().map(|path| PidFile::create(path, pid)).transpose()?;
         Ok(Supervisor {
             options,
@@ -76,7 +83,9 @@ impl<'a> Supervisor<'a> {
             listener: Some(listener),
             inbox,
             pid_file,
+            identity,
             scoreboard,
+            scoreboard_file,
             children: Children::new(scoreboard, options.workers),
             respawn: Respawn::default(),
             fork_again_at: None,
@@ -108,9 +117,11 @@ impl<'a> Supervisor<'a> {
             }
             self.replace_the_next();
             self.spawn_missing_workers();
+            self.scoreboard.show_parents_counter(private_counter::value());
             if let Some(exit) = self.go_on_shutting_down() {
-                self.pid_file = None;
-                let served = self.children.served();
+                self.scoreboard.enter(scoreboard::Phase::Ended(exit.code()));
+                (self.pid_file, self.scoreboard_file) = (None, None);
+                let served = self.scoreboard.served();
                 info!(
                     "the end, with exit status {}: served {}, {}",
                     exit.code(),
@@ -152,11 +163,14 @@ impl<'a> Supervisor<'a> {
         while let Some((slot, last)) = self.children.vacancy(Instant::now()) {
             let Some(pid) = self.fork_worker(slot, Errand::Serve) else { return };
             match last {
-                None => info!("worker {slot} (pid {pid}) forked"),
-                Some((last, died)) => info!(
-                    "worker {slot} (pid {pid}) replaces pid {last}, {:.1?} after its death was seen",
-                    died.elapsed()
-                ),
+                None => self.note(Level::Info, format!("worker {slot} (pid {pid}) forked")),
+                Some((last, died)) => {
+                    let took = died.elapsed();
+                    self.note(
+                        Level::Info,
+                        format!("worker {slot} (pid {pid}) replaces pid {last}, {took:.1?} after its death was seen"),
+                    );
+                }
             }
         }
     }
@@ -171,7 +185,7 @@ impl<'a> Supervisor<'a> {
             None => Err(Errno::EAGAIN), // Thousands of workers are still leaving.
             Some(row) => process::fork(|| self.be_worker(slot, row, errand))
                 .inspect(|pid| self.children.add(*pid, slot, row, now))
-                .inspect_err(|_| self.children.free_row(row)),
+                .inspect_err(|_| self.children.free_row(row, slot, None)),
         };
         match forked {
             Ok(pid) => {
@@ -201,8 +215,10 @@ impl<'a> Supervisor<'a> {
     /// By number, under their owners, who are never used or dropped in this
     /// process: it leaves by `_exit`.
     fn be_worker(&mut self, slot: usize, row: Row, errand: Errand) -> u8 {
-        if let Some(pid_file) = &self.pid_file {
-            let _ = unistd::close(pid_file.fd());
+        let files =
+            [self.pid_file.as_ref().map(PidFile::fd), self.scoreboard_file.as_ref().map(ScoreboardFile::fd)];
+        for fd in files.into_iter().flatten() {
+            let _ = unistd::close(fd);
         }
         let (Some(ready), Some(listener)) = (self.inbox.leave_to_parent(), self.listener.take()) else {
             return 1;
@@ -232,19 +248,18 @@ impl<'a> Supervisor<'a> {
     /// Strikes a dead child off, explains its death, and decides what follows.
     fn bury(&mut self, pid: Pid, death: process::Death) {
         let died = Instant::now();
-        let Some(dead) = self.children.bury(pid, died) else {
+        let Some(dead) = self.children.bury(pid, death, died) else {
             // As process 1 of a container we inherit other people's orphans.
             return debug!("reaped a stranger, pid {pid}");
         };
         explain!(
             "SIGCHLD, waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes"
         );
-        let (slot, cause, connections) = (dead.slot, Cause::of(death), dead.served.connections);
-        log!(
+        let (slot, cause, connections) = (dead.slot, Cause::of(death), dead.connections);
+        let (lived, connected) = (died - dead.born, count(connections, "connection"));
+        self.note(
             if cause == Cause::Left { Level::Info } else { Level::Warn },
-            "worker {slot} (pid {pid}) {death} after {:.1?} and {}",
-            died - dead.born,
-            count(connections, "connection")
+            format!("worker {slot} (pid {pid}) {death} after {lived:.1?} and {connected}"),
         );
         if let Some(old) = self.succession.settle(pid) {
             return self.heir_has_died(old, cause);
@@ -256,113 +271,29 @@ impl<'a> Supervisor<'a> {
         match self.respawn.after(Death { cause, born: dead.born, died, connections }, others_well) {
             Verdict::Now => {}
             Verdict::At(due) => {
-                info!("worker {slot} is replaced in {:.1?}: it crashed at its start", due - died);
+                let wait = due - died;
+                self.note(
+                    Level::Info,
+                    format!("worker {slot} is replaced in {wait:.1?}: it crashed at its start"),
+                );
                 self.children.wait_until(slot, due);
             }
             Verdict::GiveUp => {
-                error!(
-                    "giving up: workers keep crashing at their start; the last one {death}; look at what it \
-                     has logged, with -v for more"
+                self.note(
+                    Level::Error,
+                    format!(
+                        "giving up: workers keep crashing at their start; the last one {death}; look at what it \
+                         has logged, with -v for more"
+                    ),
                 );
                 self.drain(Exit::GaveUp);
             }
         }
     }
 
-    // Signals.
-
-    fn handle_signal(&mut self, signal: Signal) {
-        let running = matches!(self.phase, Phase::Running);
-        match signal {
-            Signal::SIGCHLD => {} // They are reaped already.
-            Signal::SIGUSR1 => status::table(self.scoreboard).iter().for_each(|line| info!("{line}")),
-            Signal::SIGQUIT => {
-                warn!("SIGQUIT: ending at once");
-                self.end();
-            }
-            Signal::SIGTERM | Signal::SIGINT if running => {
-                let workers = count(self.children.pids().len() as u64, "worker");
-                let grace = humantime::format_duration(self.options.grace);
-                info!("{signal}: shutting down, {workers} to leave within {grace}");
-                self.drain(Exit::Orderly);
-            }
-            Signal::SIGTERM | Signal::SIGINT => {
-                warn!("{signal} again: ending at once");
-                self.end();
-            }
-            _ if !running => info!("{signal}: too late, shutting down"),
-            Signal::SIGHUP => {
-                let workers = self.succession.begin(self.children.in_place());
-                info!("SIGHUP: replacing {} one by one", count(workers as u64, "worker"));
-            }
-            Signal::SIGTTIN if self.children.slots() == usize::from(MAX_WORKERS) => {
-                warn!("SIGTTIN: {MAX_WORKERS} workers is the most");
-            }
-            Signal::SIGTTIN => {
-                self.children.add_slot();
-                info!("SIGTTIN: {} from now on", count(self.children.slots() as u64, "worker"));
-            }
-            Signal::SIGTTOU if self.children.slots() == 1 => warn!("SIGTTOU: one worker is the least"),
-            Signal::SIGTTOU => {
-                let worker = self.children.remove_slot();
-                info!("SIGTTOU: {} from now on", count(self.children.slots() as u64, "worker"));
-                worker.into_iter().for_each(|pid| self.tell_to_leave(pid));
-            }
-            _ => {}
-        }
-    }
-
-    /// Tells a worker to finish its client and leave. CONT follows TERM, since
-    /// a stopped process notices nothing else.
-    fn tell_to_leave(&self, pid: Pid) {
-        self.send(pid, Signal::SIGTERM);
-        self.send(pid, Signal::SIGCONT);
-    }
-
-    fn send(&self, pid: Pid, signal: Signal) {
-        if !self.children.contains(pid) {
-            return;
-        }
-        explain!("kill({pid}, {signal})");
-        if let Err(error) = kill(pid, signal) {
-            error!("cannot send {signal} to pid {pid}: {}", reason(&error.into()));
-        }
-    }
-
-    // SIGHUP: one is replaced after the other.
-
-    /// Forks the next heir, unless one is awaited.
-    fn replace_the_next(&mut self) {
-        while let Some(old) = self.succession.next() {
-            let Some(slot) = self.children.slot_of(old) else {
-                self.succession.skip();
-                continue;
-            };
-            let Some(heir) = self.fork_worker(slot, Errand::Serve) else { return };
-            info!("worker {slot} (pid {heir}) will replace pid {old} when it is ready");
-            self.succession.heir_forked(heir);
-        }
-    }
-
-    /// Somebody is ready; if it is the heir, the old one may leave.
-    fn heir_is_ready(&mut self, pid: Pid) {
-        if let Some(old) = self.succession.settle(pid) {
-            info!("pid {pid} is ready, pid {old} may leave");
-            self.tell_to_leave(old);
-        }
-    }
-
-    /// The heir died before he was ready: the old one stays.
-    fn heir_has_died(&mut self, old: Pid, cause: Cause) {
-        if !self.children.put_back(old) {
-            // SIGTTOU has taken the slot away, or the old one is dead, too.
-            return self.tell_to_leave(old);
-        }
-        if cause == Cause::Crashed {
-            error!("SIGHUP: the new worker crashed, so the old ones stay");
-            self.succession.end();
-        } else {
-            self.succession.again(old);
-        }
+    /// Logs what has happened, and adds it to the events on the scoreboard.
+    fn note(&self, level: Level, what: String) {
+        log!(level, "{what}");
+        self.scoreboard.record(&what);
     }
 }

@@ -13,10 +13,12 @@ use std::fmt;
 use std::io::{self, PipeWriter, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow::{Break, Continue};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::fence;
 use std::time::Duration;
 
-use log::{debug, error, info, warn};
+use log::{Level, debug, error, info, log_enabled, warn};
 use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 use nix::unistd::{Pid, getpid};
@@ -28,8 +30,9 @@ use crate::exit::reason;
 use crate::explain;
 use crate::listener::Listener;
 use crate::logger::{self, Speaker, count};
+use crate::private_counter;
 use crate::rights::Rights;
-use crate::scoreboard::{Row, Scoreboard, State};
+use crate::scoreboard::{Phase, Row, Scoreboard, State};
 use crate::sys::{process, signal};
 
 /// The wait when the system lacks what accept needs. Without it the worker
@@ -96,10 +99,10 @@ pub fn run(job: Job<'_>) -> u8 {
     let limit = limit_with_jitter(job.options.max_connections, getpid());
     let mut worker = Worker {
         row: job.row,
+        scoreboard: job.scoreboard,
         parent: job.parent,
         intake: Intake::Open(job.listener),
         patience: PATIENCE.min(job.options.grace / 4),
-        served: 0,
         failures: 0,
     };
     let mut buffer = vec![0; BUFFER_SIZE];
@@ -110,11 +113,11 @@ pub fn run(job: Job<'_>) -> u8 {
     debug!("ready");
     match job.errand {
         Errand::Serve => {
-            while !worker.must_leave() && worker.served < limit {
+            while !worker.must_leave() && private_counter::value() < limit {
                 worker.row.enter(State::Idle);
                 worker.accept_and_serve(&mut buffer);
             }
-            if job.scoreboard.is_draining() {
+            if job.scoreboard.phase() == Phase::Draining {
                 worker.sweep(job.options.backlog, &mut buffer);
             }
         }
@@ -125,7 +128,7 @@ pub fn run(job: Job<'_>) -> u8 {
     }
     match worker.intake {
         Intake::Open(_) | Intake::Swept => {
-            info!("leaving after {}", count(worker.served, "connection"));
+            info!("leaving after {}", count(private_counter::value(), "connection"));
             0
         }
         Intake::Orphaned => {
@@ -163,11 +166,11 @@ fn limit_with_jitter(asked: u64, pid: Pid) -> u64 {
 
 struct Worker {
     row: Row,
+    scoreboard: Scoreboard,
     parent: Pid,
     intake: Intake,
     /// [`PATIENCE`], or less where the grace is short.
     patience: Duration,
-    served: u64,
     /// Failures of accept in a row.
     failures: u32,
 }
@@ -207,12 +210,13 @@ impl Host for Worker {
         self.row.enter(if self.must_leave() { State::Draining } else { State::Reading });
     }
 
-    fn sending(&self) {
-        self.row.enter(State::Writing);
+    fn sending(&self, bytes: usize) {
+        self.row.enter(if self.must_leave() { State::Draining } else { State::Writing });
+        self.row.sending(bytes);
     }
 
-    fn sent(&self, bytes: usize) {
-        self.row.count_bytes(bytes);
+    fn not_sent(&self, bytes: usize) {
+        self.row.not_sent(bytes);
     }
 }
 
@@ -241,8 +245,7 @@ impl Worker {
                     explain!(
                         "accept({fd}) = {new}: a new socket, for this client alone; {fd} goes on listening"
                     );
-                    info!("accepted {} as descriptor {new}", Peer(peer));
-                    self.count_accepted();
+                    self.count_accepted(peer, new);
                     return Ok(Client { socket, peer, idle_timeout, echoed: 0 });
                 }
                 Err(error) => Errno::try_from(error).unwrap_or(Errno::UnknownErrno),
@@ -259,13 +262,25 @@ impl Worker {
         }
     }
 
-    fn count_accepted(&mut self) {
+    /// Counts the client twice: in this process's own memory, and where all
+    /// processes can see it.
+    fn count_accepted(&mut self, peer: Option<SocketAddr>, fd: RawFd) {
         if self.failures > 0 {
             info!("accepting again, after {}", count(self.failures.into(), "failure"));
             self.failures = 0;
         }
-        self.served += 1;
-        self.row.count_connection();
+        let private = private_counter::count();
+        self.row.accepted(peer, private);
+        if log_enabled!(Level::Info) {
+            // Of two who count at once, one at least must see both.
+            fence(SeqCst);
+            info!(
+                "accepted {} as descriptor {fd}; private count {private} at {:#x}, shared total {}",
+                Peer(peer),
+                private_counter::address(),
+                self.scoreboard.served().connections
+            );
+        }
     }
 
     /// Says what is wrong with accept, and pauses where that may help.
@@ -301,6 +316,7 @@ impl Worker {
             Break(end) => close(client, &end),
             Continue(()) => self.finish(vec![client], buffer),
         }
+        self.row.parted();
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::Level;
 use nix::sys::signal::Signal;
 
 use super::Supervisor;
@@ -14,7 +14,8 @@ use crate::exit::Exit;
 use crate::explain;
 use crate::listener::Listener;
 use crate::logger::count;
-use crate::sys::socket::SMALLEST_BACKLOG;
+use crate::scoreboard;
+use crate::sys::socket::{self, SMALLEST_BACKLOG};
 use crate::worker::Errand;
 
 /// While shutting down, workers are told to leave again and again: one may have
@@ -46,16 +47,17 @@ impl Supervisor<'_> {
     pub(super) fn drain(&mut self, exit: Exit) {
         self.children.remove_all_slots();
         self.succession.end();
-        self.scoreboard.start_draining();
+        self.scoreboard.enter(scoreboard::Phase::Draining);
         // Who comes from now on may find no server any more: so few as possible.
         if let Some(listener) = &self.listener {
             listener.resize(SMALLEST_BACKLOG);
+            self.scoreboard.set_queue_limit(socket::queue_limit(SMALLEST_BACKLOG));
         }
         let now = Instant::now();
         self.phase = Phase::Draining(Drain {
             deadline: now + self.options.grace,
             remind_at: now + REMIND,
-            connections_before: self.children.served().connections,
+            connections_before: self.scoreboard.served().connections,
             exit,
         });
         self.children.pids().for_each(|pid| self.tell_to_leave(pid));
@@ -95,7 +97,10 @@ impl Supervisor<'_> {
             Phase::Draining(drain) if drain.deadline <= now => {
                 let workers = count(workers as u64, "worker");
                 let grace = humantime::format_duration(self.options.grace);
-                warn!("{grace} are over: killing {workers}; give clients longer with --grace");
+                self.note(
+                    Level::Warn,
+                    format!("{grace} are over: killing {workers}; give clients longer with --grace"),
+                );
                 self.end();
             }
             Phase::Draining(drain) if drain.remind_at <= now => {
@@ -113,8 +118,8 @@ impl Supervisor<'_> {
     /// All have left. If clients have come during the shutdown, more may be in
     /// the accept queue, or about to.
     fn needs_last_sweep(&self, connections_before: u64) -> bool {
-        let came = self.children.served().connections - connections_before;
-        self.listener.as_ref().is_some_and(|listener| came > 0 || listener.has_waiting())
+        let came = self.scoreboard.served().connections != connections_before;
+        self.listener.as_ref().is_some_and(|listener| came || listener.has_waiting())
     }
 
     /// One more worker takes whoever comes. Our own copy of the socket is closed
@@ -124,7 +129,7 @@ impl Supervisor<'_> {
         self.fork_again_at = None; // There is no later.
         let Some(pid) = self.fork_worker(0, Errand::LastSweep) else { return false };
         self.listener = None;
-        info!("worker 0 (pid {pid}) forked for the last sweep of the accept queue");
+        self.note(Level::Info, format!("worker 0 (pid {pid}) forked for the last sweep of the accept queue"));
         true
     }
 }

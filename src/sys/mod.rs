@@ -6,6 +6,7 @@
 //! decides.
 #![allow(unsafe_code)]
 
+pub mod clock;
 pub mod memory;
 pub mod process;
 pub mod signal;

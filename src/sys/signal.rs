@@ -18,6 +18,8 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 
+use super::memory;
+
 /// From ring to ring. The longest that a worker can oversleep a signal.
 const RING: Duration = Duration::from_millis(10);
 
@@ -67,7 +69,9 @@ pub fn become_worker() -> nix::Result<()> {
     // Rust's own handlers look for a stack overflow, and let the first such
     // signal pass when somebody has sent it by kill.
     set(Signal::SIGSEGV, SigDfl)?;
-    set(Signal::SIGBUS, SigDfl)?;
+    if !memory::answers_bus_errors() {
+        set(Signal::SIGBUS, SigDfl)?;
+    }
     // The handlers before the unblocking: with the parent's still in place, a
     // signal to this child would wake the parent through its pipe.
     set(Signal::SIGALRM, Handler(rung))?;

@@ -1,5 +1,7 @@
 //! Waiting for a socket, and where Linux and macOS differ in what one does.
 
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
@@ -53,4 +55,36 @@ pub fn readable_within(socket: impl AsFd, limit: Duration) -> nix::Result<bool> 
     let mut socket = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
     let ready = poll(&mut socket, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX))?;
     Ok(ready > 0)
+}
+
+/// How many connections wait to be accepted on the listening socket `inode` of
+/// process `pid`, as Linux tells anybody who asks. None: the system can't tell.
+/// See proc(5), /proc/net/tcp: of a listening socket, `rx_queue` is that number.
+pub fn accept_queue(pid: libc::pid_t, inode: u64) -> Option<u64> {
+    // Listening sockets come first: no need to read of thousands of connections.
+    const LISTENING: &str = "0A";
+    // That process's list: it may be in another network namespace than we are.
+    ["tcp", "tcp6"].iter().find_map(|list| {
+        let file = File::open(format!("/proc/{pid}/net/{list}")).ok()?;
+        let lines = BufReader::new(file).lines().skip(1).map_while(Result::ok);
+        lines
+            .map_while(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                (words.get(3) == Some(&LISTENING)).then(|| {
+                    let ours = words.get(9)?.parse() == Ok(inode);
+                    let (_, queue) = words.get(4)?.split_once(':')?;
+                    u64::from_str_radix(queue, 16).ok().filter(|_| ours)
+                })
+            })
+            .find_map(|queue| queue)
+    })
+}
+
+/// The length that the kernel gives an accept queue that was asked to hold
+/// `backlog` connections: on Linux net.core.somaxconn is the most.
+pub fn queue_limit(backlog: i32) -> u64 {
+    let asked = u64::from(backlog.unsigned_abs());
+    let most =
+        fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse().ok());
+    most.map_or(asked, |most: u64| asked.min(most))
 }

@@ -19,9 +19,10 @@ use nix::unistd::Pid;
 /// How long a test waits for what must come: far longer than it takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The binary under test.
+/// The binary under test, apart from the servers of who runs the tests.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prefork-echo"));
+    command.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"));
     // What the user of this machine prefers is not to change the outcome.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -198,6 +199,9 @@ impl Drop for Server {
         // An error says that nobody is left.
         let _ = killpg(self.pid, Signal::SIGKILL);
         let _ = self.child.wait();
+        // What a server that is killed leaves, unless the test had it elsewhere.
+        let left = Path::new(env!("CARGO_TARGET_TMPDIR")).join("prefork-echo");
+        let _ = std::fs::remove_file(left.join(format!("{}.scoreboard", self.address)));
     }
 }
 

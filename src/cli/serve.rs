@@ -1,0 +1,143 @@
+//! What the server can be asked for.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, ValueEnum};
+use log::LevelFilter;
+
+use super::{BindAddress, MAX_WORKERS, duration, number};
+
+/// What the server is to do.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// Address to listen on: a name, IPv4, or IPv6 in brackets; port 0 lets the kernel choose
+    #[arg(short, long, value_name = "[HOST:]PORT", default_value = "127.0.0.1:7777")]
+    #[arg(env = "PREFORK_ECHO_BIND", hide_env = true, help_heading = "Serving")]
+    pub bind: BindAddress,
+
+    /// Worker processes, 1 to 4096; each serves one client at a time
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 4)]
+    #[arg(value_parser = |text: &str| number(text, 1..=MAX_WORKERS))]
+    #[arg(env = "PREFORK_ECHO_WORKERS", hide_env = true, help_heading = "Serving")]
+    pub workers: u16,
+
+    /// Length of the accept queue asked of the kernel
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1024)]
+    #[arg(value_parser = |text: &str| number(text, 1..=i32::MAX))]
+    #[arg(env = "PREFORK_ECHO_BACKLOG", hide_env = true, help_heading = "Serving")]
+    pub backlog: i32,
+
+    /// Close a client that neither sends nor takes bytes for so long; 0 is never
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5m", value_parser = duration)]
+    #[arg(env = "PREFORK_ECHO_IDLE_TIMEOUT", hide_env = true, help_heading = "Serving")]
+    pub idle_timeout: Duration,
+
+    /// From the first SIGTERM until workers that still run are killed
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "10s", value_parser = duration)]
+    #[arg(env = "PREFORK_ECHO_GRACE", hide_env = true, help_heading = "Supervision")]
+    pub grace: Duration,
+
+    /// A worker leaves after so many, plus up to 10 %, and is replaced; 0 is never
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
+    #[arg(value_parser = |text: &str| number(text, 0..=u64::MAX))]
+    #[arg(env = "PREFORK_ECHO_MAX_CONNECTIONS", hide_env = true, help_heading = "Supervision")]
+    pub max_connections: u64,
+
+    /// Workers change to this user; the parent binds first, so port 7 works
+    #[arg(long, value_name = "USER")]
+    #[arg(env = "PREFORK_ECHO_USER", hide_env = true, help_heading = "Supervision")]
+    pub user: Option<String>,
+
+    /// Workers change to this group [default: the user's own]
+    #[arg(long, value_name = "GROUP")]
+    #[arg(env = "PREFORK_ECHO_GROUP", hide_env = true, help_heading = "Supervision")]
+    pub group: Option<String>,
+
+    /// Holds the parent's pid while the server runs
+    #[arg(long, value_name = "PATH")]
+    #[arg(env = "PREFORK_ECHO_PID_FILE", hide_env = true, help_heading = "Supervision")]
+    pub pid_file: Option<PathBuf>,
+
+    /// File of the scoreboard, for status and top [default: in the user's runtime directory]
+    #[arg(long, value_name = "PATH", overrides_with = "no_scoreboard")]
+    #[arg(env = "PREFORK_ECHO_SCOREBOARD", hide_env = true, help_heading = "Supervision")]
+    pub scoreboard: Option<PathBuf>,
+
+    /// Keep the scoreboard in memory without a name: status and top can't see it
+    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(overrides_with = "scoreboard")]
+    #[arg(env = "PREFORK_ECHO_NO_SCOREBOARD", hide_env = true, help_heading = "Supervision")]
+    pub no_scoreboard: bool,
+
+    /// Narrate each step with its system calls in plain words; with -q, nothing else
+    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(env = "PREFORK_ECHO_EXPLAIN", hide_env = true, help_heading = "Log")]
+    pub explain: bool,
+
+    /// Log more: every echo
+    #[arg(short, long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(env = "PREFORK_ECHO_VERBOSE", hide_env = true, help_heading = "Log")]
+    pub verbose: bool,
+
+    /// Log warnings and errors only
+    #[arg(short, long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(env = "PREFORK_ECHO_QUIET", hide_env = true, help_heading = "Log")]
+    pub quiet: bool,
+
+    /// Append the log to this file instead of stderr
+    #[arg(long, value_name = "PATH")]
+    #[arg(env = "PREFORK_ECHO_LOG_FILE", hide_env = true, help_heading = "Log")]
+    pub log_file: Option<PathBuf>,
+
+    /// Form of the log's lines
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = LogFormat::Text)]
+    #[arg(env = "PREFORK_ECHO_LOG_FORMAT", hide_env = true, help_heading = "Log")]
+    pub log_format: LogFormat,
+
+    /// Colour the log; auto is on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
+    #[arg(env = "PREFORK_ECHO_COLOR", hide_env = true, help_heading = "Log")]
+    pub color: Color,
+}
+
+impl Options {
+    /// What is typed wins over what stands in the environment.
+    pub(super) fn prefer_typed(&mut self, matches: &ArgMatches) {
+        let typed = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
+        self.verbose &= typed("verbose") || !typed("quiet");
+        self.quiet &= !typed("verbose");
+        self.no_scoreboard &= typed("no_scoreboard") || !typed("scoreboard");
+    }
+
+    /// The least important lines that are logged.
+    pub fn log_level(&self) -> LevelFilter {
+        match (self.verbose, self.quiet) {
+            (true, _) => LevelFilter::Debug,
+            (_, true) => LevelFilter::Warn,
+            _ => LevelFilter::Info,
+        }
+    }
+}
+
+/// The form of the log's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs: an object a line.
+    Json,
+}
+
+/// When the log is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// Where it goes to a terminal and NO_COLOR isn't set.
+    Auto,
+    /// Also into files and pipes.
+    Always,
+    /// Nowhere.
+    Never,
+}

@@ -1,0 +1,225 @@
+//! The scoreboard's file, as a server makes it.
+//!
+//! It lies in a directory of the user's own, under the address where the server
+//! listens. It begins with a line of JSON that says what it is; the numbers follow.
+//! The server holds it as long as it lives (see [`held_file`](crate::held_file)),
+//! so that what a dead one has left is known for what it is.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::{env, iter};
+
+use log::warn;
+use nix::unistd::{Pid, geteuid};
+use serde::{Deserialize, Serialize};
+
+use super::Scoreboard;
+use crate::cli::Options;
+use crate::exit::reason;
+use crate::explain;
+use crate::held_file::{HeldFile, Refusal};
+
+/// The place of the line that says what the file is.
+pub(super) const IDENTITY_SIZE: usize = 512;
+
+/// What the file says it is.
+const WHAT: &str = "prefork-echo scoreboard";
+
+/// Changes whenever the numbers change their places.
+const LAYOUT: u32 = 1;
+
+/// How its name ends.
+pub(super) const EXTENSION: &str = "scoreboard";
+
+/// What a server is, from its start to its end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Identity {
+    what: String,
+    layout: u32,
+    size: usize,
+    /// The program's version.
+    pub version: String,
+    /// The parent.
+    pub pid: i32,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The listening socket's inode, under which Linux lists it.
+    pub inode: u64,
+    /// Where the [private counter](crate::private_counter) lies in each process.
+    pub private_counter: usize,
+    /// When it started, in nanoseconds of the [shared clock](crate::sys::clock).
+    pub started: u64,
+}
+
+impl Identity {
+    /// Of this process, a server that listens at `address` on the socket `inode`.
+    pub fn new(pid: Pid, address: SocketAddr, inode: u64) -> Identity {
+        Identity {
+            what: WHAT.into(),
+            layout: LAYOUT,
+            size: Scoreboard::SIZE,
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: pid.as_raw(),
+            address,
+            inode,
+            private_counter: crate::private_counter::address(),
+            started: crate::sys::clock::now().as_nanos() as u64,
+        }
+    }
+
+    /// Reads what the file says it is. An error says what is wrong with it, to stand
+    /// after the file's name.
+    pub(super) fn read(file: &File) -> Result<Identity, String> {
+        let mut start = [0; IDENTITY_SIZE];
+        let data = file.metadata().map_err(|error| format!("cannot be read: {}", reason(&error)))?;
+        if !data.is_file() {
+            return Err("is no scoreboard, not even a file".into());
+        }
+        let length =
+            file.read_at(&mut start, 0).map_err(|error| format!("cannot be read: {}", reason(&error)))?;
+        let line = start[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
+        // The layout first, on its own: of another one the rest may differ.
+        let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
+        if value["what"] != WHAT {
+            return Err("is no scoreboard of prefork-echo".into());
+        }
+        if value["layout"] != LAYOUT {
+            return Err(format!(
+                "was made by another version, {}; look at it with the same one",
+                value["version"].as_str().unwrap_or("unknown")
+            ));
+        }
+        let identity: Identity =
+            serde_json::from_value(value).map_err(|_| String::from("is damaged at its beginning"))?;
+        if identity.size != Scoreboard::SIZE || data.len() != identity.size as u64 {
+            return Err(format!(
+                "is cut short or damaged: {} bytes instead of {}",
+                data.len(),
+                Scoreboard::SIZE
+            ));
+        }
+        Ok(identity)
+    }
+}
+
+/// Maps the scoreboard of the server that we are, in a file, if the user wants one
+/// and it can be had; if not, says so and goes on without.
+///
+/// # Errors
+/// As [`Scoreboard::map`] without a file.
+pub fn open(options: &Options, identity: &Identity) -> nix::Result<(Scoreboard, Option<ScoreboardFile>)> {
+    if options.no_scoreboard {
+        return Scoreboard::map(None).map(|scoreboard| (scoreboard, None));
+    }
+    let file = ScoreboardFile::create(options.scoreboard.as_deref(), identity);
+    let mapped = file.and_then(|file| match Scoreboard::map(Some(file.file())) {
+        Ok(scoreboard) => Ok((scoreboard, file)),
+        Err(error) => Err(format!("cannot map {}: {}", file.path().display(), reason(&error.into()))),
+    });
+    match mapped {
+        Ok((scoreboard, file)) => {
+            explain!(
+                "mmap({}, MAP_SHARED): memory that this process and all its children share, for what all are to see",
+                file.path().display()
+            );
+            Ok((scoreboard, Some(file)))
+        }
+        Err(why) => {
+            warn!(
+                "no file for the scoreboard: {why}; status and top can't see this server; give --scoreboard another PATH"
+            );
+            Scoreboard::map(None).map(|scoreboard| (scoreboard, None))
+        }
+    }
+}
+
+/// The file of this server; removed when dropped.
+#[derive(Debug)]
+pub struct ScoreboardFile(HeldFile);
+
+impl ScoreboardFile {
+    /// Makes the file, at `path` or where [`View::find`](super::View::find) looks
+    /// for it.
+    ///
+    /// # Errors
+    /// If a living server has it, if something else is there, or if it cannot be
+    /// written; in words that end a sentence on why there is no file.
+    pub fn create(path: Option<&Path>, identity: &Identity) -> Result<ScoreboardFile, String> {
+        let path = match path {
+            Some(path) => path.to_owned(),
+            None => own_directory()?.join(format!("{}.{EXTENSION}", identity.address)),
+        };
+        let shown = path.display();
+        let held = HeldFile::claim(&path, 0o600, is_ours).map_err(|refusal| match refusal {
+            Refusal::Held(pid) => format!("{shown} is held by a running server (pid {pid})"),
+            Refusal::Strange => format!("{shown} exists and is no scoreboard of this user"),
+            Refusal::Error(error) => format!("cannot write {shown}: {}", reason(&error)),
+        })?;
+        let line = serde_json::to_string(identity).unwrap_or_default() + "\n";
+        let file = held.file();
+        file.set_permissions(Permissions::from_mode(0o600))
+            .and_then(|()| file.set_len(Scoreboard::SIZE as u64))
+            // In one piece, and last: so it is recognised when it is whole.
+            .and_then(|()| file.write_all_at(line.as_bytes(), 0))
+            .map_err(|error| format!("cannot write {shown}: {}", reason(&error)))?;
+        Ok(ScoreboardFile(held))
+    }
+
+    /// The file.
+    pub fn file(&self) -> &File {
+        self.0.file()
+    }
+
+    /// The number of its descriptor, for a worker to close.
+    pub fn fd(&self) -> RawFd {
+        self.0.file().as_raw_fd()
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+/// May a server take this file? Not one that was laid there for us: with another
+/// owner, or a second name.
+fn is_ours(file: &File) -> bool {
+    let Ok(data) = file.metadata() else { return false };
+    let laid = data.uid() != geteuid().as_raw() || data.nlink() != 1;
+    let mut start = [0; 40];
+    let length = file.read_at(&mut start, 0).unwrap_or(0);
+    let begins_right = String::from_utf8_lossy(&start[..length]).contains(WHAT);
+    !laid && (data.len() == 0 || begins_right)
+}
+
+/// Where this user's scoreboards may be: in the directory that the session has for
+/// such files, or else in one of the user's own among the temporary ones.
+pub(super) fn directories() -> impl Iterator<Item = PathBuf> {
+    // Not another user's, as sudo may hand it on.
+    let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.uid() == geteuid().as_raw());
+    let session = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(is_own);
+    let temporary = env::temp_dir().join(format!("prefork-echo-{}", geteuid()));
+    session.map(|path| path.join("prefork-echo")).into_iter().chain(iter::once(temporary))
+}
+
+/// The first of them that this user alone can write to, made if need be.
+fn own_directory() -> Result<PathBuf, String> {
+    let mut why = String::new();
+    for directory in directories() {
+        // An error: it exists, or it can't be made; a look will tell.
+        let _ = DirBuilder::new().mode(0o700).create(&directory);
+        match fs::symlink_metadata(&directory) {
+            Ok(data) if is_private(&data) => return Ok(directory),
+            Ok(_) => why = format!("{} is not this user's alone", directory.display()),
+            Err(error) => why = format!("cannot make {}: {}", directory.display(), reason(&error)),
+        }
+    }
+    Err(why)
+}
+
+fn is_private(data: &fs::Metadata) -> bool {
+    data.is_dir() && data.uid() == geteuid().as_raw() && data.mode() & 0o022 == 0
+}

@@ -1,0 +1,125 @@
+//! What the parent does on each signal, and SIGHUP's replacing of the workers.
+
+use log::{Level, error, info, warn};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::Supervisor;
+use super::shutdown::Phase;
+use crate::cli::MAX_WORKERS;
+use crate::exit::{Exit, reason};
+use crate::explain;
+use crate::logger::count;
+use crate::respawn::Cause;
+use crate::snapshot::Snapshot;
+use crate::status;
+use crate::worker::Errand;
+
+impl Supervisor<'_> {
+    pub(super) fn handle_signal(&mut self, signal: Signal) {
+        let running = matches!(self.phase, Phase::Running);
+        match signal {
+            Signal::SIGCHLD => {} // They are reaped already.
+            Signal::SIGUSR1 => {
+                let snapshot = Snapshot::take(self.scoreboard, &self.identity);
+                let lines = status::table(&snapshot);
+                lines.iter().filter(|line| !line.is_empty()).for_each(|line| info!("{line}"));
+            }
+            Signal::SIGQUIT => {
+                self.note(Level::Warn, "SIGQUIT: ending at once".into());
+                self.end();
+            }
+            Signal::SIGTERM | Signal::SIGINT if running => {
+                let workers = count(self.children.pids().len() as u64, "worker");
+                let grace = humantime::format_duration(self.options.grace);
+                self.note(Level::Info, format!("{signal}: shutting down, {workers} to leave within {grace}"));
+                self.drain(Exit::Orderly);
+            }
+            Signal::SIGTERM | Signal::SIGINT => {
+                self.note(Level::Warn, format!("{signal} again: ending at once"));
+                self.end();
+            }
+            _ if !running => info!("{signal}: too late, shutting down"),
+            Signal::SIGHUP => {
+                let workers = count(self.succession.begin(self.children.in_place()) as u64, "worker");
+                self.note(Level::Info, format!("SIGHUP: replacing {workers} one by one"));
+            }
+            Signal::SIGTTIN if self.children.slots() == usize::from(MAX_WORKERS) => {
+                warn!("SIGTTIN: {MAX_WORKERS} workers is the most");
+            }
+            Signal::SIGTTIN => {
+                self.children.add_slot();
+                self.note_number_of_workers(signal);
+            }
+            Signal::SIGTTOU if self.children.slots() == 1 => warn!("SIGTTOU: one worker is the least"),
+            Signal::SIGTTOU => {
+                let worker = self.children.remove_slot();
+                self.note_number_of_workers(signal);
+                worker.into_iter().for_each(|pid| self.tell_to_leave(pid));
+            }
+            _ => {}
+        }
+    }
+
+    fn note_number_of_workers(&self, signal: Signal) {
+        let workers = count(self.children.slots() as u64, "worker");
+        self.note(Level::Info, format!("{signal}: {workers} from now on"));
+    }
+
+    /// Tells a worker to finish its client and leave. CONT follows TERM, since
+    /// a stopped process notices nothing else.
+    pub(super) fn tell_to_leave(&self, pid: Pid) {
+        self.send(pid, Signal::SIGTERM);
+        self.send(pid, Signal::SIGCONT);
+    }
+
+    pub(super) fn send(&self, pid: Pid, signal: Signal) {
+        if !self.children.contains(pid) {
+            return;
+        }
+        explain!("kill({pid}, {signal})");
+        if let Err(error) = kill(pid, signal) {
+            error!("cannot send {signal} to pid {pid}: {}", reason(&error.into()));
+        }
+    }
+
+    // SIGHUP: one is replaced after the other.
+
+    /// Forks the next heir, unless one is awaited.
+    pub(super) fn replace_the_next(&mut self) {
+        while let Some(old) = self.succession.next() {
+            let Some(slot) = self.children.slot_of(old) else {
+                self.succession.skip();
+                continue;
+            };
+            let Some(heir) = self.fork_worker(slot, Errand::Serve) else { return };
+            self.note(
+                Level::Info,
+                format!("worker {slot} (pid {heir}) will replace pid {old} when it is ready"),
+            );
+            self.succession.heir_forked(heir);
+        }
+    }
+
+    /// Somebody is ready; if it is the heir, the old one may leave.
+    pub(super) fn heir_is_ready(&mut self, pid: Pid) {
+        if let Some(old) = self.succession.settle(pid) {
+            info!("pid {pid} is ready, pid {old} may leave");
+            self.tell_to_leave(old);
+        }
+    }
+
+    /// The heir died before he was ready: the old one stays.
+    pub(super) fn heir_has_died(&mut self, old: Pid, cause: Cause) {
+        if !self.children.put_back(old) {
+            // SIGTTOU has taken the slot away, or the old one is dead, too.
+            return self.tell_to_leave(old);
+        }
+        if cause == Cause::Crashed {
+            error!("SIGHUP: the new worker crashed, so the old ones stay");
+            self.succession.end();
+        } else {
+            self.succession.again(old);
+        }
+    }
+}
