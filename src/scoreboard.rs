@@ -281,6 +281,11 @@ impl Scoreboard {
         Served { connections: slot[CONNECTIONS].load(Relaxed), bytes: slot[BYTES].load(Relaxed) }
     }
 
+    /// What the dead have served of slots that were taken away.
+    pub fn past_of_removed_slots(self) -> Served {
+        self.slots_ever().skip(self.slots()).map(|slot| self.past(slot)).sum()
+    }
+
     /// How many processes have filled a slot before the last one.
     pub fn slot_restarts(self, slot: usize) -> u64 {
         self.slot(slot)[RESTARTS].load(Relaxed)

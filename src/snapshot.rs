@@ -83,17 +83,23 @@ impl Snapshot {
     pub fn take(scoreboard: Scoreboard, identity: &Identity) -> Snapshot {
         let now = clock::now();
         let queue = socket::accept_queue(identity.pid, identity.inode);
-        scoreboard.look(|| Snapshot {
-            identity: identity.clone(),
-            phase: scoreboard.phase(),
-            uptime: now.saturating_sub(Duration::from_nanos(identity.started)),
-            queue,
-            queue_limit: scoreboard.queue_limit(),
-            served: scoreboard.served(),
-            restarts: scoreboard.restarts(),
-            parents_counter: scoreboard.parents_counter(),
-            workers: workers(scoreboard, now),
-            events: scoreboard.events().into_iter().map(|event| Happening::new(event, now)).collect(),
+        scoreboard.look(|| {
+            let workers = workers(scoreboard, now);
+            // Summed up from what was read once: they go on counting meanwhile.
+            let served =
+                workers.iter().map(|worker| worker.served).chain([scoreboard.past_of_removed_slots()]);
+            Snapshot {
+                identity: identity.clone(),
+                phase: scoreboard.phase(),
+                uptime: now.saturating_sub(Duration::from_nanos(identity.started)),
+                queue,
+                queue_limit: scoreboard.queue_limit(),
+                served: served.sum(),
+                restarts: scoreboard.restarts(),
+                parents_counter: scoreboard.parents_counter(),
+                workers,
+                events: scoreboard.events().into_iter().map(|event| Happening::new(event, now)).collect(),
+            }
         })
     }
 }

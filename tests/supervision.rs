@@ -205,8 +205,8 @@ fn usr1_logs_the_table_and_winch_is_ignored() {
     });
     let row = find(" reading ").expect("it was there");
     let words: Vec<_> = row.split_whitespace().rev().collect();
-    assert_eq!(words[..4], ["0", "5", "1", "reading"], "restarts, bytes, connections, state");
-    server.wait_for_log(&["SLOT", "PID", "STATE", "CONNECTIONS", "BYTES", "RESTARTS"]);
+    assert_eq!(words[..4], ["0", "1", "5", "1"], "restarts, private counter, bytes, connections");
+    server.wait_for_log(&["SLOT", "PID", "STATE", "SERVED", "BYTES", "PRIVATE", "RESTARTS"]);
     server.wait_for_log(&[" idle "]);
 }
 

@@ -113,6 +113,14 @@ impl Server {
         echo(&mut self.connect(), message);
     }
 
+    /// What `status --json` says of it.
+    #[track_caller]
+    pub fn status(&self) -> serde_json::Value {
+        let (code, stdout, stderr) = status(&[&self.address.to_string(), "--json"]);
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        serde_json::from_str(&stdout).expect("status --json prints JSON")
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill(self.pid, signal).expect("the server lives");
     }
@@ -314,6 +322,16 @@ pub fn number_after(line: &str, before: &str) -> i32 {
 pub fn run(mut command: Command) -> (i32, String) {
     let output = command.stdin(Stdio::null()).output().expect("the binary starts");
     (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).expect("messages are UTF-8"))
+}
+
+/// Runs `status`; its exit status, stdout and stderr.
+#[track_caller]
+pub fn status(arguments: &[&str]) -> (i32, String, String) {
+    let mut command = binary();
+    command.arg("status").args(arguments);
+    let output = command.stdin(Stdio::null()).output().expect("the binary starts");
+    let text = |bytes| String::from_utf8(bytes).expect("status prints UTF-8");
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
 /// The binary, to be run by somebody who is not root, whoever runs the tests.
