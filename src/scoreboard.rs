@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::fence;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use self::file::{Identity, ScoreboardFile, open};
 pub use self::row::{Row, State};
@@ -223,21 +223,22 @@ impl Scoreboard {
 
     // What all may read.
 
-    /// Looks at numbers that belong together: again, while the parent changes them.
-    /// Not for ever, because it may have been stopped or killed in the midst of it.
+    /// Looks at numbers that belong together: again, while the parent changes them,
+    /// which it does in less than a microsecond. Not for long, because it may have
+    /// been stopped or killed in the midst of it.
     pub fn look<T>(self, look: impl Fn() -> T) -> T {
-        const TRIES: u32 = 1_000;
-        let changes = self.news(CHANGES);
-        for _ in 0..TRIES {
+        const PATIENCE: Duration = Duration::from_millis(2);
+        let (changes, start) = (self.news(CHANGES), Instant::now());
+        loop {
             let before = changes.load(Acquire);
             let seen = look();
             fence(Acquire);
-            if before & 1 == 0 && changes.load(Relaxed) == before {
+            let is_whole = before & 1 == 0 && changes.load(Relaxed) == before;
+            if is_whole || start.elapsed() >= PATIENCE {
                 return seen;
             }
             thread::yield_now();
         }
-        look()
     }
 
     /// Where the server is in its life.

@@ -1,0 +1,363 @@
+//! The scoreboard's file: whose it is, how it is found, and what becomes of it.
+
+mod common;
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Server, binary, noise, run, unprivileged_binary, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::geteuid;
+
+/// A server's scoreboard at `path`.
+#[track_caller]
+fn start_at(path: &Path) -> Server {
+    Server::start(&["--workers", "2", "--scoreboard", path.to_str().unwrap()])
+}
+
+#[track_caller]
+fn status_of(path: &Path) -> (i32, String, String) {
+    common::status(&["--scoreboard", path.to_str().unwrap()])
+}
+
+/// Status must say why it can show nothing.
+#[track_caller]
+fn no_status_of(path: &Path) -> String {
+    let (code, stdout, stderr) = status_of(path);
+    assert_eq!((code, stdout.as_str()), (1, ""), "{stderr}");
+    stderr
+}
+
+/// A directory of its own for the servers' files.
+struct Runtime(tempfile::TempDir);
+
+impl Runtime {
+    fn new() -> Runtime {
+        Runtime(tempfile::tempdir().unwrap())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = binary();
+        command.env("XDG_RUNTIME_DIR", self.0.path());
+        command
+    }
+
+    #[track_caller]
+    fn start(&self) -> Server {
+        let mut command = self.command();
+        command.args(["--bind", "127.0.0.1:0", "--workers", "1"]);
+        Server::spawn(command)
+    }
+
+    #[track_caller]
+    fn status(&self, arguments: &[&str]) -> (i32, String) {
+        let mut command = self.command();
+        command.arg("status").args(arguments);
+        run(command)
+    }
+
+    fn file_of(&self, server: &Server) -> PathBuf {
+        self.0.path().join(format!("prefork-echo/{}.scoreboard", server.address))
+    }
+}
+
+#[test]
+fn status_finds_the_one_server_and_asks_where_there_are_several() {
+    let runtime = Runtime::new();
+    let (code, message) = runtime.status(&[]);
+    assert_eq!(code, 1);
+    assert!(message.starts_with("prefork-echo: no server of this user is running; start one"), "{message}");
+
+    let mut one = runtime.start();
+    assert_eq!(runtime.status(&[]), (0, String::new()));
+
+    let other = runtime.start();
+    let (code, message) = runtime.status(&[]);
+    assert_eq!(code, 1);
+    assert!(message.starts_with("prefork-echo: 2 servers are running; say which one:\n"), "{message}");
+    for server in [&one, &other] {
+        assert!(message.contains(&format!("\n  {} (pid {})", server.address, server.pid)), "{message}");
+        let (host, port) = (server.address.to_string(), server.address.port().to_string());
+        assert_eq!(runtime.status(&[&host]), (0, String::new()));
+        assert_eq!(runtime.status(&[&port]), (0, String::new()));
+        assert_eq!(runtime.status(&[&format!("localhost:{port}")]).0, 0);
+    }
+    let (code, message) = runtime.status(&["127.0.0.1:1"]);
+    assert_eq!(code, 1);
+    assert!(message.contains("no server of this user is running at 127.0.0.1:1; others are\n"), "{message}");
+
+    assert_eq!(one.stop(), 0);
+    assert_eq!(runtime.status(&[]), (0, String::new()));
+}
+
+#[test]
+fn a_server_on_all_addresses_is_found_by_any_of_them() {
+    let runtime = Runtime::new();
+    let mut command = runtime.command();
+    command.args(["--bind", "0.0.0.0:0", "--workers", "1"]);
+    let server = Server::spawn(command);
+    assert_eq!(runtime.status(&[&server.address.port().to_string()]), (0, String::new()));
+}
+
+#[test]
+fn the_file_is_its_owners_alone_and_goes_with_the_server() {
+    for ending in [Signal::SIGTERM, Signal::SIGQUIT] {
+        let runtime = Runtime::new();
+        let mut server = runtime.start();
+        let path = runtime.file_of(&server);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
+        server.signal(ending);
+        assert_eq!(server.wait_code(), 0);
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn what_a_dead_server_left_is_known_for_it_and_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("board");
+    let mut dead = start_at(&path);
+    dead.echo(b"hello");
+    dead.signal(Signal::SIGKILL);
+    dead.wait();
+    let message = no_status_of(&path);
+    let expected = format!("the server at {} (pid {}) is dead, and could not remove", dead.address, dead.pid);
+    assert!(message.contains(&expected), "{message}");
+
+    let mut server = start_at(&path);
+    let (code, table, _) = status_of(&path);
+    assert_eq!(code, 0);
+    assert!(table.contains("served: 0 connections"), "{table}");
+    assert_eq!(server.stop(), 0);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_dead_servers_address_is_said_to_be_dead() {
+    let runtime = Runtime::new();
+    let mut dead = runtime.start();
+    dead.signal(Signal::SIGKILL);
+    dead.wait();
+    let (code, message) = runtime.status(&[&dead.address.to_string()]);
+    assert_eq!(code, 1);
+    assert!(message.contains(&format!("(pid {}) is dead", dead.pid)), "{message}");
+    let (code, message) = runtime.status(&[]);
+    assert_eq!(code, 1);
+    assert!(message.contains("no server of this user is running"), "{message}");
+}
+
+#[test]
+fn two_servers_never_write_one_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("board");
+    let mut first = start_at(&path);
+    first.echo(b"hello");
+    let mut second = start_at(&path);
+    second.wait_for_log(&[
+        "no file for the scoreboard",
+        &format!("held by a running server (pid {})", first.pid),
+    ]);
+    second.echo(b"hello");
+    second.echo(b"hello");
+    let (code, table, _) = status_of(&path);
+    assert_eq!(code, 0);
+    assert!(table.contains(&format!("(pid {}): running", first.pid)), "{table}");
+    assert!(table.contains("served: 1 connection, 5 bytes"), "{table}");
+    assert_eq!(second.stop(), 0);
+    assert!(path.exists());
+    assert_eq!(first.stop(), 0);
+}
+
+/// Serves, and logs one warning, which contains `why`.
+#[track_caller]
+fn goes_on_without_a_file(mut server: Server, why: &str) {
+    server.echo(b"hello");
+    server.signal(Signal::SIGUSR1);
+    server.wait_for_log(&["served: 1 connection, 5 bytes"]);
+    assert_eq!(server.stop(), 0);
+    let warnings: Vec<_> =
+        server.log().into_iter().filter(|line| line.contains("no file for the scoreboard")).collect();
+    assert!(warnings.len() == 1 && warnings[0].contains(why), "{warnings:?}");
+}
+
+#[test]
+fn without_a_writable_place_it_says_so_once_and_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = unprivileged_binary(directory.path());
+    command.env("XDG_RUNTIME_DIR", "/").env("TMPDIR", "/no/such/directory").args(["--bind", "127.0.0.1:0"]);
+    goes_on_without_a_file(Server::spawn(command), "cannot make /no/such/directory/prefork-echo-");
+    goes_on_without_a_file(start_at(Path::new("/no/such/directory/board")), "no such file or directory");
+    goes_on_without_a_file(start_at(directory.path()), "is a directory");
+}
+
+#[test]
+fn no_other_file_is_written_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    fs::write(path("thesis"), "years of work").unwrap();
+    std::os::unix::fs::symlink(path("thesis"), path("link")).unwrap();
+    std::os::unix::fs::symlink(path("nothing"), path("dangling")).unwrap();
+    fs::write(path("empty"), "").unwrap();
+    fs::hard_link(path("empty"), path("second name")).unwrap();
+    nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (name, why) in [
+        ("thesis", "exists and is no scoreboard of this user"),
+        ("link", "symbolic link"),
+        ("dangling", "symbolic link"),
+        ("second name", "exists and is no scoreboard of this user"),
+        ("fifo", "exists and is no scoreboard of this user"),
+    ] {
+        goes_on_without_a_file(start_at(&path(name)), why);
+    }
+    assert_eq!(fs::read_to_string(path("thesis")).unwrap(), "years of work");
+    assert!(!path("nothing").exists());
+    assert_eq!(fs::metadata(path("empty")).unwrap().len(), 0);
+}
+
+#[test]
+fn an_empty_file_will_do_and_becomes_its_owners_alone() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::set_permissions(file.path(), fs::Permissions::from_mode(0o666)).unwrap();
+    let server = start_at(file.path());
+    assert_eq!(status_of(file.path()).0, 0);
+    assert_eq!(file.as_file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    drop(server);
+}
+
+#[test]
+fn no_scoreboard_makes_no_file_and_no_fuss() {
+    let runtime = Runtime::new();
+    let mut command = runtime.command();
+    command.args(["--bind", "127.0.0.1:0", "--no-scoreboard"]);
+    let mut server = Server::spawn(command);
+    server.echo(b"hello");
+    assert_eq!(runtime.status(&[]).0, 1);
+    assert!(!runtime.0.path().join("prefork-echo").exists());
+    assert_eq!(server.stop(), 0);
+    assert!(!server.log().iter().any(|line| line.contains("scoreboard")), "{:?}", server.log());
+}
+
+#[test]
+fn what_is_no_scoreboard_is_an_error_and_no_crash() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let server = start_at(&path("board"));
+    let whole = fs::read(path("board")).unwrap();
+    drop(server);
+
+    let with = |name: &str, content: &[u8], why: &str| {
+        fs::write(path(name), content).unwrap();
+        let message = no_status_of(&path(name));
+        assert!(message.contains(why), "{name}: {message}");
+    };
+    with("empty", b"", "is no scoreboard of prefork-echo");
+    with("text", b"{\"what\": \"something else\"}\n", "is no scoreboard of prefork-echo");
+    with("noise", &noise(100_000), "is no scoreboard of prefork-echo");
+    with("a byte", &whole[..1], "is no scoreboard of prefork-echo");
+    with("the beginning", &whole[..600], "is cut short or damaged: 600 bytes");
+    with("nearly all", &whole[..whole.len() - 1], "is cut short or damaged");
+    with("more", &[whole.as_slice(), b"!"].concat(), "is cut short or damaged");
+    let text = String::from_utf8_lossy(&whole[..512]).into_owned();
+    let other = text.replace("\"layout\":1", "\"layout\":2").replace(env!("CARGO_PKG_VERSION"), "9.9.9");
+    with("other", &[other.as_bytes(), &whole[512..]].concat(), "was made by another version, 9.9.9");
+    let damaged = text.replace("\"pid\":", "\"pig\":");
+    with("damaged", &[damaged.as_bytes(), &whole[512..]].concat(), "is damaged at its beginning");
+    with("whole", &whole, "is dead");
+
+    nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (path, why) in [
+        (path("fifo"), "not even a file"),
+        (directory.path().to_owned(), "not even a file"),
+        (path("nothing"), "no such file or directory"),
+        (PathBuf::from("/dev/zero"), "not even a file"),
+    ] {
+        let message = no_status_of(&path);
+        assert!(message.contains(why), "{}: {message}", path.display());
+    }
+}
+
+#[test]
+fn a_file_cut_short_under_a_running_server_harms_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("board");
+    for length in [0, 100, 5_000, 600_000] {
+        let mut server = start_at(&path);
+        server.echo(b"hello");
+        File::options().write(true).open(&path).unwrap().set_len(length).unwrap();
+        let why = if length < 512 { "is no scoreboard" } else { "is cut short or damaged" };
+        assert!(no_status_of(&path).contains(why));
+        for _ in 0..5 {
+            server.echo(b"hello again");
+        }
+        let before = server.workers();
+        kill(before[0], Signal::SIGKILL).unwrap();
+        wait_until("it is replaced", || {
+            let now = server.workers();
+            now.len() == 2 && !now.contains(&before[0])
+        });
+        server.echo(b"and again");
+        server.signal(Signal::SIGUSR1);
+        server.wait_for_log(&["connections by slot"]);
+        assert_eq!(server.stop(), 0);
+        assert!(!server.log().iter().any(|line| line.contains("SIGBUS")), "{:#?}", server.log());
+    }
+}
+
+#[test]
+fn a_file_written_over_with_noise_harms_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("board");
+    for from in [0, 512] {
+        let mut server = start_at(&path);
+        server.echo(b"hello");
+        let size = fs::metadata(&path).unwrap().len();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        file.write_all_at(&noise((size - from) as usize), from).unwrap();
+        // What comes of it nobody can tell, but an end it has.
+        let (code, _, _) = status_of(&path);
+        assert_eq!(code, if from == 0 { 1 } else { 0 });
+        server.echo(b"hello again");
+        server.signal(Signal::SIGUSR1);
+        server.wait_for_log(&["private counter: in each process at "]);
+        let worker = server.workers()[0];
+        kill(worker, Signal::SIGKILL).unwrap();
+        server.wait_for_log(&["replaces pid", &worker.to_string()]);
+        assert_eq!(server.stop(), 0);
+    }
+}
+
+#[test]
+fn a_file_that_is_removed_is_missed_by_nobody_but_status() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("board");
+    let mut server = start_at(&path);
+    fs::remove_file(&path).unwrap();
+    assert!(no_status_of(&path).contains("no such file"));
+    server.echo(b"hello");
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn workers_of_another_user_count_and_cannot_open_it() {
+    if !geteuid().is_root() {
+        return; // Only root can change the workers' user.
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("board");
+    let server = Server::start(&["--user", "nobody", "--scoreboard", path.to_str().unwrap()]);
+    server.echo(b"hello");
+    let (_, table, _) = status_of(&path);
+    assert!(table.contains("served: 1 connection, 5 bytes"), "{table}");
+
+    // Everybody may pass through the directory, and only root may read the file.
+    let copies = tempfile::tempdir().unwrap();
+    let mut other = unprivileged_binary(copies.path());
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    other.args(["status", "--scoreboard", path.to_str().unwrap()]);
+    let (code, message) = run(other);
+    assert_eq!(code, 1);
+    assert!(message.contains("permission denied"), "{message}");
+}
