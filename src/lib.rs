@@ -65,4 +65,5 @@ pub mod succession;
 pub mod supervisor;
 pub mod sys;
 pub mod top;
+
 pub mod worker;

@@ -1,7 +1,211 @@
-//! stub
+//! `top`: a running server, live: what introductions to socket programming draw
+//! on the blackboard, as it happens.
+//!
+//! It looks at the scoreboard several times a second, which costs the server
+//! nothing. Signals are sent only where a key asks for it, and only to processes
+//! of which the kernel says that they are this server's.
+
+pub mod picture;
+pub mod terminal;
+mod tree;
+
+use std::collections::{HashSet, VecDeque};
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ratatui::crossterm::event::KeyCode;
+
+use self::picture::{Picture, Rate};
+use self::terminal::{Input, Screen};
 use crate::cli::TopOptions;
-use crate::exit::Failure;
-/// x
-pub fn run(_: &TopOptions) -> Result<(), Failure> {
+use crate::exit::{Failure, reason};
+use crate::scoreboard::{Phase, Served, View};
+use crate::snapshot::Snapshot;
+use crate::sys::process;
+
+/// From picture to picture.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Rates are of what was served in so long.
+const LATELY: Duration = Duration::from_secs(2);
+
+/// Shows the server that the user means until he has seen enough.
+///
+/// # Errors
+/// If there is no such server, or no terminal.
+pub fn run(options: &TopOptions) -> Result<(), Failure> {
+    let view = options.which.view()?;
+    if options.once {
+        return print(&Top::new(view));
+    }
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        return Err(Failure::plain("top needs a terminal; into a file or a pipe goes top --once, or status"));
+    }
+    let mut top = Top::new(view);
+    let mut screen = Screen::enter().map_err(|error| lost(&error))?;
+    let ended_by = top.show_on(&mut screen).map_err(|error| lost(&error));
+    // The terminal first: what is said from here on is to be seen.
+    drop(screen);
+    if let Some(signal) = ended_by? {
+        let _ = signal_hook::low_level::emulate_default_handler(signal as i32);
+    }
+    if let Some(end) = top.picture.end {
+        let _ = writeln!(io::stdout(), "{end}");
+    }
     Ok(())
+}
+
+fn lost(error: &io::Error) -> Failure {
+    Failure::new("use the terminal", error, "top --once prints one picture, and status a table")
+}
+
+/// One picture as text.
+fn print(top: &Top) -> Result<(), Failure> {
+    let width = ratatui::crossterm::terminal::size().map_or(80, |(width, _)| usize::from(width).max(40));
+    let mut text = String::new();
+    for line in top.picture.lines(width, None) {
+        let line: String = line.spans.iter().map(|span| span.content.as_ref()).collect();
+        text += line.trim_end();
+        text += "\n";
+    }
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new("write to stdout", &error, "look where it leads"))
+        }
+        _ => Ok(()),
+    }
+}
+
+struct Top {
+    view: View,
+    picture: Picture,
+    /// What had been served at some moments of late.
+    past: VecDeque<(Instant, Served)>,
+}
+
+impl Top {
+    fn new(view: View) -> Top {
+        let picture = Picture {
+            snapshot: Snapshot::take(view.scoreboard, &view.identity),
+            stopped: HashSet::new(),
+            rate: None,
+            selected: 0,
+            paused: false,
+            help: false,
+            note: None,
+            end: None,
+        };
+        let mut top = Top { view, picture, past: VecDeque::new() };
+        top.look();
+        top
+    }
+
+    /// Until the user leaves; Some: by this signal.
+    fn show_on(&mut self, screen: &mut Screen) -> io::Result<Option<Signal>> {
+        let mut look_at = Instant::now();
+        loop {
+            if look_at <= Instant::now() {
+                look_at = Instant::now() + TICK;
+                if !self.picture.paused && self.picture.end.is_none() {
+                    self.look();
+                }
+            }
+            let (width, height) = screen.size();
+            screen.show(self.picture.lines(width, Some(height)))?;
+            match screen.wait(look_at.saturating_duration_since(Instant::now()))? {
+                None => {}
+                Some(Input::End(signal)) => return Ok(Some(signal)),
+                Some(Input::Key(KeyCode::Char('q') | KeyCode::Esc)) => return Ok(None),
+                Some(Input::Key(key)) => self.answer(key),
+            }
+        }
+    }
+
+    /// Looks at the server, and whether it still lives.
+    fn look(&mut self) {
+        let lives = self.view.lives();
+        let snapshot = Snapshot::take(self.view.scoreboard, &self.view.identity);
+        if let Err(failure) = self.view.check() {
+            self.picture.end = Some(failure.to_string());
+            return;
+        }
+        if !lives {
+            let pid = snapshot.identity.pid;
+            self.picture.end = Some(match snapshot.phase {
+                Phase::Ended(status) => {
+                    format!("the server (pid {pid}) has ended, with exit status {status}")
+                }
+                _ => format!("the server (pid {pid}) is dead: somebody has killed it"),
+            });
+        }
+        let pids = snapshot.workers.iter().filter_map(|worker| worker.process.as_ref()?.pid);
+        self.picture.stopped =
+            pids.filter(|pid| process::look_at(*pid).is_some_and(|look| look.stopped)).collect();
+        self.measure(snapshot.served);
+        self.picture.selected = self.picture.selected.min(snapshot.workers.len().saturating_sub(1));
+        self.picture.snapshot = snapshot;
+    }
+
+    fn measure(&mut self, served: Served) {
+        let now = Instant::now();
+        self.past.push_back((now, served));
+        while self.past.len() > 2 && now - self.past[0].0 > LATELY {
+            self.past.pop_front();
+        }
+        let (then, before) = self.past[0];
+        self.picture.rate = (then < now).then(|| Rate::between(before, served, now - then));
+    }
+
+    fn answer(&mut self, key: KeyCode) {
+        let last = self.picture.snapshot.workers.len().saturating_sub(1);
+        let Picture { selected, paused, help, note, .. } = &mut self.picture;
+        *note = None;
+        match key {
+            KeyCode::Up => *selected = selected.saturating_sub(1),
+            KeyCode::Down => *selected = (*selected + 1).min(last),
+            KeyCode::PageUp => *selected = selected.saturating_sub(10),
+            KeyCode::PageDown => *selected = (*selected + 10).min(last),
+            KeyCode::Home => *selected = 0,
+            KeyCode::End => *selected = last,
+            KeyCode::Char('p' | ' ') => *paused = !*paused,
+            KeyCode::Char('?' | 'h') => *help = !*help,
+            KeyCode::Char('k') => self.signal_worker(Signal::SIGKILL),
+            KeyCode::Char('t') => self.signal_worker(Signal::SIGTERM),
+            KeyCode::Char('s') => self.signal_worker(Signal::SIGSTOP),
+            KeyCode::Char('c') => self.signal_worker(Signal::SIGCONT),
+            KeyCode::Char('+') => self.signal_parent(Signal::SIGTTIN),
+            KeyCode::Char('-') => self.signal_parent(Signal::SIGTTOU),
+            _ => {}
+        }
+    }
+
+    /// The scoreboard's word for a pid is not enough: a worker may have written
+    /// it, and the process may have died since.
+    fn signal_worker(&mut self, signal: Signal) {
+        let Some(worker) = self.picture.snapshot.workers.get(self.picture.selected) else { return };
+        let slot = worker.slot;
+        let pid = worker.process.as_ref().and_then(|process| process.pid);
+        let server = self.view.holder();
+        let ours = |pid: &Pid| process::look_at(*pid).is_some_and(|look| Some(look.parent) == server);
+        self.picture.note = Some(match pid.filter(ours) {
+            Some(pid) => send(signal, pid, &format!("worker {slot}")),
+            None => format!("worker {slot} is no more"),
+        });
+    }
+
+    fn signal_parent(&mut self, signal: Signal) {
+        self.picture.note = Some(match self.view.holder() {
+            Some(pid) => send(signal, pid, "the parent"),
+            None => "the server is no more, or in another container".into(),
+        });
+    }
+}
+
+fn send(signal: Signal, pid: Pid, whom: &str) -> String {
+    match kill(pid, signal) {
+        Ok(()) => format!("{signal} sent to {whom} (pid {pid})"),
+        Err(error) => format!("cannot send {signal} to {whom} (pid {pid}): {}", reason(&error.into())),
+    }
 }

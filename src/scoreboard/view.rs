@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc::O_NONBLOCK;
+use nix::unistd::Pid;
 
 use super::file::{EXTENSION, Identity, directories};
 use super::{LINES, Scoreboard};
@@ -89,6 +90,12 @@ impl View {
     /// Does the server live?
     pub fn lives(&self) -> bool {
         is_held(&self.file)
+    }
+
+    /// The server's pid, by the kernel's word. None: it is dead, or in another
+    /// container, where pids are others.
+    pub fn holder(&self) -> Option<Pid> {
+        holder(&self.file).ok().flatten().filter(|pid| pid.as_raw() > 0)
     }
 }
 

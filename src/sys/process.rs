@@ -103,6 +103,43 @@ pub fn is_orphan(parent: Pid) -> bool {
     unistd::getppid() != parent
 }
 
+/// What the system tells anybody of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Who forked it, or has inherited it.
+    pub parent: Pid,
+    /// Has SIGSTOP, or its terminal, stopped it?
+    pub stopped: bool,
+}
+
+/// Looks at a process from outside. None: there is none. See proc(5),
+/// /proc/PID/stat.
+#[cfg(target_os = "linux")]
+pub fn look_at(pid: Pid) -> Option<Look> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may contain anything.
+    let mut words = stat.rsplit_once(") ")?.1.split(' ');
+    let stopped = words.next()? == "T";
+    Some(Look { parent: Pid::from_raw(words.next()?.parse().ok()?), stopped })
+}
+
+/// Looks at a process from outside. None: there is none. See libproc.h.
+#[cfg(not(target_os = "linux"))]
+pub fn look_at(pid: Pid) -> Option<Look> {
+    let mut info = std::mem::MaybeUninit::<libc::proc_bsdinfo>::uninit();
+    let size = size_of::<libc::proc_bsdinfo>() as libc::c_int;
+    // SAFETY: there is room for as many bytes as the size says.
+    let written = unsafe {
+        libc::proc_pidinfo(pid.as_raw(), libc::PROC_PIDTBSDINFO, 0, info.as_mut_ptr().cast(), size)
+    };
+    // SAFETY: it is whole, then; and numbers alone are in it.
+    let info = (written == size).then(|| unsafe { info.assume_init() })?;
+    Some(Look {
+        parent: Pid::from_raw(info.pbi_ppid as libc::pid_t),
+        stopped: info.pbi_status == libc::SSTOP,
+    })
+}
+
 /// Names this process for ps, pstree and ss: at most 15 bytes, the rest is cut.
 /// Only Linux can (PR_SET_NAME); elsewhere nothing happens.
 pub fn set_name(name: &str) {

@@ -1,0 +1,263 @@
+//! The picture that `top` shows: lines of text from a snapshot, and nothing else.
+//!
+//! It fits whatever room there is: columns go from the right of a narrow terminal,
+//! sections from the bottom of a low one, and the workers scroll.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use ratatui::style::{Color, Stylize};
+use ratatui::text::{Line, Span};
+
+use crate::logger::count;
+use crate::scoreboard::{Phase, Served};
+use crate::short;
+use crate::snapshot::Snapshot;
+use crate::status::unevenness;
+
+/// What is to be seen.
+#[derive(Debug, Clone)]
+pub struct Picture {
+    /// What the server is doing.
+    pub snapshot: Snapshot,
+    /// Workers that SIGSTOP has stopped, as far as is known.
+    pub stopped: HashSet<Pid>,
+    /// Connections and bytes a second, of late.
+    pub rate: Option<Rate>,
+    /// The worker that the keys are for, an index into the snapshot's.
+    pub selected: usize,
+    /// Does the picture stand still?
+    pub paused: bool,
+    /// Is the explanation shown instead?
+    pub help: bool,
+    /// What a key has done.
+    pub note: Option<String>,
+    /// How the server has ended.
+    pub end: Option<String>,
+}
+
+/// What was served a second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Connections a second.
+    pub connections: f64,
+    /// Bytes a second.
+    pub bytes: f64,
+}
+
+impl Rate {
+    /// From what had been served before, and what a while later.
+    pub fn between(before: Served, after: Served, time: Duration) -> Rate {
+        let a_second = |before: u64, after: u64| after.saturating_sub(before) as f64 / time.as_secs_f64();
+        Rate {
+            connections: a_second(before.connections, after.connections),
+            bytes: a_second(before.bytes, after.bytes),
+        }
+    }
+}
+
+const KEYS: &str = " q quit  p pause  ↑↓ select  k KILL  t TERM  s STOP  c CONT  +- workers  ? help";
+
+const HELP: [&str; 21] = [
+    "What is to be seen",
+    "  Clients connect to one listening socket; the kernel completes the handshakes",
+    "  and queues them. The parent has opened that socket, and forked the workers,",
+    "  which all inherited it. Each sleeps in accept() until the kernel wakes it for",
+    "  one client, whom it serves to the end: one process, one client.",
+    "",
+    "  starting  forked, not yet in accept()    idle     asleep in accept()",
+    "  reading   asleep in recv()               writing  in send(), asleep when full",
+    "  draining  finishing its last client      stopped  by SIGSTOP",
+    "",
+    "  SERVED and BYTES are the slot's, and outlive its processes. PRIVATE is a plain",
+    "  variable: each process has its own, at the same address, and it dies with it.",
+    "  RE counts how often the slot was filled anew.",
+    "",
+    "Keys",
+    "  up, down, PgUp, PgDn, Home, End   select a worker",
+    "  k KILL, t TERM, s STOP, c CONT    send it that signal, and see what happens",
+    "  + -                               one worker more, one fewer (TTIN, TTOU)",
+    "  p                                 hold the picture, and let it go on",
+    "  q, Esc, Ctrl-C                    leave; the server goes on",
+    "  ?                                 back",
+];
+
+impl Picture {
+    /// The lines of the whole picture: `height` of them at the most, each as wide
+    /// as `width` at the most. No height: as many as it takes.
+    pub fn lines(&self, width: usize, height: Option<usize>) -> Vec<Line<'static>> {
+        let mut lines = vec![self.title(width)];
+        if self.help {
+            lines.extend(HELP.iter().map(|line| Line::raw(*line)));
+        } else {
+            lines.extend(self.body(width, height.map(|height| height.saturating_sub(2))));
+        }
+        if let Some(height) = height {
+            lines.resize(height.saturating_sub(1), Line::default());
+            lines.push(self.foot());
+        }
+        lines.into_iter().map(|line| fit(line, width)).collect()
+    }
+
+    fn title(&self, width: usize) -> Line<'static> {
+        let Snapshot { identity, phase, uptime, .. } = &self.snapshot;
+        let state = match (&self.end, phase) {
+            (None, Phase::Running) => format!("running for {}", short::span(*uptime)),
+            (None, Phase::Draining) => "DRAINING: finishing with its clients".into(),
+            _ => "ENDED".into(),
+        };
+        let paused = if self.paused { "   PAUSED" } else { "" };
+        let text = format!(" prefork-echo {}   {}   {state}{paused}", identity.version, identity.address);
+        Line::raw(format!("{text:<width$}")).reversed().bold()
+    }
+
+    fn foot(&self) -> Line<'static> {
+        match (&self.end, &self.note) {
+            (Some(end), _) => Line::raw(format!(" {end}; press q")).red().bold(),
+            (_, Some(note)) => Line::raw(format!(" {note}")).yellow(),
+            _ => Line::raw(KEYS).dim(),
+        }
+    }
+
+    /// What is between title and keys, in `room` lines; none: as many as it takes.
+    fn body(&self, width: usize, room: Option<usize>) -> Vec<Line<'static>> {
+        const FEW: usize = 4;
+        let (workers, events) = (self.snapshot.workers.len(), self.snapshot.events.len());
+        let [head, counter, distribution] = [self.head(), self.counter(), self.distribution(width)];
+
+        // A few workers first; then each section, if the whole of it has room; what
+        // is left goes to more workers and to more events.
+        let mut left = room.unwrap_or(usize::MAX).saturating_sub(head.len() + 1);
+        let mut take = |wanted: usize| {
+            let fits = wanted <= left;
+            left -= if fits { wanted } else { 0 };
+            fits
+        };
+        let few = (0..=workers.min(FEW)).rev().find(|few| take(*few)).unwrap_or(0);
+        let has_counter = take(counter.len());
+        let has_events = take(1 + events.min(FEW));
+        let has_distribution = take(distribution.len());
+        let more = left.min(workers - few);
+        let latest = if has_events { (events.min(FEW) + left - more).min(events) } else { 0 };
+
+        let mut lines = head;
+        lines.extend(self.tree(width, few + more));
+        lines.extend(has_counter.then_some(counter).into_iter().flatten());
+        lines.extend(has_distribution.then_some(distribution).into_iter().flatten());
+        lines.extend(has_events.then(|| self.events(latest)).into_iter().flatten());
+        lines
+    }
+
+    /// The way of a client: queue, socket, parent; and the headings of the workers.
+    fn head(&self) -> Vec<Line<'static>> {
+        let Snapshot { queue, queue_limit, identity, served, restarts, .. } = &self.snapshot;
+        let queue = match queue {
+            Some(queue) => {
+                let bar = short::bar(*queue as f64, *queue_limit as f64, 10);
+                let ink = if *queue > 0 { Color::Yellow } else { Color::Reset };
+                vec![
+                    Span::raw(" clients → accept queue "),
+                    Span::raw(format!("{bar:·<10}")).fg(ink),
+                    Span::raw(format!(" {queue} of {queue_limit} → the one listening socket")),
+                ]
+            }
+            None => vec![Span::raw(" clients → accept queue → the one listening socket")],
+        };
+        let rate = self.rate.map_or(String::new(), |rate| {
+            let bytes = short::number(rate.bytes.round() as u64);
+            format!(" {:.0} connections/s, {bytes} bytes/s;", rate.connections)
+        });
+        let total = format!(
+            "{rate} in all {}, {} bytes, {}",
+            count(served.connections, "connection"),
+            short::number(served.bytes),
+            count(*restarts, "restart")
+        );
+        let parent = vec![
+            Span::raw(format!(" parent {}", identity.pid)).bold(),
+            Span::raw("  opened it, forks and reaps the workers, serves nobody"),
+        ];
+        vec![Line::raw(total).cyan(), Line::from(queue), Line::from(parent)]
+    }
+
+    /// The lesson of separate address spaces.
+    fn counter(&self) -> Vec<Line<'static>> {
+        let Snapshot { identity, parents_counter, workers, served, .. } = &self.snapshot;
+        let private = workers.iter().filter_map(|worker| {
+            let value = worker.process.as_ref()?.private_counter;
+            Some(format!(" {}={value}", worker.slot))
+        });
+        vec![
+            Line::default(),
+            Line::raw(format!(
+                " One variable, one address ({:#x}), another value in each process:",
+                identity.private_counter
+            )),
+            Line::from(vec![
+                Span::raw(format!("   parent: {parents_counter}   workers:{}", private.collect::<String>()))
+                    .bold(),
+                Span::raw(format!("   shared by all: {}", served.connections)).cyan(),
+            ]),
+        ]
+    }
+
+    /// How the kernel has spread the connections over the slots: two lines high.
+    fn distribution(&self, width: usize) -> Vec<Line<'static>> {
+        const LEVELS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
+        let workers = self.snapshot.workers.iter().filter(|worker| !worker.leaving);
+        let slots: Vec<u64> = workers.map(|worker| worker.served.connections).collect();
+        let room = width.saturating_sub(2).max(1);
+        let group = slots.len().div_ceil(room).max(1);
+        let bars: Vec<f64> = slots
+            .chunks(group)
+            .map(|slots| slots.iter().map(|number| *number as f64).sum::<f64>() / slots.len() as f64)
+            .collect();
+        let most = bars.iter().copied().fold(0.0, f64::max);
+        let (bar, gap) = if bars.len() * 4 <= room { (3, " ") } else { (1, "") };
+        let line = |of_two: usize| {
+            let level = |value: &f64| {
+                let sixteenths = if most > 0.0 { (value / most * 16.0).ceil() as usize } else { 0 };
+                LEVELS[sixteenths.saturating_sub(8 * of_two).min(8)].repeat(bar) + gap
+            };
+            Line::raw(format!("  {}", bars.iter().map(level).collect::<String>())).blue()
+        };
+        let evenness =
+            unevenness(&slots).map_or("nothing yet".into(), |ratio| format!("max/mean {ratio:.2}"));
+        let text = format!(" Connections by slot: {evenness}");
+        vec![Line::raw(text), line(1), line(0)]
+    }
+
+    fn events(&self, room: usize) -> Vec<Line<'static>> {
+        let events = &self.snapshot.events;
+        let mut lines = vec![Line::raw(" What has happened, and how long ago")];
+        for event in &events[events.len().saturating_sub(room)..] {
+            let ink = match event.text.as_str() {
+                text if text.contains("killed by") || text.contains("giving up") => Color::Red,
+                text if text.contains("replaces") => Color::Green,
+                _ => Color::Reset,
+            };
+            lines.push(Line::raw(format!("{:>6} {}", short::span(event.ago), event.text)).fg(ink));
+        }
+        lines
+    }
+}
+
+/// Cuts what is too long, and shows that it is cut: half a number would be another.
+fn fit(line: Line<'static>, width: usize) -> Line<'static> {
+    if line.width() <= width {
+        return line;
+    }
+    let mut room = width.saturating_sub(1);
+    let mut fitting = Line::default().style(line.style);
+    for span in line.spans {
+        let text: String = span.content.chars().take(room).collect();
+        room -= text.chars().count();
+        fitting.push_span(Span::styled(text, span.style));
+    }
+    fitting.push_span("…");
+    fitting
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! What the picture looks like.
+
+use proptest::prelude::*;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::text::Text;
+
+use super::*;
+use crate::scoreboard::{Identity, State};
+use crate::snapshot::{Happening, Process, Worker};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn worker(slot: usize, state: State, peer: Option<&str>) -> Worker {
+    let number = slot as u64;
+    Worker {
+        slot,
+        leaving: state == State::Draining,
+        process: (state != State::Down).then(|| Process {
+            pid: Some(Pid::from_raw(4243 + slot as i32)),
+            state,
+            since: SECOND * (slot as u32 + 3),
+            uptime: SECOND * 245,
+            private_counter: 10 + number,
+            peer: peer.map(|peer| peer.parse().unwrap()),
+        }),
+        restarts: number,
+        served: Served { connections: 10 + number, bytes: 1280 * (number + 1) },
+        last_exit: None,
+    }
+}
+
+fn picture(workers: Vec<Worker>) -> Picture {
+    let mut identity = Identity::new(Pid::from_raw(4242), "127.0.0.1:7777".parse().unwrap(), 1);
+    (identity.private_counter, identity.version) = (0x55d0_c8a0_10e8, "0.1.0".into());
+    let event = |ago: u32, text: &str| Happening { ago: SECOND * ago, text: text.into() };
+    Picture {
+        snapshot: Snapshot {
+            identity,
+            phase: Phase::Running,
+            uptime: SECOND * 245,
+            queue: Some(2),
+            queue_limit: 10,
+            served: workers.iter().map(|worker| worker.served).sum(),
+            restarts: 6,
+            parents_counter: 0,
+            workers,
+            events: vec![
+                event(245, "worker 0 (pid 4243) forked"),
+                event(7, "worker 3 (pid 4240) killed by SIGKILL after 3.2s and 5 connections"),
+                event(7, "worker 3 (pid 4246) replaces pid 4240, 135.5µs after its death was seen"),
+            ],
+        },
+        stopped: HashSet::from([Pid::from_raw(4244)]),
+        rate: Some(Rate { connections: 12.4, bytes: 1_234_567.0 }),
+        selected: 1,
+        paused: false,
+        help: false,
+        note: None,
+        end: None,
+    }
+}
+
+fn five() -> Picture {
+    picture(vec![
+        worker(0, State::Idle, None),
+        worker(1, State::Reading, Some("127.0.0.1:40312")),
+        worker(2, State::Writing, Some("[2001:db8:1:2:3:4:5:6]:40313")),
+        worker(3, State::Down, None),
+        worker(4, State::Draining, Some("127.0.0.1:40314")),
+    ])
+}
+
+/// What a terminal of this size shows, without the spaces at the ends of lines.
+fn shown(picture: &Picture, width: u16, height: u16) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    let lines = picture.lines(width.into(), Some(height.into()));
+    assert_eq!(lines.len(), usize::from(height));
+    terminal.draw(|frame| frame.render_widget(Text::from(lines), frame.area())).unwrap();
+    let buffer = terminal.backend().buffer();
+    let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+    (0..height).map(|y| row(y).trim_end().to_owned() + "\n").collect()
+}
+
+#[test]
+fn at_80_by_24() {
+    assert_eq!(
+        shown(&five(), 80, 24),
+        "\
+ prefork-echo 0.1.0   127.0.0.1:7777   running for 4m05s
+ 12 connections/s, 1.23M bytes/s; in all 60 connections, 19200 bytes, 6 restarts
+ clients → accept queue ██········ 2 of 10 → the one listening socket
+ parent 4242  opened it, forks and reaps the workers, serves nobody
+  │ SLOT     PID STATE      FOR CLIENT                SERVED  BYTES PRIVATE  RE
+  ├─   0    4243 idle      3.0s -                         10   1280      10   0
+▸ ├─   1    4244 stopped   4.0s 127.0.0.1:40312           11   2560      11   1
+  ├─   2    4245 writing   5.0s [2001:db8:1:2…]:40313     12   3840      12   2
+  ├─   3       - down         - -                         13   5120       -   3
+  └─   4    4247 draining  7.0s 127.0.0.1:40314           14   6400      14   4
+
+ One variable, one address (0x55d0c8a010e8), another value in each process:
+   parent: 0   workers: 0=10 1=11 2=12 4=14   shared by all: 60
+ Connections by slot: max/mean 1.13
+  ▅▅▅ ▆▆▆ ▇▇▇ ███
+  ███ ███ ███ ███
+ What has happened, and how long ago
+ 4m05s worker 0 (pid 4243) forked
+  7.0s worker 3 (pid 4240) killed by SIGKILL after 3.2s and 5 connections
+  7.0s worker 3 (pid 4246) replaces pid 4240, 135.5µs after its death was seen
+
+
+
+ q quit  p pause  ↑↓ select  k KILL  t TERM  s STOP  c CONT  +- workers  ? help
+"
+    );
+}
+
+#[test]
+fn at_44_by_14() {
+    assert_eq!(
+        shown(&five(), 44, 14),
+        "\
+ prefork-echo 0.1.0   127.0.0.1:7777   runn…
+ 12 connections/s, 1.23M bytes/s; in all 60…
+ clients → accept queue ██········ 2 of 10 …
+ parent 4242  opened it, forks and reaps th…
+  │ SLOT     PID STATE    SERVED PRIVATE
+  ├─   0    4243 idle         10      10
+▸ ├─   1    4244 stopped      11      11
+  ├─   2    4245 writing      12      12
+  ├─   3       - down         13       -
+  └─   4    4247 draining     14      14
+
+ One variable, one address (0x55d0c8a010e8)…
+   parent: 0   workers: 0=10 1=11 2=12 4=14…
+ q quit  p pause  ↑↓ select  k KILL  t TERM…
+"
+    );
+}
+
+#[test]
+fn more_workers_than_rows_scroll() {
+    let mut picture = picture((0..1000).map(|slot| worker(slot, State::Idle, None)).collect());
+    picture.selected = 500;
+    let text = shown(&picture, 80, 24);
+    assert!(text.contains("\n▸ ├─ 500    4743 idle"), "{text}");
+    assert!(text.contains("max/mean 1.98"), "{text}");
+    picture.selected = 999;
+    assert!(shown(&picture, 80, 24).contains("\n▸ └─ 999    5242 idle"));
+}
+
+#[test]
+fn the_last_line_says_what_a_key_has_done_and_how_the_server_ended() {
+    let last = |picture: &Picture| shown(picture, 80, 24).lines().last().unwrap().to_owned();
+    let mut picture = five();
+    assert_eq!(last(&picture), KEYS);
+    picture.note = Some("SIGKILL sent".into());
+    assert_eq!(last(&picture), " SIGKILL sent");
+    picture.end = Some("the server is dead".into());
+    assert_eq!(last(&picture), " the server is dead; press q");
+    (picture.help, picture.paused) = (true, true);
+    let text = shown(&picture, 80, 24);
+    assert!(text.contains("PAUSED") && text.contains("one process, one client") && text.contains("back\n"));
+}
+
+#[test]
+fn the_explanation_fits() {
+    assert!(HELP.iter().chain([&KEYS]).all(|line| line.chars().count() <= 80) && HELP.len() <= 22);
+}
+
+proptest! {
+    #[test]
+    fn any_room_will_do(width in 0..200_u16, height in 1..60_u16, workers in 0..50_usize, selected in 0..99_usize) {
+        let mut picture = picture((0..workers).map(|slot| worker(slot, State::Reading, None)).collect());
+        picture.selected = selected;
+        shown(&picture, width, height);
+        // The selected one is always in sight, if any is.
+        let text = shown(&picture, 80, height);
+        prop_assert!(height < 7 || workers == 0 || text.contains("▸"), "{text}");
+    }
+}
