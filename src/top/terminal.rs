@@ -4,11 +4,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, raise};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{Clear, ClearType};
 use ratatui::text::{Line, Text};
 
 /// Signals that end the program, or stop it for a while.
@@ -107,13 +110,17 @@ impl Screen {
         ratatui::try_restore()?;
         raise(Signal::SIGSTOP)?;
         self.terminal = ratatui::try_init()?;
-        self.terminal.clear()
+        execute!(io::stdout(), Clear(ClearType::All))
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // If the terminal is gone, there is nothing to be restored.
-        let _ = ratatui::try_restore();
+        // A panic has done it before it spoke; again, and the cursor would jump back
+        // to where it was, and what comes next be written over the message.
+        if !thread::panicking() {
+            // If the terminal is gone, there is nothing to be restored.
+            let _ = ratatui::try_restore();
+        }
     }
 }

@@ -4,6 +4,8 @@
 //! dropped, so that a failing test leaves no process behind.
 #![allow(dead_code)] // Each test file is a program of its own and uses a part.
 
+pub mod terminal;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};

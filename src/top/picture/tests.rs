@@ -85,8 +85,8 @@ fn shown(picture: &Picture, width: u16, height: u16) -> String {
 #[test]
 fn at_80_by_24() {
     assert_eq!(
-        shown(&five(), 80, 24),
-        "\
+        "\n".to_owned() + &shown(&five(), 80, 24),
+        "
  prefork-echo 0.1.0   127.0.0.1:7777   running for 4m05s
  12 connections/s, 1.23M bytes/s; in all 60 connections, 19200 bytes, 6 restarts
  clients → accept queue ██········ 2 of 10 → the one listening socket
@@ -118,8 +118,8 @@ fn at_80_by_24() {
 #[test]
 fn at_44_by_14() {
     assert_eq!(
-        shown(&five(), 44, 14),
-        "\
+        "\n".to_owned() + &shown(&five(), 44, 14),
+        "
  prefork-echo 0.1.0   127.0.0.1:7777   runn…
  12 connections/s, 1.23M bytes/s; in all 60…
  clients → accept queue ██········ 2 of 10 …

@@ -1,0 +1,121 @@
+//! A terminal with a program in it, for tests of what people see.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::process::Child;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use pty_process::Size;
+use pty_process::blocking::{Command, Pty, open};
+
+use super::{PATIENCE, processes, wait_until};
+
+fn size(rows: u16, columns: u16) -> (NonZeroU16, NonZeroU16) {
+    (NonZeroU16::new(rows).unwrap(), NonZeroU16::new(columns).unwrap())
+}
+
+/// A terminal with a program in it, and what it shows.
+pub struct Terminal {
+    pty: Arc<Pty>,
+    child: Child,
+    parser: Arc<Mutex<vt100::Parser>>,
+}
+
+impl Terminal {
+    /// 80 columns, 24 rows; runs `script` in a shell.
+    pub fn run(script: &str) -> Terminal {
+        let (pty, inside) = open().unwrap();
+        pty.resize(Size::new(24, 80)).unwrap();
+        let command = Command::new("sh");
+        let command = command.args(["-c", script]).env("TERM", "xterm-256color");
+        let child = command.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR")).spawn(inside).unwrap();
+        let (rows, columns) = size(24, 80);
+        let parser = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
+        let pty = Arc::new(pty);
+        let (reader, screen) = (Arc::clone(&pty), Arc::clone(&parser));
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            // At the end Linux says EIO.
+            while let Ok(length @ 1..) = (&*reader).read(&mut bytes) {
+                screen.lock().unwrap().process(&bytes[..length]);
+            }
+        });
+        Terminal { pty, child, parser }
+    }
+
+    /// `top` between two looks at the terminal's settings.
+    pub fn top(address: SocketAddr) -> Terminal {
+        let binary = env!("CARGO_BIN_EXE_prefork-echo");
+        Terminal::run(&format!("stty -g; echo; {binary} top {address}; echo left with $?; stty -g; echo end"))
+    }
+
+    pub fn screen(&self) -> String {
+        self.parser.lock().unwrap().screen().contents()
+    }
+
+    pub fn is_on_other_screen(&self) -> bool {
+        self.parser.lock().unwrap().screen().alternate_screen()
+    }
+
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) {
+        let start = Instant::now();
+        while !self.screen().contains(text) {
+            assert!(start.elapsed() < PATIENCE, "no {text:?} in\n{}", self.screen());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn press(&self, keys: &str) {
+        (&*self.pty).write_all(keys.as_bytes()).unwrap();
+    }
+
+    pub fn resize(&self, rows: u16, columns: u16) {
+        let size = size(rows, columns);
+        self.parser.lock().unwrap().screen_mut().set_size(size.0, size.1);
+        self.pty.resize(Size::new(rows, columns)).unwrap();
+    }
+
+    /// The process in it that is no shell.
+    pub fn top_pid(&self) -> Pid {
+        let shell = Pid::from_raw(self.child.id() as i32);
+        let mut found = None;
+        wait_until("top runs", || {
+            found =
+                processes().into_iter().find(|process| process.parent == shell).map(|process| process.pid);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    /// Waits for the end: it must be as it was before, with this exit status.
+    #[track_caller]
+    pub fn is_left_as_it_was(&mut self, status: i32) -> String {
+        self.wait_for("\nend");
+        let screen = self.screen();
+        assert!(
+            !self.is_on_other_screen() && !self.parser.lock().unwrap().screen().hide_cursor(),
+            "{screen}"
+        );
+        let (before, after) =
+            screen.split_once("\n\n").unwrap_or_else(|| panic!("no empty line in\n{screen}"));
+        let (message, after) =
+            after.split_once(&format!("left with {status}\n")).unwrap_or_else(|| panic!("{screen}"));
+        assert_eq!(before, after.trim_end_matches("\nend").trim_end_matches('\n'));
+        self.child.wait().unwrap();
+        message.trim().to_owned()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // An error says that nobody is left.
+        let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}

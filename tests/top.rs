@@ -1,0 +1,166 @@
+//! `top` in a terminal: what it shows, what its keys do, and how it leaves.
+
+mod common;
+
+use std::process::Command;
+
+use common::terminal::Terminal;
+use common::{Server, binary, echo, processes, run, wait_until};
+use nix::sys::signal::{Signal, kill};
+
+#[test]
+fn a_worker_killed_by_a_key_is_replaced_before_ones_eyes() {
+    let server = Server::start(&[]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    let mut terminal = Terminal::top(server.address);
+    let peer = client.local_addr().unwrap().to_string();
+    for part in [&server.address.to_string(), "the one listening socket", &peer, "One variable, one address"]
+    {
+        terminal.wait_for(part);
+    }
+    assert!(terminal.is_on_other_screen());
+    for worker in server.workers() {
+        terminal.wait_for(&format!(" {worker} "));
+    }
+
+    // Down to worker 1, whoever that is.
+    let second = server.status()["workers"][1]["pid"].to_string();
+    terminal.press("\x1b[B");
+    terminal.wait_for(&format!("▸ ├─   1 {second:>7} "));
+    terminal.press("k");
+    terminal.wait_for(&format!("SIGKILL sent to worker 1 (pid {second})"));
+    terminal.wait_for(&format!("worker 1 (pid {second}) killed by SIGKILL"));
+    terminal.wait_for(&format!("replaces pid {second}, "));
+    assert!(!server.workers().iter().any(|pid| pid.to_string() == second));
+
+    terminal.press("q");
+    assert_eq!(terminal.is_left_as_it_was(0), "");
+}
+
+#[test]
+fn keys_stop_continue_and_ask_to_leave_and_change_the_number() {
+    let server = Server::start(&["--workers", "2"]);
+    let terminal = Terminal::top(server.address);
+    let first = server.status()["workers"][0]["pid"].to_string();
+    terminal.wait_for(&format!("▸ ├─   0 {first:>7} "));
+    let state = || {
+        let processes = processes();
+        processes.into_iter().find(|process| process.pid.to_string() == first).map(|process| process.state)
+    };
+    terminal.press("s");
+    terminal.wait_for(&format!("{first:>7} stopped"));
+    assert_eq!(state(), Some('T'));
+    terminal.press("c");
+    wait_until("it runs again", || state() != Some('T'));
+    terminal.press("t");
+    terminal.wait_for(&format!("replaces pid {first}, "));
+    terminal.press("+");
+    terminal.wait_for("└─   2 ");
+    terminal.press("-");
+    terminal.wait_for("└─   1 ");
+    terminal.press("?");
+    terminal.wait_for("one process, one client");
+    terminal.press("?p");
+    terminal.wait_for("PAUSED");
+    server.echo(b"hello");
+    terminal.press("p");
+    terminal.wait_for("in all 1 connection, 5 bytes");
+}
+
+#[test]
+fn it_fits_the_terminal_when_that_changes() {
+    let server = Server::start(&["--workers", "60"]);
+    let terminal = Terminal::top(server.address);
+    terminal.wait_for("q quit");
+    for (rows, columns, last) in
+        [(12, 50, "q quit"), (5, 20, "q quit"), (50, 120, "? help"), (24, 80, "? help")]
+    {
+        terminal.resize(rows, columns);
+        wait_until("the last line is in the last row", || {
+            let screen = terminal.screen();
+            screen.lines().count() == usize::from(rows) && screen.lines().last().unwrap().contains(last)
+        });
+    }
+    terminal.press("\x1b[F");
+    terminal.wait_for("▸ └─  59 ");
+}
+
+#[test]
+fn it_says_how_the_server_ended() {
+    let mut server = Server::start(&[]);
+    let mut terminal = Terminal::top(server.address);
+    terminal.wait_for("q quit");
+    assert_eq!(server.stop(), 0);
+    let end = format!("the server (pid {}) has ended, with exit status 0", server.pid);
+    terminal.wait_for(&end);
+    terminal.press("q");
+    assert_eq!(terminal.is_left_as_it_was(0), end);
+
+    let mut server = Server::start(&[]);
+    let terminal = Terminal::top(server.address);
+    terminal.wait_for("q quit");
+    server.signal(Signal::SIGKILL);
+    server.wait();
+    terminal.wait_for("is dead: somebody has killed it; press q");
+}
+
+#[test]
+fn a_signal_or_ctrl_c_gives_the_terminal_back() {
+    let server = Server::start(&[]);
+    for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGHUP, 129), (Signal::SIGINT, 130)] {
+        let mut terminal = Terminal::top(server.address);
+        terminal.wait_for("q quit");
+        kill(terminal.top_pid(), signal).unwrap();
+        terminal.is_left_as_it_was(status);
+    }
+    let mut terminal = Terminal::top(server.address);
+    terminal.wait_for("q quit");
+    terminal.press("\x03");
+    terminal.is_left_as_it_was(0);
+}
+
+#[test]
+fn stopped_it_gives_the_terminal_back_for_as_long() {
+    let server = Server::start(&[]);
+    let terminal = Terminal::top(server.address);
+    terminal.wait_for("q quit");
+    let top = terminal.top_pid();
+    let is_stopped = || processes().iter().any(|process| process.pid == top && process.state == 'T');
+    for stop in ["\x1a", ""] {
+        match stop {
+            "" => kill(top, Signal::SIGTSTP).unwrap(),
+            keys => terminal.press(keys),
+        }
+        wait_until("it is stopped", is_stopped);
+        wait_until("the terminal is given back", || !terminal.is_on_other_screen());
+        kill(top, Signal::SIGCONT).unwrap();
+        wait_until("it has the terminal again", || terminal.is_on_other_screen());
+        terminal.wait_for("q quit");
+    }
+}
+
+#[test]
+fn once_prints_a_picture_as_text() {
+    let server = Server::start(&["--workers", "30"]);
+    server.echo(b"hello");
+    let mut command = binary();
+    let output = command.args(["top", "--once", &server.address.to_string()]).output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(!text.contains('\x1b') && text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    for worker in server.workers() {
+        assert!(text.contains(&format!(" {worker} ")), "{text}");
+    }
+    assert!(text.contains("in all 1 connection, 5 bytes, 0 restarts"), "{text}");
+}
+
+#[test]
+fn without_a_terminal_it_says_what_to_do() {
+    let server = Server::start(&[]);
+    let mut command: Command = binary();
+    command.args(["top", &server.address.to_string()]);
+    let (code, message) = run(command);
+    assert_eq!(code, 1);
+    assert!(message.contains("top needs a terminal; into a file or a pipe goes top --once"), "{message}");
+}
