@@ -19,6 +19,9 @@ pub struct Children {
     slots: Vec<Slot>,
     living: BTreeMap<Pid, Child>,
     scoreboard: Scoreboard,
+    /// So many were handed out,
+    rows_used: usize,
+    /// and these given back.
     free_rows: Vec<Row>,
 }
 
@@ -60,8 +63,8 @@ impl Children {
             slots: Vec::new(),
             living: BTreeMap::new(),
             scoreboard,
-            // From the end, so that the first row is the first to go.
-            free_rows: scoreboard.rows().rev().collect(),
+            rows_used: 0,
+            free_rows: Vec::new(),
         };
         (0..slots).for_each(|_| children.add_slot());
         children
@@ -113,7 +116,10 @@ impl Children {
 
     /// A row for a child that is to be forked. None only while thousands leave.
     pub fn take_row(&mut self, slot: usize) -> Option<Row> {
-        let row = self.free_rows.pop()?;
+        let row = self.free_rows.pop().or_else(|| {
+            self.rows_used += 1;
+            self.scoreboard.row(self.rows_used - 1)
+        })?;
         self.scoreboard.hand_out(row, slot, self.slots.get(slot).map_or(0, |slot| slot.restarts));
         Some(row)
     }

@@ -57,7 +57,7 @@ impl HeldFile {
             if !file.metadata()?.is_file() {
                 return Err(Refusal::Strange);
             }
-            match fcntl(&file, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK))) {
+            match fcntl(&file, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK as libc::c_short))) {
                 Ok(_) if is_still_at(&file, path) => break file,
                 // Its server has just removed it, between our open and our lock.
                 Ok(_) => {}
@@ -104,19 +104,13 @@ impl Drop for HeldFile {
 /// # Errors
 /// Where the file system knows no locks.
 pub fn holder(file: impl AsFd) -> nix::Result<Option<Pid>> {
-    let mut lock = whole_file(libc::F_RDLCK);
+    let mut lock = whole_file(libc::F_RDLCK as libc::c_short);
     fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
     Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then(|| Pid::from_raw(lock.l_pid)))
 }
 
-fn whole_file(kind: libc::c_int) -> libc::flock {
-    libc::flock {
-        l_type: kind as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
+fn whole_file(kind: libc::c_short) -> libc::flock {
+    libc::flock { l_type: kind, l_whence: libc::SEEK_SET as libc::c_short, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
 /// Opens without following a link: as root, a link in /tmp would lead anywhere.

@@ -160,7 +160,7 @@ impl Scoreboard {
         self.news(PARENTS_COUNTER).store(value, Relaxed);
     }
 
-    /// So many slots are to be filled from now on, at the most [`SLOTS`].
+    /// So many slots are to be filled from now on, at the most [`MAX_WORKERS`].
     pub fn set_slots(self, slots: usize) {
         self.news(SLOTS_NOW).store(slots as u64, Relaxed);
         self.news(SLOTS_EVER).fetch_max(slots as u64, Relaxed);
@@ -300,17 +300,18 @@ impl Scoreboard {
     /// The row of the process that fills a slot.
     pub fn in_place(self, slot: usize) -> Option<Row> {
         let index = (self.slot(slot)[ROW].load(Relaxed) as usize).checked_sub(1)?;
-        (index < ROWS).then(|| self.row(index)).filter(|row| row.slot() == Some(slot))
+        self.row(index).filter(|row| row.slot() == Some(slot))
     }
 
-    /// All rows, those of nobody included. The parent keeps them.
-    pub fn rows(self) -> impl DoubleEndedIterator<Item = Row> {
-        (0..ROWS).map(move |index| self.row(index))
+    /// A row; there are two for each of [`MAX_WORKERS`].
+    pub fn row(self, index: usize) -> Option<Row> {
+        (index < ROWS).then(|| Row::new(&self.0[FIRST_ROW + index], index))
     }
 
     /// The rows that were ever somebody's.
     pub fn rows_ever(self) -> impl Iterator<Item = Row> {
-        self.rows().take(self.news(ROWS_EVER).load(Relaxed) as usize)
+        let rows = self.news(ROWS_EVER).load(Relaxed) as usize;
+        (0..rows).map_while(move |index| self.row(index))
     }
 
     fn slots_ever(self) -> impl Iterator<Item = usize> {
@@ -337,10 +338,6 @@ impl Scoreboard {
 
     fn event_line(self, number: u64) -> &'static [AtomicU64; 16] {
         &self.0[FIRST_EVENT + number as usize % EVENTS].0
-    }
-
-    fn row(self, index: usize) -> Row {
-        Row::new(&self.0[FIRST_ROW + index], index)
     }
 
     fn slot(self, index: usize) -> &'static [AtomicU64; 16] {

@@ -33,7 +33,7 @@ use crate::logger::{self, Speaker, count};
 use crate::private_counter;
 use crate::rights::Rights;
 use crate::scoreboard::{Phase, Row, Scoreboard, State};
-use crate::sys::{process, signal};
+use crate::sys::{memory, process, signal};
 
 /// The wait when the system lacks what accept needs. Without it the worker
 /// would ask some 200,000 times a second: EMFILE comes without a client, too.
@@ -91,10 +91,13 @@ pub fn run(job: Job<'_>) -> u8 {
         "fork() = 0: this is the child, with memory of its own from now on and the same listening socket"
     );
     process::set_name(&format!("prefork-echo/{}", job.slot));
-    if let Err(error) = settle(&job) {
-        error!("cannot start: {}", reason(&error));
-        return 1;
-    }
+    let buffer = match settle(&job) {
+        Ok(buffer) => buffer,
+        Err(error) => {
+            error!("cannot start: {}", reason(&error));
+            return 1;
+        }
+    };
     drop(job.ready);
     let limit = limit_with_jitter(job.options.max_connections, getpid());
     let mut worker = Worker {
@@ -105,7 +108,6 @@ pub fn run(job: Job<'_>) -> u8 {
         patience: PATIENCE.min(job.options.grace / 4),
         failures: 0,
     };
-    let mut buffer = vec![0; BUFFER_SIZE];
 
     // The signal for the parent's death is set by now; if it died before that,
     // only a look can tell.
@@ -115,15 +117,15 @@ pub fn run(job: Job<'_>) -> u8 {
         Errand::Serve => {
             while !worker.must_leave() && private_counter::value() < limit {
                 worker.row.enter(State::Idle);
-                worker.accept_and_serve(&mut buffer);
+                worker.accept_and_serve(buffer);
             }
             if job.scoreboard.phase() == Phase::Draining {
-                worker.sweep(job.options.backlog, &mut buffer);
+                worker.sweep(job.options.backlog, buffer);
             }
         }
         Errand::LastSweep => {
             signal::ask_to_leave();
-            worker.last_sweep(job.options.backlog, &mut buffer);
+            worker.last_sweep(job.options.backlog, buffer);
         }
     }
     match worker.intake {
@@ -144,7 +146,9 @@ pub fn run(job: Job<'_>) -> u8 {
 
 /// Takes up the life of a process of its own. The order matters: a change of
 /// user undoes the watch on the parent, and who is ready can be told to leave.
-fn settle(job: &Job<'_>) -> io::Result<()> {
+/// Returns the buffer for the bytes of its clients.
+fn settle(job: &Job<'_>) -> io::Result<&'static mut [u8]> {
+    let buffer = memory::buffer(BUFFER_SIZE)?;
     if let Some(rights) = job.rights {
         rights.take()?;
     }
@@ -152,7 +156,7 @@ fn settle(job: &Job<'_>) -> io::Result<()> {
     signal::become_worker()?;
     // Shorter than PIPE_BUF, so it goes at once or, with the parent dead, never.
     let _ = (&job.ready).write(&getpid().as_raw().to_ne_bytes());
-    Ok(())
+    Ok(buffer)
 }
 
 /// How many clients a worker serves: up to 10 % more than asked, another number

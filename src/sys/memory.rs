@@ -1,4 +1,4 @@
-//! Memory that stays shared after `fork`.
+//! Memory that stays shared after `fork`, and memory that is only one process's.
 //!
 //! Ordinary memory is copied on write: after a fork each process changes only
 //! its own copy. A mapping made with `MAP_SHARED` before the fork is the
@@ -35,6 +35,21 @@ pub fn share(lines: usize) -> nix::Result<&'static [Line]> {
     let place = unsafe { mmap_anonymous(None, size(lines)?, access, MapFlags::MAP_SHARED)? };
     // SAFETY: just mapped, to be read and written, for this many lines.
     Ok(unsafe { as_lines(place, lines) })
+}
+
+/// Memory of this process alone, all zero. Pages that are not used cost nothing; an
+/// allocator would hand out some that the parent has used before the fork, and
+/// copying those costs each worker as many bytes.
+///
+/// # Errors
+/// As [`share`].
+pub fn buffer(bytes: usize) -> nix::Result<&'static mut [u8]> {
+    let size = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
+    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    // SAFETY: the kernel chooses the place, so no memory in use is mapped over.
+    let place = unsafe { mmap_anonymous(None, size, access, MapFlags::MAP_PRIVATE)? };
+    // SAFETY: just mapped, of this size, for this caller alone, and never undone.
+    Ok(unsafe { std::slice::from_raw_parts_mut(place.cast::<u8>().as_ptr(), bytes) })
 }
 
 /// Maps the first `lines` lines of a file in the same way: what is written to
