@@ -111,6 +111,33 @@ for _ in 1 2 3; do
     exec 3>&-
 done | median | sed 's/^/  with a client connected that sits there: /'
 
+# status_takes: the median of 21 runs, in milliseconds.
+status_takes() {
+    local from
+    for _ in {1..21}; do
+        from=$EPOCHREALTIME
+        target/release/prefork-echo status "127.0.0.1:$ours" >/dev/null
+        milliseconds "$from" "$EPOCHREALTIME"
+    done | median
+}
+echo "status answers, in milliseconds:"
+serve --workers 4
+echo "  4 workers: $(status_takes)"
+"$work/measure" echo "$ours" 4 50000 64 >/dev/null &
+load=$!
+started+=("$load")
+echo "  all of them busy: $(status_takes)"
+kill -STOP "$server"
+echo "  and the parent stopped: $(status_takes)"
+kill -CONT "$server"
+wait "$load"
+stop
+serve --workers 1000
+echo "  1,000 workers: $(status_takes)"
+stop
+echo "the scoreboard's cost, in processor time, with and without it in turn:"
+taskset -c 0 cargo run --release --quiet --example scoreboard_cost
+
 echo "1,000 workers, in milliseconds:"
 for _ in 1 2 3; do
     from=$EPOCHREALTIME
