@@ -106,6 +106,10 @@ wait_for "four new workers are there" are_new "$all"
 show
 check_echo "all died, and the socket never closed"
 
+say "status: three clients were served, five workers replaced; PRIVATE died with its process"
+"$program" status "$port"
+"$program" status "$port" | grep -q "^served: 3 connections, .*; 5 restarts$" || fail "the counts survive the kills"
+
 say "kill -TERM $server: the server finishes with its clients and leaves"
 kill -TERM "$server"
 status=0

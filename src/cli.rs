@@ -2,6 +2,7 @@
 
 mod serve;
 
+use std::env;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -123,7 +124,6 @@ pub struct Which {
 
     /// The file that the server was given with --scoreboard
     #[arg(long, value_name = "PATH", conflicts_with = "address")]
-    #[arg(env = "PREFORK_ECHO_SCOREBOARD", hide_env = true)]
     pub scoreboard: Option<PathBuf>,
 }
 
@@ -133,8 +133,10 @@ impl Which {
     /// # Errors
     /// If there is no such server, or there are several.
     pub fn view(&self) -> Result<View, Failure> {
-        match (&self.address, &self.scoreboard) {
-            (None, Some(path)) => View::open(path),
+        // By hand: to clap, an address that is typed would contradict it.
+        let inherited = || env::var_os("PREFORK_ECHO_SCOREBOARD").map(PathBuf::from);
+        match (&self.address, self.scoreboard.clone().or_else(inherited)) {
+            (None, Some(path)) => View::open(&path),
             (address, _) => View::find(address.as_ref()),
         }
     }

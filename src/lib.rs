@@ -12,8 +12,12 @@
 //! - [`worker`]: the child: accepts clients one at a time, and leaves in order
 //! - [`echo`]: the service: one client's bytes back to it
 //! - [`farewell`]: parting from clients without a loss, when the worker leaves
-//! - [`scoreboard`], [`status`]: what all processes can see of each other
-//! - [`logger`], [`rights`], [`pid_file`], [`exit`]: what a server needs besides
+//! - [`scoreboard`], [`private_counter`]: what all processes can see of each
+//!   other, and what none sees of another
+//! - [`snapshot`], [`status`], [`top`], [`short`]: a look at the scoreboard from
+//!   outside, as plain data, as a table or JSON, and live
+//! - [`logger`], [`rights`], [`held_file`], [`pid_file`], [`exit`]: what a server
+//!   needs besides
 //! - [`sys`]: fork, signals, shared memory: what the compiler can't vouch for
 //!
 //! Calls go down that list, never up. Only the supervisor forks and reaps; echo
@@ -21,7 +25,8 @@
 //!
 //! # Words
 //! - *worker*: a child that serves; *slot*: a place that a worker fills
-//! - *row*: the part of the scoreboard in which one process counts
+//! - *row*: the part of the scoreboard in which one process counts; what it has
+//!   served stays with its slot when it dies
 //! - *drain*: to finish with one's clients before leaving
 //! - *sweep*: to serve whom the accept queue still holds when all are leaving
 //! - *reap*: to take note of a child's death by waitpid, which ends the zombie
@@ -43,6 +48,7 @@
 //! - A signal to leave is noticed within some 10 ms of running, whichever call
 //!   the worker is in.
 //! - Every child is reaped, and no child outlives the parent by a second.
+//! - What a client has got is counted, also when its worker is killed.
 
 pub mod children;
 pub mod cli;
