@@ -6,24 +6,19 @@
 //! client, and when the whole server leaves, also whom the accept queue still
 //! holds. When the parent is gone, it closes the listening socket at once.
 
-mod answer;
+mod accept;
 mod drain;
 
 use std::fmt;
 use std::io::{self, PipeWriter, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow::{Break, Continue};
-use std::os::fd::{AsRawFd, RawFd};
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::atomic::fence;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use log::{Level, debug, error, info, log_enabled, warn};
-use nix::errno::Errno;
-use nix::poll::{PollTimeout, poll};
+use log::{debug, error, info, warn};
 use nix::unistd::{Pid, getpid};
 
-use self::answer::Answer;
 use crate::cli::Options;
 use crate::echo::{self, BUFFER_SIZE, Client, End, Host};
 use crate::exit::reason;
@@ -34,14 +29,6 @@ use crate::private_counter;
 use crate::rights::Rights;
 use crate::scoreboard::{Phase, Row, Scoreboard, State};
 use crate::sys::{memory, process, signal};
-
-/// The wait when the system lacks what accept needs. Without it the worker
-/// would ask some 200,000 times a second: EMFILE comes without a client, too.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// So many clients in a row may vanish before they are accepted; then something
-/// else is wrong, and the worker pauses between attempts.
-const VANISHED_IN_A_ROW: u32 = 10;
 
 /// An orphan's client has this long: no process outlives the parent by a second.
 const ORPHAN_LIMIT: Duration = Duration::from_millis(700);
@@ -229,88 +216,6 @@ impl Worker {
     fn accept_and_serve(&mut self, buffer: &mut [u8]) {
         if let Ok(client) = self.accept() {
             self.serve(client, buffer);
-        }
-    }
-
-    /// Blocks in accept. An error says why there is no client; what it asks for
-    /// is done already.
-    fn accept(&mut self) -> Result<Client, Answer> {
-        let mut told = false;
-        loop {
-            let Intake::Open(listener) = &self.intake else { return Err(Answer::Leave) };
-            let (fd, idle_timeout) = (listener.fd(), listener.idle_timeout());
-            if !told {
-                explain!("accept({fd}): asleep until a client connects");
-                told = true;
-            }
-            let error = match listener.accept() {
-                Ok((socket, peer)) => {
-                    let new = socket.as_raw_fd();
-                    explain!(
-                        "accept({fd}) = {new}: a new socket, for this client alone; {fd} goes on listening"
-                    );
-                    self.count_accepted(peer, new);
-                    return Ok(Client { socket, peer, idle_timeout, echoed: 0 });
-                }
-                Err(error) => Errno::try_from(error).unwrap_or(Errno::UnknownErrno),
-            };
-            let answer = Answer::to(error);
-            match answer {
-                Answer::Look => self.look_around(),
-                _ => self.accept_failed(answer, error),
-            }
-            if answer != Answer::Look || self.must_leave() {
-                explain!("accept({fd}) = {error:?}: no client this time");
-                return Err(answer);
-            }
-        }
-    }
-
-    /// Counts the client twice: in this process's own memory, and where all
-    /// processes can see it.
-    fn count_accepted(&mut self, peer: Option<SocketAddr>, fd: RawFd) {
-        if self.failures > 0 {
-            info!("accepting again, after {}", count(self.failures.into(), "failure"));
-            self.failures = 0;
-        }
-        let private = private_counter::count();
-        self.row.accepted(peer, private);
-        if log_enabled!(Level::Info) {
-            // Of two who count at once, one at least must see both.
-            fence(SeqCst);
-            info!(
-                "accepted {} as descriptor {fd}; private count {private} at {:#x}, shared total {}",
-                Peer(peer),
-                private_counter::address(),
-                self.scoreboard.served().connections
-            );
-        }
-    }
-
-    /// Says what is wrong with accept, and pauses where that may help.
-    fn accept_failed(&mut self, answer: Answer, error: Errno) {
-        self.failures += 1;
-        let words = reason(&error.into());
-        match answer {
-            Answer::Leave => {
-                error!("accept: {words}");
-                self.intake = Intake::Broken;
-                signal::ask_to_leave();
-            }
-            Answer::Again if self.failures < VANISHED_IN_A_ROW => debug!("accept: {words}"),
-            _ => {
-                // Said once: it may go on for hours.
-                if self.failures == 1 || self.failures == VANISHED_IN_A_ROW {
-                    warn!(
-                        "cannot accept: {words}; clients wait in the queue while we try again every {PAUSE:?}; \
-                         look at ulimit -n, fs.file-max and free memory"
-                    );
-                }
-                let pause = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
-                if poll(&mut [], pause) == Err(Errno::EINTR) {
-                    self.look_around();
-                }
-            }
         }
     }
 

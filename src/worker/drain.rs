@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
-use super::answer::Answer;
+use super::accept::Answer;
 use super::{Intake, Worker, close};
 use crate::echo::{Client, Host};
 use crate::explain;

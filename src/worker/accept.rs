@@ -1,0 +1,171 @@
+//! How a worker accepts a client, and what it does when that fails: the errors of
+//! accept(2), sorted.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::fence;
+use std::time::Duration;
+
+use log::{Level, debug, error, info, log_enabled, warn};
+use nix::errno::Errno;
+use nix::poll::{PollTimeout, poll};
+
+use super::{Intake, Peer, Worker};
+use crate::echo::{Client, Host};
+use crate::exit::reason;
+use crate::explain;
+use crate::logger::count;
+use crate::private_counter;
+use crate::sys::signal;
+
+/// The wait when the system lacks what accept needs. Without it the worker
+/// would ask some 200,000 times a second: EMFILE comes without a client, too.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// So many clients in a row may vanish before they are accepted; then something
+/// else is wrong, and the worker pauses between attempts.
+const VANISHED_IN_A_ROW: u32 = 10;
+
+/// What to do when accept fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// A signal, or the idle time-out: look what there is to do.
+    Look,
+    /// That one client is gone; on with the next.
+    Again,
+    /// The system lacks something; try later.
+    Pause,
+    /// It will never work again.
+    Leave,
+}
+
+impl Answer {
+    /// Sorts the errors of accept(2), which hands on those of the network too.
+    pub(super) fn to(error: Errno) -> Answer {
+        match error {
+            Errno::EINTR | Errno::EAGAIN => Answer::Look,
+            Errno::ECONNABORTED
+            | Errno::EPROTO
+            | Errno::EPERM
+            | Errno::ENETDOWN
+            | Errno::ENOPROTOOPT
+            | Errno::EHOSTDOWN
+            | Errno::EHOSTUNREACH
+            | Errno::EOPNOTSUPP
+            | Errno::ENETUNREACH
+            | Errno::ETIMEDOUT => Answer::Again,
+            Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK => Answer::Leave,
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever we don't know.
+            _ => Answer::Pause,
+        }
+    }
+}
+
+impl Worker {
+    /// Blocks in accept. An error says why there is no client; what it asks for
+    /// is done already.
+    pub(super) fn accept(&mut self) -> Result<Client, Answer> {
+        let mut told = false;
+        loop {
+            let Intake::Open(listener) = &self.intake else { return Err(Answer::Leave) };
+            let (fd, idle_timeout) = (listener.fd(), listener.idle_timeout());
+            if !told {
+                explain!("accept({fd}): asleep until a client connects");
+                told = true;
+            }
+            let error = match listener.accept() {
+                Ok((socket, peer)) => {
+                    let new = socket.as_raw_fd();
+                    explain!(
+                        "accept({fd}) = {new}: a new socket, for this client alone; {fd} goes on listening"
+                    );
+                    self.count_accepted(peer, new);
+                    return Ok(Client { socket, peer, idle_timeout, echoed: 0 });
+                }
+                Err(error) => Errno::try_from(error).unwrap_or(Errno::UnknownErrno),
+            };
+            let answer = Answer::to(error);
+            match answer {
+                Answer::Look => self.look_around(),
+                _ => self.accept_failed(answer, error),
+            }
+            if answer != Answer::Look || self.must_leave() {
+                explain!("accept({fd}) = {error:?}: no client this time");
+                return Err(answer);
+            }
+        }
+    }
+
+    /// Counts the client twice: in this process's own memory, and where all
+    /// processes can see it.
+    fn count_accepted(&mut self, peer: Option<SocketAddr>, fd: RawFd) {
+        if self.failures > 0 {
+            info!("accepting again, after {}", count(self.failures.into(), "failure"));
+            self.failures = 0;
+        }
+        let private = private_counter::count();
+        self.row.accepted(peer, private);
+        if log_enabled!(Level::Info) {
+            // Of two who count at once, one at least must see both.
+            fence(SeqCst);
+            info!(
+                "accepted {} as descriptor {fd}; private count {private} at {:#x}, shared total {}",
+                Peer(peer),
+                private_counter::address(),
+                self.scoreboard.served().connections
+            );
+        }
+    }
+
+    /// Says what is wrong with accept, and pauses where that may help.
+    fn accept_failed(&mut self, answer: Answer, error: Errno) {
+        self.failures += 1;
+        let words = reason(&error.into());
+        match answer {
+            Answer::Leave => {
+                error!("accept: {words}");
+                self.intake = Intake::Broken;
+                signal::ask_to_leave();
+            }
+            Answer::Again if self.failures < VANISHED_IN_A_ROW => debug!("accept: {words}"),
+            _ => {
+                // Said once: it may go on for hours.
+                if self.failures == 1 || self.failures == VANISHED_IN_A_ROW {
+                    warn!(
+                        "cannot accept: {words}; clients wait in the queue while we try again every {PAUSE:?}; \
+                         look at ulimit -n, fs.file-max and free memory"
+                    );
+                }
+                let pause = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
+                if poll(&mut [], pause) == Err(Errno::EINTR) {
+                    self.look_around();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_accept_has_its_answer() {
+        for (error, answer) in [
+            (Errno::EINTR, Answer::Look),
+            (Errno::EAGAIN, Answer::Look),
+            (Errno::ECONNABORTED, Answer::Again),
+            (Errno::EPROTO, Answer::Again),
+            (Errno::ENETUNREACH, Answer::Again),
+            (Errno::EMFILE, Answer::Pause),
+            (Errno::ENFILE, Answer::Pause),
+            (Errno::ENOBUFS, Answer::Pause),
+            (Errno::ENOMEM, Answer::Pause),
+            (Errno::EBADF, Answer::Leave),
+            (Errno::EINVAL, Answer::Leave),
+        ] {
+            assert_eq!(Answer::to(error), answer, "{error}");
+        }
+    }
+}
