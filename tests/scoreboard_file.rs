@@ -40,7 +40,8 @@ impl Runtime {
 
     fn command(&self) -> Command {
         let mut command = binary();
-        command.env("XDG_RUNTIME_DIR", self.0.path());
+        // Both places where scoreboards may be.
+        command.env("XDG_RUNTIME_DIR", self.0.path()).env("TMPDIR", self.0.path());
         command
     }
 
