@@ -32,8 +32,6 @@ struct Slot {
     last: Option<(Pid, Instant)>,
     /// Not to be filled before.
     due: Instant,
-    /// How many have filled it before the next one.
-    restarts: u64,
 }
 
 #[derive(Debug)]
@@ -72,7 +70,7 @@ impl Children {
 
     /// Adds an empty slot, to be filled at once.
     pub fn add_slot(&mut self) {
-        self.slots.push(Slot { worker: None, last: None, due: Instant::now(), restarts: 0 });
+        self.slots.push(Slot { worker: None, last: None, due: Instant::now() });
         self.scoreboard.set_slots(self.slots.len());
     }
 
@@ -117,10 +115,10 @@ impl Children {
     /// A row for a child that is to be forked. None only while thousands leave.
     pub fn take_row(&mut self, slot: usize) -> Option<Row> {
         let row = self.free_rows.pop().or_else(|| {
-            self.rows_used += 1;
-            self.scoreboard.row(self.rows_used - 1)
+            let row = self.scoreboard.row(self.rows_used);
+            row.inspect(|_| self.rows_used += 1)
         })?;
-        self.scoreboard.hand_out(row, slot, self.slots.get(slot).map_or(0, |slot| slot.restarts));
+        self.scoreboard.hand_out(row, slot);
         Some(row)
     }
 
@@ -137,8 +135,7 @@ impl Children {
         self.living.insert(pid, Child { slot, row, born });
         if let Some(place) = self.slots.get_mut(slot) {
             place.worker = Some(pid);
-            place.restarts += 1;
-            self.scoreboard.put_in_place(row, slot);
+            self.scoreboard.fill(slot, row);
         }
     }
 
@@ -150,7 +147,7 @@ impl Children {
         let place = self.slots.get_mut(child.slot).filter(|slot| slot.worker == Some(pid));
         let was_in_place = place.is_some();
         if let Some(slot) = place {
-            *slot = Slot { worker: None, last: Some((pid, died)), due: died, ..*slot };
+            *slot = Slot { worker: None, last: Some((pid, died)), due: died };
         }
         Some(Buried { slot: child.slot, was_in_place, born: child.born, connections })
     }
@@ -162,7 +159,7 @@ impl Children {
         match self.slots.get_mut(child.slot) {
             Some(slot) if slot.worker.is_none() => {
                 slot.worker = Some(pid);
-                self.scoreboard.put_in_place(child.row, child.slot);
+                self.scoreboard.put_back(child.slot, child.row);
                 true
             }
             _ => false,

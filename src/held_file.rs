@@ -11,7 +11,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -45,9 +45,9 @@ impl From<io::Error> for Refusal {
 }
 
 impl HeldFile {
-    /// Takes the file at `path` and empties it, if nobody holds it and `is_ours`
-    /// says so of what is in it by now. Where there is none, makes one, with the
-    /// rights `mode` less the umask.
+    /// Takes the file at `path`, empty, if nobody holds it and `is_ours` says so of
+    /// what is in it by now. Where there is none, makes one, with the rights `mode`
+    /// less the umask.
     ///
     /// # Errors
     /// See [`Refusal`].
@@ -58,21 +58,27 @@ impl HeldFile {
                 return Err(Refusal::Strange);
             }
             match fcntl(&file, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK as libc::c_short))) {
-                Ok(_) if is_still_at(&file, path) => break file,
+                Ok(_) if is_still_at(&file, path) => {
+                    if !is_ours(&file) {
+                        return Err(Refusal::Strange);
+                    }
+                    // What a dead server has left its last workers may still write
+                    // to. They keep it, and we make another, if the directory lets us.
+                    if file.metadata()?.len() == 0 || fs::remove_file(path).is_err() {
+                        break file;
+                    }
+                }
                 // Its server has just removed it, between our open and our lock.
                 Ok(_) => {}
                 Err(Errno::EAGAIN | Errno::EACCES) => {
                     // None: it has let go in between.
-                    if let Some(pid) = holder(&file).map_err(io::Error::from)? {
+                    if let Some(pid) = holder(&file, libc::F_WRLCK as _).map_err(io::Error::from)? {
                         return Err(Refusal::Held(pid));
                     }
                 }
                 Err(error) => return Err(Refusal::Error(error.into())),
             }
         };
-        if !is_ours(&file) {
-            return Err(Refusal::Strange);
-        }
         file.set_len(0)?;
         (&file).rewind()?;
         Ok(HeldFile { file, path: path.into() })
@@ -81,6 +87,11 @@ impl HeldFile {
     /// The file, open for reading and writing.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// The number of its descriptor, for a worker to close.
+    pub fn fd(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 
     /// Where it is.
@@ -99,12 +110,18 @@ impl Drop for HeldFile {
     }
 }
 
-/// Who holds the file. A process of another container has pid 0.
+/// The server that holds the file. A process of another container has pid 0.
 ///
 /// # Errors
 /// Where the file system knows no locks.
-pub fn holder(file: impl AsFd) -> nix::Result<Option<Pid>> {
-    let mut lock = whole_file(libc::F_RDLCK as libc::c_short);
+pub fn server_of(file: impl AsFd) -> nix::Result<Option<Pid>> {
+    // Whoever may read the file can lock it for reading, and is no server.
+    holder(file, libc::F_RDLCK as _)
+}
+
+/// Who stands in the way of a lock of this kind.
+fn holder(file: impl AsFd, kind: libc::c_short) -> nix::Result<Option<Pid>> {
+    let mut lock = whole_file(kind);
     fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
     Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then(|| Pid::from_raw(lock.l_pid)))
 }

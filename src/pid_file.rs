@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 
 use nix::unistd::Pid;
@@ -11,39 +10,28 @@ use nix::unistd::Pid;
 use crate::exit::Failure;
 use crate::held_file::{HeldFile, Refusal};
 
-/// The file of this server; removed when dropped.
-#[derive(Debug)]
-pub struct PidFile(HeldFile);
-
-impl PidFile {
-    /// Takes the file and writes `pid` into it.
-    ///
-    /// # Errors
-    /// If a living server holds the file, if it is something other than a pid
-    /// file, or if it cannot be written.
-    pub fn create(path: &Path, pid: Pid) -> Result<PidFile, Failure> {
-        let shown = path.display();
-        let failed = |error: &io::Error| {
-            Failure::new(format_args!("write the pid file {shown}"), error, "choose another with --pid-file")
-        };
-        let held = HeldFile::claim(path, 0o644, is_pid).map_err(|refusal| match refusal {
-            Refusal::Held(pid) => Failure::plain(format!(
-                "the pid file {shown} is held by a running server (pid {pid}); stop that one, or choose another \
-                 file with --pid-file"
-            )),
-            Refusal::Strange => Failure::plain(format!(
-                "{shown} exists and is not a pid file; choose another with --pid-file"
-            )),
-            Refusal::Error(error) => failed(&error),
-        })?;
-        writeln!(held.file(), "{pid}").map_err(|error| failed(&error))?;
-        Ok(PidFile(held))
-    }
-
-    /// The number of its descriptor, for a worker to close.
-    pub fn fd(&self) -> RawFd {
-        self.0.file().as_raw_fd()
-    }
+/// Takes the file and writes `pid` into it; it is removed when dropped.
+///
+/// # Errors
+/// If a living server holds the file, if it is something other than a pid
+/// file, or if it cannot be written.
+pub fn create(path: &Path, pid: Pid) -> Result<HeldFile, Failure> {
+    let shown = path.display();
+    let failed = |error: &io::Error| {
+        Failure::new(format_args!("write the pid file {shown}"), error, "choose another with --pid-file")
+    };
+    let held = HeldFile::claim(path, 0o644, is_pid).map_err(|refusal| match refusal {
+        Refusal::Held(pid) => Failure::plain(format!(
+            "the pid file {shown} is held by a running server (pid {pid}); stop that one, or choose another \
+             file with --pid-file"
+        )),
+        Refusal::Strange => {
+            Failure::plain(format!("{shown} exists and is not a pid file; choose another with --pid-file"))
+        }
+        Refusal::Error(error) => failed(&error),
+    })?;
+    writeln!(held.file(), "{pid}").map_err(|error| failed(&error))?;
+    Ok(held)
 }
 
 /// Is there nothing in the file but a pid?

@@ -58,7 +58,7 @@ impl Cause {
 
 /// A worker's life and end.
 #[derive(Debug, Clone, Copy)]
-pub struct Death {
+pub struct Life {
     /// Why it died.
     pub cause: Cause,
     /// When it was forked.
@@ -101,16 +101,16 @@ impl Respawn {
     /// Takes note of a death and decides. `others_well` says whether some
     /// other worker has run for long enough to be past its start: with it, the
     /// server serves, so that giving up would make matters worse.
-    pub fn after(&mut self, death: Death, others_well: bool) -> Verdict {
-        let young = death.died.duration_since(death.born) < YOUNG && death.connections == 0;
-        if death.cause != Cause::Crashed || !young {
+    pub fn after(&mut self, life: Life, others_well: bool) -> Verdict {
+        let young = life.died.duration_since(life.born) < YOUNG && life.connections == 0;
+        if life.cause != Cause::Crashed || !young {
             return Verdict::Now;
         }
         let round = match self.round {
-            Some(last) if death.died.duration_since(last.began) >= FORGOTTEN => Round::new(1, death.died),
-            Some(last) if death.born >= last.began => Round::new(last.number + 1, death.died),
+            Some(last) if life.died.duration_since(last.began) >= FORGOTTEN => Round::new(1, life.died),
+            Some(last) if life.born >= last.began => Round::new(last.number + 1, life.died),
             Some(same) => same,
-            None => Round::new(1, death.died),
+            None => Round::new(1, life.died),
         };
         self.round = Some(round);
         if round.number > ROUNDS && !others_well { Verdict::GiveUp } else { Verdict::At(round.retry_at) }
@@ -136,8 +136,8 @@ mod tests {
 
     use super::*;
 
-    fn crash(born: Instant, died: Instant) -> Death {
-        Death { cause: Cause::Crashed, born, died, connections: 0 }
+    fn crash(born: Instant, died: Instant) -> Life {
+        Life { cause: Cause::Crashed, born, died, connections: 0 }
     }
 
     /// Forks as the policy says, on a clock of its own, workers that each crash
@@ -214,7 +214,7 @@ mod tests {
             for (pause, cause, lived, connections, others_well) in history {
                 now += Duration::from_millis(pause);
                 let born = now - Duration::from_millis(lived);
-                let verdict = respawn.after(Death { cause, born, died: now, connections }, others_well);
+                let verdict = respawn.after(Life { cause, born, died: now, connections }, others_well);
 
                 let at_its_start = cause == Cause::Crashed && lived < 1_000 && connections == 0;
                 crashes_in_a_row = match at_its_start {

@@ -6,9 +6,14 @@
 //! without a system call; the parent hands rows out and clears them. A worker that
 //! is killed at any instant leaves it readable. All else the parent writes alone.
 //!
-//! Nobody acts on what he reads here but to show it: a worker gone wrong can
-//! spoil the picture, and nothing else. [`Snapshot`](crate::snapshot::Snapshot)
-//! is the whole at one moment.
+//! The parent keeps its own books, and signals no pid that it reads here. What it
+//! takes from here is whether anybody was served or is busy: a worker gone wrong
+//! can spoil the picture, at worst cause a needless sweep or a wrong exit status at
+//! a forced end, and nothing else. [`Snapshot`](crate::snapshot::Snapshot) is the
+//! whole at one moment.
+//!
+//! Loads are relaxed, with a fence where the order matters: a view's memory is
+//! read-only, and for such Rust vouches for nothing else.
 
 mod file;
 mod row;
@@ -23,7 +28,7 @@ use std::sync::atomic::fence;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use self::file::{Identity, ScoreboardFile, open};
+pub use self::file::{Identity, open};
 pub use self::row::{Row, State};
 pub use self::view::View;
 use crate::cli::MAX_WORKERS;
@@ -60,11 +65,11 @@ const ROWS_EVER: usize = 6;
 const LAST_EVENT: usize = 7;
 
 // The numbers of a slot's line: the row (and 1) of who fills it, what the dead
-// have served, how many were replaced, and a text.
+// have served, how many have ever filled it, and a text.
 const ROW: usize = 0;
 const CONNECTIONS: usize = 1;
 const BYTES: usize = 2;
-const RESTARTS: usize = 3;
+const FILLED: usize = 3;
 const LAST_EXIT: usize = 4;
 
 // The numbers of an event's line: which, when (nanoseconds), and a text.
@@ -109,8 +114,6 @@ impl Sum for Served {
 /// Something that has happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// The first is 1.
-    pub number: u64,
     /// On the [shared clock](clock).
     pub time: Duration,
     /// As the log has it.
@@ -162,13 +165,15 @@ impl Scoreboard {
 
     /// So many slots are to be filled from now on, at the most [`MAX_WORKERS`].
     pub fn set_slots(self, slots: usize) {
-        self.news(SLOTS_NOW).store(slots as u64, Relaxed);
-        self.news(SLOTS_EVER).fetch_max(slots as u64, Relaxed);
+        self.change(|| {
+            self.news(SLOTS_NOW).store(slots as u64, Relaxed);
+            self.news(SLOTS_EVER).fetch_max(slots as u64, Relaxed);
+        });
     }
 
     /// Adds to the latest events; of a text longer than 112 bytes the rest is cut.
     pub fn record(self, text: &str) {
-        let number = self.news(LAST_EVENT).load(Relaxed) + 1;
+        let number = self.news(LAST_EVENT).load(Relaxed).wrapping_add(1);
         let event = self.event_line(number);
         // Without its number it is no event: taken away first, and set last.
         event[NUMBER].store(0, Relaxed);
@@ -179,21 +184,26 @@ impl Scoreboard {
         self.news(LAST_EVENT).store(number, Release);
     }
 
-    /// Hands a free row to the worker that is about to be forked, the one after
-    /// `restarts` others in `slot`.
-    pub fn hand_out(self, row: Row, slot: usize, restarts: u64) {
-        self.change(|| row.hand_out(slot, restarts));
-        self.news(ROWS_EVER).fetch_max(row.index() as u64 + 1, Relaxed);
+    /// Hands a free row to the worker that is about to be forked for `slot`.
+    pub fn hand_out(self, row: Row, slot: usize) {
+        self.change(|| {
+            row.hand_out(slot, self.slot(slot)[FILLED].load(Relaxed));
+            self.news(ROWS_EVER).fetch_max(row.index() as u64 + 1, Relaxed);
+        });
     }
 
-    /// The process of this row fills its slot from now on. Who filled it before is
-    /// leaving.
-    pub fn put_in_place(self, row: Row, slot: usize) {
-        let slot = self.slot(slot);
+    /// A new process fills its slot from now on, the one of this row. Who filled it
+    /// before is leaving.
+    pub fn fill(self, slot: usize, row: Row) {
         self.change(|| {
-            slot[ROW].store(row.index() as u64 + 1, Relaxed);
-            slot[RESTARTS].store(row.restarts(), Relaxed);
+            self.put_back(slot, row);
+            self.slot(slot)[FILLED].fetch_add(1, Relaxed);
         });
+    }
+
+    /// Who filled the slot before fills it again.
+    pub fn put_back(self, slot: usize, row: Row) {
+        self.slot(slot)[ROW].store(row.index() as u64 + 1, Relaxed);
     }
 
     /// Clears the row of a process that is dead, or was never born. What it has
@@ -230,7 +240,8 @@ impl Scoreboard {
         const PATIENCE: Duration = Duration::from_millis(2);
         let (changes, start) = (self.news(CHANGES), Instant::now());
         loop {
-            let before = changes.load(Acquire);
+            let before = changes.load(Relaxed);
+            fence(Acquire);
             let seen = look();
             fence(Acquire);
             let is_whole = before & 1 == 0 && changes.load(Relaxed) == before;
@@ -289,7 +300,7 @@ impl Scoreboard {
 
     /// How many processes have filled a slot before the last one.
     pub fn slot_restarts(self, slot: usize) -> u64 {
-        self.slot(slot)[RESTARTS].load(Relaxed)
+        self.slot(slot)[FILLED].load(Relaxed).saturating_sub(1)
     }
 
     /// How the last one that left a slot has died.
@@ -320,7 +331,8 @@ impl Scoreboard {
 
     /// The latest events, the latest one last.
     pub fn events(self) -> Vec<Event> {
-        let last = self.news(LAST_EVENT).load(Acquire);
+        let last = self.news(LAST_EVENT).load(Relaxed);
+        fence(Acquire);
         let numbers = last.saturating_sub(EVENTS as u64 - 1).max(1)..=last;
         numbers.filter_map(|number| self.event(number)).collect()
     }
@@ -328,12 +340,13 @@ impl Scoreboard {
     /// None: it is overwritten by a later one.
     fn event(self, number: u64) -> Option<Event> {
         let line = self.event_line(number);
-        let is_there = |order| line[NUMBER].load(order) == number;
-        is_there(Acquire).then_some(())?;
+        let is_there = || line[NUMBER].load(Relaxed) == number;
+        is_there().then_some(())?;
+        fence(Acquire);
         let time = Duration::from_nanos(line[TIME].load(Relaxed));
         let text = words::load_text(&line[TEXT..]);
         fence(Acquire);
-        is_there(Relaxed).then_some(Event { number, time, text })
+        is_there().then_some(Event { time, text })
     }
 
     fn event_line(self, number: u64) -> &'static [AtomicU64; 16] {

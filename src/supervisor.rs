@@ -16,19 +16,20 @@ use log::{Level, debug, info, log, warn};
 use nix::errno::Errno;
 use nix::unistd::{self, Pid, getpid};
 
-use self::shutdown::Phase;
+use self::shutdown::Stage;
 use crate::children::Children;
 use crate::cli::Options;
 use crate::exit::{Exit, Failure, reason};
 use crate::explain;
+use crate::held_file::HeldFile;
 use crate::inbox::Inbox;
 use crate::listener::Listener;
 use crate::logger::{self, count};
-use crate::pid_file::PidFile;
+use crate::pid_file;
 use crate::private_counter;
-use crate::respawn::{Cause, Death, Respawn, Verdict};
+use crate::respawn::{Cause, Life, Respawn, Verdict};
 use crate::rights::Rights;
-use crate::scoreboard::{self, Identity, Row, Scoreboard, ScoreboardFile};
+use crate::scoreboard::{self, Identity, Phase, Row, Scoreboard};
 use crate::succession::Succession;
 use crate::sys::socket::queue_limit;
 use crate::sys::{process, signal};
@@ -46,17 +47,16 @@ pub struct Supervisor<'a> {
     /// None when the last sweep has it.
     listener: Option<Listener>,
     inbox: Inbox,
-    pid_file: Option<PidFile>,
+    /// Removed at the end: the pid file, the scoreboard's.
+    files: Vec<HeldFile>,
     identity: Identity,
     scoreboard: Scoreboard,
-    /// None: it lies in memory without a name.
-    scoreboard_file: Option<ScoreboardFile>,
     children: Children,
     respawn: Respawn,
     /// When fork has failed: the next attempt, and not before.
     fork_again_at: Option<Instant>,
     succession: Succession,
-    phase: Phase,
+    stage: Stage,
 }
 
 impl<'a> Supervisor<'a> {
@@ -72,25 +72,24 @@ impl<'a> Supervisor<'a> {
         // end of us, so that nothing is left behind.
         let inbox = Inbox::open().map_err(lacking)?;
         let identity = Identity::new(pid, listener.address(), listener.inode());
-        let (scoreboard, scoreboard_file) =
+        let (scoreboard, file) =
             scoreboard::open(options, &identity).map_err(|error| lacking(error.into()))?;
         scoreboard.set_queue_limit(queue_limit(options.backlog));
-        let pid_file = options.pid_file.as_deref().map(|path| PidFile::create(path, pid)).transpose()?;
+        let pid_file = options.pid_file.as_deref().map(|path| pid_file::create(path, pid)).transpose()?;
         Ok(Supervisor {
             options,
             pid,
             rights,
             listener: Some(listener),
             inbox,
-            pid_file,
+            files: file.into_iter().chain(pid_file).collect(),
             identity,
             scoreboard,
-            scoreboard_file,
             children: Children::new(scoreboard, options.workers),
             respawn: Respawn::default(),
             fork_again_at: None,
             succession: Succession::default(),
-            phase: Phase::Running,
+            stage: Stage::Running,
         })
     }
 
@@ -119,8 +118,8 @@ impl<'a> Supervisor<'a> {
             self.spawn_missing_workers();
             self.scoreboard.show_parents_counter(private_counter::value());
             if let Some(exit) = self.go_on_shutting_down() {
-                self.scoreboard.enter(scoreboard::Phase::Ended(exit.code()));
-                (self.pid_file, self.scoreboard_file) = (None, None);
+                self.scoreboard.enter(Phase::Ended(exit.code()));
+                self.files.clear();
                 let served = self.scoreboard.served();
                 info!(
                     "the end, with exit status {}: served {}, {}",
@@ -144,15 +143,15 @@ impl<'a> Supervisor<'a> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        match &self.phase {
-            Phase::Running => {
+        match &self.stage {
+            Stage::Running => {
                 let replacing = self.succession.next().and(self.fork_again_at);
                 let forking = self.children.next_due();
                 let forking = forking.map(|due| self.fork_again_at.map_or(due, |again| due.max(again)));
                 [replacing, forking].into_iter().flatten().min()
             }
-            Phase::Draining(drain) => Some(drain.deadline.min(drain.remind_at)),
-            Phase::Ending(_) => None,
+            Stage::Draining(drain) => Some(drain.deadline.min(drain.remind_at)),
+            Stage::Ending(_) => None,
         }
     }
 
@@ -215,10 +214,8 @@ impl<'a> Supervisor<'a> {
     /// By number, under their owners, who are never used or dropped in this
     /// process: it leaves by `_exit`.
     fn be_worker(&mut self, slot: usize, row: Row, errand: Errand) -> u8 {
-        let files =
-            [self.pid_file.as_ref().map(PidFile::fd), self.scoreboard_file.as_ref().map(ScoreboardFile::fd)];
-        for fd in files.into_iter().flatten() {
-            let _ = unistd::close(fd);
+        for file in &self.files {
+            let _ = unistd::close(file.fd());
         }
         let (Some(ready), Some(listener)) = (self.inbox.leave_to_parent(), self.listener.take()) else {
             return 1;
@@ -268,7 +265,7 @@ impl<'a> Supervisor<'a> {
             return;
         }
         let others_well = self.children.is_any_well(died);
-        match self.respawn.after(Death { cause, born: dead.born, died, connections }, others_well) {
+        match self.respawn.after(Life { cause, born: dead.born, died, connections }, others_well) {
             Verdict::Now => {}
             Verdict::At(due) => {
                 let wait = due - died;

@@ -5,12 +5,12 @@
 //! The server holds it as long as it lives (see [`held_file`](crate::held_file)),
 //! so that what a dead one has left is known for what it is.
 
+use std::env;
 use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Read};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::{env, iter};
 
 use log::warn;
 use nix::unistd::{Pid, geteuid};
@@ -110,78 +110,53 @@ impl Identity {
 ///
 /// # Errors
 /// As [`Scoreboard::map`] without a file.
-pub fn open(options: &Options, identity: &Identity) -> nix::Result<(Scoreboard, Option<ScoreboardFile>)> {
-    if options.no_scoreboard {
-        return Scoreboard::map(None).map(|scoreboard| (scoreboard, None));
-    }
-    let file = ScoreboardFile::create(options.scoreboard.as_deref(), identity);
-    let mapped = file.and_then(|file| match Scoreboard::map(Some(file.file())) {
-        Ok(scoreboard) => Ok((scoreboard, file)),
-        Err(error) => Err(format!("cannot map {}: {}", file.path().display(), reason(&error.into()))),
-    });
-    match mapped {
-        Ok((scoreboard, file)) => {
-            explain!(
-                "mmap({}, MAP_SHARED): memory that this process and all its children share, for what all are to see",
-                file.path().display()
-            );
-            Ok((scoreboard, Some(file)))
-        }
-        Err(why) => {
-            warn!(
-                "no file for the scoreboard: {why}; status and top can't see this server; give --scoreboard another PATH"
-            );
-            Scoreboard::map(None).map(|scoreboard| (scoreboard, None))
+pub fn open(options: &Options, identity: &Identity) -> nix::Result<(Scoreboard, Option<HeldFile>)> {
+    if !options.no_scoreboard {
+        match create(options.scoreboard.as_deref(), identity) {
+            Ok((scoreboard, file)) => {
+                explain!(
+                    "mmap({}, MAP_SHARED): memory that this process and all its children share, for what all \
+                     are to see",
+                    file.path().display()
+                );
+                return Ok((scoreboard, Some(file)));
+            }
+            Err(why) => warn!(
+                "no file for the scoreboard: {why}; status and top can't see this server; give --scoreboard \
+                 another PATH"
+            ),
         }
     }
+    Ok((Scoreboard::map(None)?, None))
 }
 
-/// The file of this server; removed when dropped.
-#[derive(Debug)]
-pub struct ScoreboardFile(HeldFile);
-
-impl ScoreboardFile {
-    /// Makes the file, at `path` or where [`View::find`](super::View::find) looks
-    /// for it.
-    ///
-    /// # Errors
-    /// If a living server has it, if something else is there, or if it cannot be
-    /// written; in words that end a sentence on why there is no file.
-    pub fn create(path: Option<&Path>, identity: &Identity) -> Result<ScoreboardFile, String> {
-        let path = match path {
-            Some(path) => path.to_owned(),
-            None => own_directory()?.join(format!("{}.{EXTENSION}", identity.address)),
-        };
-        let shown = path.display();
-        let held = HeldFile::claim(&path, 0o600, is_ours).map_err(|refusal| match refusal {
-            Refusal::Held(pid) => format!("{shown} is held by a running server (pid {pid})"),
-            Refusal::Strange => format!("{shown} exists and is no scoreboard of this user"),
-            Refusal::Error(error) => format!("cannot write {shown}: {}", reason(&error)),
-        })?;
-        let line = serde_json::to_string(identity).unwrap_or_default() + "\n";
-        let file = held.file();
-        file.set_permissions(Permissions::from_mode(0o600))
-            .and_then(|()| file.set_len(Scoreboard::SIZE as u64))
-            // In one piece, and last: so it is recognised when it is whole.
-            .and_then(|()| file.write_all_at(line.as_bytes(), 0))
-            .map_err(|error| format!("cannot write {shown}: {}", reason(&error)))?;
-        Ok(ScoreboardFile(held))
-    }
-
-    /// The file.
-    pub fn file(&self) -> &File {
-        self.0.file()
-    }
-
-    /// The number of its descriptor, for a worker to close.
-    pub fn fd(&self) -> RawFd {
-        self.0.file().as_raw_fd()
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        self.0.path()
-    }
+/// Makes the file, at `path` or where a [`View`](super::View) finds it, and maps it.
+///
+/// # Errors
+/// If a living server has it, if something else is there, or if it cannot be
+/// written; in words that end a sentence on why there is no file.
+fn create(path: Option<&Path>, identity: &Identity) -> Result<(Scoreboard, HeldFile), String> {
+    let path = match path {
+        Some(path) => path.to_owned(),
+        None => own_directory()?.join(format!("{}.{EXTENSION}", identity.address)),
+    };
+    let shown = path.display();
+    let held = HeldFile::claim(&path, 0o600, is_ours).map_err(|refusal| match refusal {
+        Refusal::Held(pid) => format!("{shown} is held by a running server (pid {pid})"),
+        Refusal::Strange => format!("{shown} exists and is no scoreboard of this user"),
+        Refusal::Error(error) => format!("cannot write {shown}: {}", reason(&error)),
+    })?;
+    let failed = |error: io::Error| format!("cannot write {shown}: {}", reason(&error));
+    let file = held.file();
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+    // Written in full, not only made as long: where there is no room for a page,
+    // touching it would be SIGBUS.
+    io::copy(&mut io::repeat(0).take(Scoreboard::SIZE as u64), &mut &*file).map_err(failed)?;
+    let scoreboard = Scoreboard::map(Some(file)).map_err(|error| failed(error.into()))?;
+    // Last, and in one piece: by this line it is recognised, so it is whole by then.
+    let line = serde_json::to_string(identity).unwrap_or_default() + "\n";
+    file.write_all_at(line.as_bytes(), 0).map_err(failed)?;
+    Ok((scoreboard, held))
 }
 
 /// May a server take this file? Not one that was laid there for us: with another
@@ -196,13 +171,18 @@ fn is_ours(file: &File) -> bool {
 }
 
 /// Where this user's scoreboards may be: in the directory that the session has for
-/// such files, or else in one of the user's own among the temporary ones.
+/// such files (or that another session of his has), or else in one of the user's
+/// own among the temporary ones.
 pub(super) fn directories() -> impl Iterator<Item = PathBuf> {
+    let uid = geteuid();
     // Not another user's, as sudo may hand it on.
-    let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.uid() == geteuid().as_raw());
-    let session = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(is_own);
-    let temporary = env::temp_dir().join(format!("prefork-echo-{}", geteuid()));
-    session.map(|path| path.join("prefork-echo")).into_iter().chain(iter::once(temporary))
+    let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.uid() == uid.as_raw());
+    let of_session = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    let usual = PathBuf::from(format!("/run/user/{uid}"));
+    let mut directories: Vec<_> = of_session.into_iter().chain([usual]).filter(is_own).collect();
+    directories.dedup();
+    let temporary = env::temp_dir().join(format!("prefork-echo-{uid}"));
+    directories.into_iter().map(|path| path.join("prefork-echo")).chain([temporary])
 }
 
 /// The first of them that this user alone can write to, made if need be.
@@ -220,6 +200,6 @@ fn own_directory() -> Result<PathBuf, String> {
     Err(why)
 }
 
-fn is_private(data: &fs::Metadata) -> bool {
+pub(super) fn is_private(data: &fs::Metadata) -> bool {
     data.is_dir() && data.uid() == geteuid().as_raw() && data.mode() & 0o022 == 0
 }

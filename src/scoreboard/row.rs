@@ -105,9 +105,12 @@ impl Row {
 
     // What the worker writes.
 
-    /// The worker does something else from now on.
+    /// The worker is in this state from now on, if it wasn't before.
     #[inline]
     pub fn enter(self, state: State) {
+        if self.state().0 == state {
+            return;
+        }
         let since = clock::now().as_nanos() as u64;
         self.numbers[STATE].store(since << STATE_BITS | state as u64, Relaxed);
     }

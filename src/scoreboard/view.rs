@@ -12,7 +12,7 @@ use super::file::{EXTENSION, Identity, directories};
 use super::{LINES, Scoreboard};
 use crate::cli::BindAddress;
 use crate::exit::Failure;
-use crate::held_file::holder;
+use crate::held_file::server_of;
 use crate::sys::memory;
 
 /// A scoreboard that somebody looks at.
@@ -95,7 +95,7 @@ impl View {
     /// The server's pid, by the kernel's word. None: it is dead, or in another
     /// container, where pids are others.
     pub fn holder(&self) -> Option<Pid> {
-        holder(&self.file).ok().flatten().filter(|pid| pid.as_raw() > 0)
+        server_of(&self.file).ok().flatten().filter(|pid| pid.as_raw() > 0)
     }
 }
 
@@ -105,7 +105,7 @@ fn open(path: &Path) -> std::io::Result<File> {
 }
 
 fn is_held(file: &File) -> bool {
-    matches!(holder(file), Ok(Some(_)))
+    matches!(server_of(file), Ok(Some(_)))
 }
 
 fn dead(identity: &Identity, path: &Path) -> Failure {

@@ -44,7 +44,8 @@ pub(super) fn store_address(place: &[AtomicU64], address: Option<SocketAddr>) {
 
 /// The address again; None where there is none, or while it changes.
 pub(super) fn load_address(place: &[AtomicU64]) -> Option<SocketAddr> {
-    let head = place[0].load(Acquire);
+    let head = place[0].load(Relaxed);
+    fence(Acquire);
     let (port, rest) = ((head >> 32) as u16, head as u32);
     match head >> 48 {
         4 => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(rest)), port)),

@@ -14,7 +14,7 @@ use crate::exit::Exit;
 use crate::explain;
 use crate::listener::Listener;
 use crate::logger::count;
-use crate::scoreboard;
+use crate::scoreboard::Phase;
 use crate::sys::socket::{self, SMALLEST_BACKLOG};
 use crate::worker::Errand;
 
@@ -24,7 +24,7 @@ const REMIND: Duration = Duration::from_millis(500);
 
 /// Where the server is in its life.
 #[derive(Debug)]
-pub(super) enum Phase {
+pub(super) enum Stage {
     Running,
     /// All have been told to leave; at the deadline they are killed.
     Draining(Drain),
@@ -47,14 +47,14 @@ impl Supervisor<'_> {
     pub(super) fn drain(&mut self, exit: Exit) {
         self.children.remove_all_slots();
         self.succession.end();
-        self.scoreboard.enter(scoreboard::Phase::Draining);
+        self.scoreboard.enter(Phase::Draining);
         // Who comes from now on may find no server any more: so few as possible.
         if let Some(listener) = &self.listener {
             listener.resize(SMALLEST_BACKLOG);
             self.scoreboard.set_queue_limit(socket::queue_limit(SMALLEST_BACKLOG));
         }
         let now = Instant::now();
-        self.phase = Phase::Draining(Drain {
+        self.stage = Stage::Draining(Drain {
             deadline: now + self.options.grace,
             remind_at: now + REMIND,
             connections_before: self.scoreboard.served().connections,
@@ -67,34 +67,34 @@ impl Supervisor<'_> {
     /// any client, as far as the scoreboard tells; a server that gave up says so.
     pub(super) fn end(&mut self) {
         let cut = self.children.is_any_busy() || self.listener.as_ref().is_some_and(Listener::has_waiting);
-        let exit = match &self.phase {
-            Phase::Ending(exit) => *exit,
-            Phase::Draining(Drain { exit: Exit::GaveUp, .. }) => Exit::GaveUp,
+        let exit = match &self.stage {
+            Stage::Ending(exit) => *exit,
+            Stage::Draining(Drain { exit: Exit::GaveUp, .. }) => Exit::GaveUp,
             _ if cut => Exit::Forced,
             _ => Exit::Orderly,
         };
         self.children.remove_all_slots();
         self.listener = None;
-        self.phase = Phase::Ending(exit);
+        self.stage = Stage::Ending(exit);
         self.children.pids().for_each(|pid| self.send(pid, Signal::SIGKILL));
     }
 
     /// Does what is due of the shutdown. Some: it is over, and this is how.
     pub(super) fn go_on_shutting_down(&mut self) -> Option<Exit> {
         let (now, workers) = (Instant::now(), self.children.pids().len());
-        match &mut self.phase {
-            Phase::Draining(drain) if workers == 0 => {
+        match &mut self.stage {
+            Stage::Draining(drain) if workers == 0 => {
                 let (before, exit) = (drain.connections_before, drain.exit);
                 if !self.needs_last_sweep(before) {
                     if let Some(listener) = self.listener.take() {
                         explain!("close({}): nobody listens any more", listener.fd());
                     }
-                    self.phase = Phase::Ending(exit);
+                    self.stage = Stage::Ending(exit);
                 } else if !self.begin_last_sweep() {
                     self.end();
                 }
             }
-            Phase::Draining(drain) if drain.deadline <= now => {
+            Stage::Draining(drain) if drain.deadline <= now => {
                 let workers = count(workers as u64, "worker");
                 let grace = humantime::format_duration(self.options.grace);
                 self.note(
@@ -103,14 +103,14 @@ impl Supervisor<'_> {
                 );
                 self.end();
             }
-            Phase::Draining(drain) if drain.remind_at <= now => {
+            Stage::Draining(drain) if drain.remind_at <= now => {
                 drain.remind_at = now + REMIND;
                 self.children.pids().for_each(|pid| self.tell_to_leave(pid));
             }
             _ => {}
         }
-        match self.phase {
-            Phase::Ending(exit) if self.children.pids().len() == 0 => Some(exit),
+        match self.stage {
+            Stage::Ending(exit) if self.children.pids().len() == 0 => Some(exit),
             _ => None,
         }
     }

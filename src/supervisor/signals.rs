@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Supervisor;
-use super::shutdown::Phase;
+use super::shutdown::Stage;
 use crate::cli::MAX_WORKERS;
 use crate::exit::{Exit, reason};
 use crate::explain;
@@ -17,7 +17,7 @@ use crate::worker::Errand;
 
 impl Supervisor<'_> {
     pub(super) fn handle_signal(&mut self, signal: Signal) {
-        let running = matches!(self.phase, Phase::Running);
+        let running = matches!(self.stage, Stage::Running);
         match signal {
             Signal::SIGCHLD => {} // They are reaped already.
             Signal::SIGUSR1 => {

@@ -33,6 +33,7 @@ pub fn share(lines: usize) -> nix::Result<&'static [Line]> {
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: the kernel chooses the place, so no memory in use is mapped over.
     let place = unsafe { mmap_anonymous(None, size(lines)?, access, MapFlags::MAP_SHARED)? };
+    answer_bus_errors()?;
     // SAFETY: just mapped, to be read and written, for this many lines.
     Ok(unsafe { as_lines(place, lines) })
 }
@@ -78,7 +79,7 @@ fn map_file(file: &File, lines: usize, access: ProtFlags) -> nix::Result<&'stati
     let place = unsafe { mmap(None, size, access, MapFlags::MAP_SHARED, file, 0)? };
     MAPPED_AT.store(place.as_ptr() as usize, Ordering::Relaxed);
     MAPPED_SIZE.store(size.get(), Ordering::Relaxed);
-    outlive_truncation()?;
+    answer_bus_errors()?;
     // SAFETY: just mapped, to be read at least, for this many lines.
     Ok(unsafe { as_lines(place, lines) })
 }
@@ -100,17 +101,13 @@ unsafe fn as_lines(place: NonNull<c_void>, lines: usize) -> &'static [Line] {
 static MAPPED_AT: AtomicUsize = AtomicUsize::new(0);
 static MAPPED_SIZE: AtomicUsize = AtomicUsize::new(0);
 
-/// Does this process have a file mapped, and so its own answer to SIGBUS?
-pub(super) fn answers_bus_errors() -> bool {
-    MAPPED_SIZE.load(Ordering::Relaxed) != 0
-}
-
 /// A page of a mapped file that the file has no more is SIGBUS for who touches
-/// it, and somebody else's carelessness is not to be our death.
+/// it, and somebody else's carelessness is not to be our death. Without a file, it
+/// is: Rust's own handler lets the first one pass when somebody has sent it.
 ///
 /// # Errors
 /// None that a correct call can cause.
-fn outlive_truncation() -> nix::Result<()> {
+fn answer_bus_errors() -> nix::Result<()> {
     let action = SigAction::new(SigHandler::SigAction(replace_mapping), SaFlags::SA_RESTART, SigSet::empty());
     // SAFETY: the handler calls nothing but mmap, sigaction and raise, bare system
     // calls that take no lock and allocate nothing.

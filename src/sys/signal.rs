@@ -18,8 +18,6 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 
-use super::memory;
-
 /// From ring to ring. The longest that a worker can oversleep a signal.
 const RING: Duration = Duration::from_millis(10);
 
@@ -66,12 +64,9 @@ pub fn become_worker() -> nix::Result<()> {
         set(signal, SigIgn)?;
     }
     set(Signal::SIGCHLD, SigDfl)?;
-    // Rust's own handlers look for a stack overflow, and let the first such
-    // signal pass when somebody has sent it by kill.
+    // Rust's own handler looks for a stack overflow, and lets the first such signal
+    // pass when somebody has sent it by kill. SIGBUS has an answer of memory's.
     set(Signal::SIGSEGV, SigDfl)?;
-    if !memory::answers_bus_errors() {
-        set(Signal::SIGBUS, SigDfl)?;
-    }
     // The handlers before the unblocking: with the parent's still in place, a
     // signal to this child would wake the parent through its pipe.
     set(Signal::SIGALRM, Handler(rung))?;
