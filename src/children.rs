@@ -5,6 +5,7 @@
 //! reaps or signals.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use nix::unistd::Pid;
@@ -52,6 +53,8 @@ pub struct Buried {
     pub born: Instant,
     /// Clients that it had accepted.
     pub connections: u64,
+    /// Whom it was serving.
+    pub client: Option<SocketAddr>,
 }
 
 impl Children {
@@ -142,14 +145,14 @@ impl Children {
     /// Strikes off a child that has died. None: it was no child of ours.
     pub fn bury(&mut self, pid: Pid, death: Death, died: Instant) -> Option<Buried> {
         let child = self.living.remove(&pid)?;
-        let connections = child.row.served().connections;
+        let (connections, client) = (child.row.served().connections, child.row.peer());
         self.free_row(child.row, child.slot, Some(death));
         let place = self.slots.get_mut(child.slot).filter(|slot| slot.worker == Some(pid));
         let was_in_place = place.is_some();
         if let Some(slot) = place {
             *slot = Slot { worker: None, last: Some((pid, died)), due: died };
         }
-        Some(Buried { slot: child.slot, was_in_place, born: child.born, connections })
+        Some(Buried { slot: child.slot, was_in_place, born: child.born, connections, client })
     }
 
     /// Puts a child that was leaving back into its slot, if the slot is empty

@@ -2,7 +2,6 @@
 
 mod serve;
 
-use std::env;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -12,8 +11,6 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::serve::{Color, LogFormat, Options};
-use crate::exit::Failure;
-use crate::scoreboard::View;
 
 /// The most workers that one server runs.
 pub const MAX_WORKERS: u16 = 4096;
@@ -46,7 +43,7 @@ Examples:
 /// same socket, and every byte comes back.
 #[derive(Debug, Parser)]
 #[command(name = "prefork-echo", version, max_term_width = 100, after_help = AFTER_HELP)]
-#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(args_conflicts_with_subcommands = true)]
 struct CommandLine {
     #[command(flatten)]
     serve: Options,
@@ -127,21 +124,6 @@ pub struct Which {
     pub scoreboard: Option<PathBuf>,
 }
 
-impl Which {
-    /// Opens its scoreboard.
-    ///
-    /// # Errors
-    /// If there is no such server, or there are several.
-    pub fn view(&self) -> Result<View, Failure> {
-        // By hand: to clap, an address that is typed would contradict it.
-        let inherited = || env::var_os("PREFORK_ECHO_SCOREBOARD").map(PathBuf::from);
-        match (&self.address, self.scoreboard.clone().or_else(inherited)) {
-            (None, Some(path)) => View::open(&path),
-            (address, _) => View::find(address.as_ref()),
-        }
-    }
-}
-
 /// Where to listen, as the user wrote it; the name is looked up later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BindAddress {
@@ -164,7 +146,7 @@ impl FromStr for BindAddress {
             None => host,
         };
         if host.is_empty() {
-            return Err("the host is missing; to listen on all addresses say 0.0.0.0 or [::]".into());
+            return Err("the host is missing; all addresses are 0.0.0.0 or [::]".into());
         }
         let port = port.parse().map_err(|_| match text.contains(':') {
             true => format!("'{port}' is not a port; write HOST:PORT, with a PORT from 0 to 65535"),
@@ -173,6 +155,15 @@ impl FromStr for BindAddress {
             }
         })?;
         Ok(BindAddress { host: host.into(), port })
+    }
+}
+
+impl fmt::Display for BindAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
     }
 }
 

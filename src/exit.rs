@@ -2,7 +2,7 @@
 //! line that a user gets when it could not run.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 use std::process::{ExitCode, Termination};
 
 /// The exit status of the server. Wrong usage, status 2, is clap's to report.
@@ -60,6 +60,20 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Prints a text and a new line on stdout. Who reads no further, as head does, has
+/// seen enough: that is no error.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn print(text: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new("write to stdout", &error, "look where it leads"))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// The system's own words for an error (strerror(3)), ready to stand within a
 /// sentence.

@@ -70,6 +70,7 @@ pub mod status;
 pub mod succession;
 pub mod supervisor;
 pub mod sys;
+pub mod table;
 pub mod top;
 
 pub mod worker;

@@ -112,7 +112,7 @@ impl Sum for Served {
 }
 
 /// Something that has happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Event {
     /// On the [shared clock](clock).
     pub time: Duration,

@@ -34,6 +34,15 @@ pub fn number(number: u64) -> String {
     format!("{number:.digits$}{name}")
 }
 
+/// A number that may have a fraction: one digit of it where that says something.
+pub fn fraction(number: f64) -> String {
+    if number < 10.0 && number.fract() > 0.0 {
+        format!("{number:.1}")
+    } else {
+        self::number(number.round() as u64)
+    }
+}
+
 /// At most `width` characters: of a long address the middle is left out, so that
 /// the port stays.
 pub fn address(address: SocketAddr, width: usize) -> String {
@@ -41,7 +50,7 @@ pub fn address(address: SocketAddr, width: usize) -> String {
     if text.len() <= width {
         return text;
     }
-    let port = format!("…]:{}", address.port());
+    let port = format!("…{}:{}", if address.is_ipv6() { "]" } else { "" }, address.port());
     let start: String = text.chars().take(width.saturating_sub(port.chars().count())).collect();
     start + &port
 }
@@ -72,6 +81,8 @@ mod tests {
         let long = "[2001:db8:1:2:3:4:5:6]:40312".parse().unwrap();
         assert_eq!(address(long, 21), "[2001:db8:1:2…]:40312");
         assert_eq!(address("127.0.0.1:40312".parse().unwrap(), 21), "127.0.0.1:40312");
+        assert_eq!(address("192.168.100.100:65535".parse().unwrap(), 17), "192.168.10…:65535");
+        assert_eq!([fraction(0.0), fraction(2.0), fraction(2.25), fraction(12.7)], ["0", "2", "2.2", "13"]);
         assert_eq!([bar(5.0, 10.0, 8), bar(0.001, 10.0, 8), bar(0.0, 0.0, 8)], ["████", "▏", ""]);
     }
 

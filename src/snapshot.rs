@@ -1,11 +1,13 @@
 //! The scoreboard at one moment, as plain data: what tables are made of.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use nix::unistd::Pid;
 
-use crate::scoreboard::{Event, Identity, Phase, Row, Scoreboard, Served, State};
+use crate::scoreboard::{Event, Identity, Phase, Row, Scoreboard, Served, State, View};
+use crate::sys::process::{Condition, look_at};
 use crate::sys::{clock, socket};
 
 /// What a server is doing.
@@ -29,8 +31,12 @@ pub struct Snapshot {
     pub parents_counter: u64,
     /// Who fills the slots, in their order, then who is leaving.
     pub workers: Vec<Worker>,
+    /// What the kernel does with the parent.
+    pub parent: Condition,
     /// The latest one last.
-    pub events: Vec<Happening>,
+    pub events: Vec<Event>,
+    /// When it was taken, on the clock of the events.
+    pub taken: Duration,
 }
 
 /// A slot with the process that fills it, or a process that fills none any more.
@@ -56,6 +62,8 @@ pub struct Worker {
 pub struct Process {
     /// None for an instant after the fork.
     pub pid: Option<Pid>,
+    /// What the kernel does with it: what a worker can't say of itself.
+    pub condition: Condition,
     /// What it is doing.
     pub state: State,
     /// For how long.
@@ -68,22 +76,18 @@ pub struct Process {
     pub peer: Option<SocketAddr>,
 }
 
-/// An event, and how long ago it was.
-#[derive(Debug, Clone)]
-pub struct Happening {
-    /// How long ago.
-    pub ago: Duration,
-    /// As the log has it.
-    pub text: String,
-}
-
 impl Snapshot {
+    /// Looks at a server from outside.
+    pub fn of(view: &View) -> Snapshot {
+        Snapshot::take(view.scoreboard, &view.identity)
+    }
+
     /// Looks at the scoreboard of the server `identity`. It costs that server
     /// nothing, and a number that makes no sense is shown as it is.
     pub fn take(scoreboard: Scoreboard, identity: &Identity) -> Snapshot {
         let now = clock::now();
         let queue = socket::accept_queue(identity.pid, identity.inode);
-        scoreboard.look(|| {
+        let mut snapshot = scoreboard.look(|| {
             let workers = workers(scoreboard, now);
             // Summed up from what was read once: they go on counting meanwhile.
             let served =
@@ -98,16 +102,78 @@ impl Snapshot {
                 restarts: scoreboard.restarts(),
                 parents_counter: scoreboard.parents_counter(),
                 workers,
-                events: scoreboard.events().into_iter().map(|event| Happening::new(event, now)).collect(),
+                parent: Condition::Alive,
+                events: scoreboard.events(),
+                taken: now,
             }
-        })
+        });
+        snapshot.ask_the_kernel();
+        snapshot
+    }
+
+    /// What no process can say of itself: that it is stopped, or dead.
+    fn ask_the_kernel(&mut self) {
+        let server = Pid::from_raw(self.identity.pid);
+        if let Some(look) = look_at(server) {
+            self.parent = look.condition;
+        }
+        for process in self.workers.iter_mut().filter_map(|worker| worker.process.as_mut()) {
+            let look = process.pid.and_then(look_at).filter(|look| look.parent == server);
+            process.condition = look.map_or(Condition::Alive, |look| look.condition);
+        }
+    }
+
+    /// Connections of each slot, of those who are leaving as well.
+    pub fn by_slot(&self) -> Vec<u64> {
+        let slots = self.workers.iter().filter(|worker| !worker.leaving).count();
+        let mut connections = vec![0_u64; slots];
+        for worker in &self.workers {
+            if let Some(slot) = connections.get_mut(worker.slot) {
+                *slot = slot.saturating_add(worker.served.connections);
+            }
+        }
+        connections
+    }
+
+    /// The same in so many groups at the most: the slots of each, and their mean.
+    pub fn by_group(&self, most: usize) -> Vec<(RangeInclusive<usize>, f64)> {
+        let slots = self.by_slot();
+        let size = slots.len().div_ceil(most.max(1)).max(1);
+        let mean =
+            |slots: &[u64]| slots.iter().map(|number| *number as f64).sum::<f64>() / slots.len() as f64;
+        let groups = slots.chunks(size).enumerate();
+        groups.map(|(index, slots)| (index * size..=index * size + slots.len() - 1, mean(slots))).collect()
+    }
+
+    /// The most of any slot by the mean of all; 1 is perfectly even. None before
+    /// the first connection.
+    pub fn unevenness(&self) -> Option<f64> {
+        let slots = self.by_slot();
+        let sum: f64 = slots.iter().map(|number| *number as f64).sum();
+        let most = slots.iter().max()?;
+        (sum > 0.0).then(|| *most as f64 * slots.len() as f64 / sum)
     }
 }
 
 impl Worker {
-    /// What its state is called.
+    /// What it is doing. Who is dead and not yet reaped is down.
     pub fn state(&self) -> State {
-        self.process.as_ref().map_or(State::Down, |process| process.state)
+        let process = self.process.as_ref().filter(|process| process.condition != Condition::Dead);
+        process.map_or(State::Down, |process| process.state)
+    }
+
+    /// Has SIGSTOP stopped it?
+    pub fn is_stopped(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.condition == Condition::Stopped)
+    }
+
+    /// The word for it in tables.
+    pub fn state_name(&self) -> &'static str {
+        match self.process.as_ref().map(|process| process.condition) {
+            Some(Condition::Stopped) => "stopped",
+            Some(Condition::Dead) => "dead",
+            _ => self.state().name(),
+        }
     }
 }
 
@@ -116,18 +182,13 @@ impl Process {
         let (state, since) = row.state();
         Process {
             pid: row.pid(),
+            condition: Condition::Alive,
             state,
             since: now.saturating_sub(since),
             uptime: now.saturating_sub(row.born()),
             private_counter: row.private_counter(),
             peer: row.peer(),
         }
-    }
-}
-
-impl Happening {
-    fn new(event: Event, now: Duration) -> Happening {
-        Happening { ago: now.saturating_sub(event.time), text: event.text }
     }
 }
 

@@ -2,17 +2,18 @@
 //! table for SIGUSR1.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::cli::StatusOptions;
-use crate::exit::Failure;
+use crate::exit::{self, Failure};
 use crate::logger::count;
-use crate::scoreboard::Phase;
-use crate::short;
+use crate::scoreboard::{Phase, View};
 use crate::snapshot::{Snapshot, Worker};
+use crate::sys::process::Condition;
+use crate::{short, table};
 
 /// From so many slots on, a bar of the distribution stands for several.
 const MOST_BARS: usize = 16;
@@ -22,18 +23,11 @@ const MOST_BARS: usize = 16;
 /// # Errors
 /// If there is no such server.
 pub fn run(options: &StatusOptions) -> Result<(), Failure> {
-    let view = options.which.view()?;
-    let snapshot = Snapshot::take(view.scoreboard, &view.identity);
+    let view = View::of(&options.which)?;
+    let snapshot = Snapshot::of(&view);
     // Not before: what was read in the meantime might have been noise.
     view.check()?;
-    let text = if options.json { json(&snapshot) } else { table(&snapshot).join("\n") };
-    match writeln!(io::stdout(), "{text}") {
-        // Who reads no further, as head does, has seen enough.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new("write to stdout", &error, "look where it leads"))
-        }
-        _ => Ok(()),
-    }
+    exit::print(&if options.json { json(&snapshot) } else { table(&snapshot).join("\n") })
 }
 
 /// Lines of 80 columns at the most.
@@ -41,10 +35,15 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
     let Snapshot { identity, served, .. } = snapshot;
     let mut lines = vec![
         format!(
-            "{} (pid {}): {} for {}, prefork-echo {}",
+            "{} (pid {}): {} {}, prefork-echo {}",
             identity.address,
             identity.pid,
-            phase(snapshot.phase),
+            match (snapshot.phase, snapshot.parent) {
+                (_, Condition::Stopped) => "STOPPED, after",
+                (Phase::Running, _) => "running for",
+                (Phase::Draining, _) => "draining, after",
+                (Phase::Ended(_), _) => "ended, after",
+            },
             short::span(snapshot.uptime),
             identity.version,
         ),
@@ -56,15 +55,15 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
         ),
     ];
     if let Some(queue) = snapshot.queue {
-        lines.push(format!("accept queue: {queue}, of at most {}", snapshot.queue_limit));
+        lines.push(format!("accept queue: {queue} waiting (backlog {})", snapshot.queue_limit));
     }
     lines.push(format!(
         "private counter: in each process at {:#x}; in the parent it is {}",
         identity.private_counter, snapshot.parents_counter
     ));
-    lines.push(String::new());
-    lines.push(row(["SLOT", "PID", "STATE", "FOR", "CLIENT", "SERVED", "BYTES", "PRIVATE", "RESTARTS"]));
-    lines.extend(snapshot.workers.iter().map(worker));
+    let columns = table::columns(80);
+    lines.extend([String::new(), table::headings(&columns)]);
+    lines.extend(snapshot.workers.iter().map(|worker| table::row(&columns, worker)));
     lines.push(String::new());
     lines.extend(distribution(snapshot));
     let exits = last_exits(snapshot);
@@ -76,7 +75,7 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
 }
 
 /// What the server is doing, in a word.
-pub fn phase(phase: Phase) -> &'static str {
+fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Running => "running",
         Phase::Draining => "draining",
@@ -84,63 +83,23 @@ pub fn phase(phase: Phase) -> &'static str {
     }
 }
 
-fn row([slot, pid, state, since, client, served, bytes, private, restarts]: [&str; 9]) -> String {
-    format!(
-        "{slot:>4} {pid:>7} {state:<8} {since:>5} {client:<21} {served:>6} {bytes:>6} {private:>7} {restarts:>8}"
-    )
-}
-
-fn worker(worker: &Worker) -> String {
-    let process = worker.process.as_ref();
-    let text = |text: Option<String>| text.unwrap_or("-".into());
-    row([
-        &worker.slot.to_string(),
-        &text(process.and_then(|process| process.pid).map(|pid| pid.to_string())),
-        worker.state().name(),
-        &text(process.map(|process| short::span(process.since))),
-        &text(process.and_then(|process| process.peer).map(|peer| short::address(peer, 21))),
-        &short::number(worker.served.connections),
-        &short::number(worker.served.bytes),
-        &text(process.map(|process| short::number(process.private_counter))),
-        &short::number(worker.restarts),
-    ])
-}
-
 /// How evenly the kernel has spread the connections over the slots.
 fn distribution(snapshot: &Snapshot) -> Vec<String> {
-    let slots: Vec<u64> = snapshot
-        .workers
-        .iter()
-        .filter(|worker| !worker.leaving)
-        .map(|worker| worker.served.connections)
-        .collect();
-    let group = slots.len().div_ceil(MOST_BARS).max(1);
-    let bars: Vec<(String, u64)> = slots
-        .chunks(group)
-        .enumerate()
-        .map(|(index, slots)| {
-            let (first, last) = (index * group, index * group + slots.len() - 1);
-            let name = if group == 1 { first.to_string() } else { format!("{first}-{last}") };
-            (name, slots.iter().copied().fold(0, u64::saturating_add) / slots.len() as u64)
-        })
-        .collect();
-    let most = bars.iter().map(|(_, connections)| *connections).max().unwrap_or(0) as f64;
-    let each = if group == 1 { "" } else { ", the mean of each group" };
-    let evenness = unevenness(&slots).map_or(String::new(), |ratio| format!(": max/mean {ratio:.2}"));
+    let groups = snapshot.by_group(MOST_BARS);
+    let most = groups.iter().map(|(_, mean)| *mean).fold(0.0, f64::max);
+    let is_single = |slots: &RangeInclusive<usize>| slots.start() == slots.end();
+    let each = if groups.iter().all(|(slots, _)| is_single(slots)) { "" } else { ", the mean of each group" };
+    let evenness = snapshot.unevenness().map_or(String::new(), |ratio| format!(": max/mean {ratio:.2}"));
     let mut lines = vec![format!("connections by slot{each}{evenness}")];
-    lines.extend(bars.iter().map(|(name, connections)| {
-        let bar = short::bar(*connections as f64, most, 50);
-        format!("{name:>9} {bar} {}", short::number(*connections)).trim_end().to_string()
+    lines.extend(groups.iter().map(|(slots, mean)| {
+        let name = match is_single(slots) {
+            true => slots.start().to_string(),
+            false => format!("{}-{}", slots.start(), slots.end()),
+        };
+        let (bar, mean) = (short::bar(*mean, most, 50), short::fraction(*mean));
+        format!("{name:>9} {bar} {mean}")
     }));
     lines
-}
-
-/// The most of any slot by the mean of all; 1 is perfectly even. None before the
-/// first connection.
-pub fn unevenness(connections: &[u64]) -> Option<f64> {
-    let sum: f64 = connections.iter().map(|number| *number as f64).sum();
-    let most = connections.iter().max()?;
-    (sum > 0.0).then(|| *most as f64 * connections.len() as f64 / sum)
 }
 
 /// How the last process that left a slot has died, those of one kind together.
@@ -156,7 +115,8 @@ fn last_exits(snapshot: &Snapshot) -> Vec<String> {
         let named: Vec<_> = slots.iter().take(NAMED).map(usize::to_string).collect();
         let more = slots.len().saturating_sub(NAMED);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!("last exit: {exit} (slot {}{more})", named.join(", "))
+        let noun = if slots.len() == 1 { "slot" } else { "slots" };
+        format!("last exit: {exit} ({noun} {}{more})", named.join(", "))
     };
     kinds.into_iter().map(line).collect()
 }

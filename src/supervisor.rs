@@ -159,10 +159,14 @@ impl<'a> Supervisor<'a> {
 
     /// Fills the empty slots whose time has come.
     fn spawn_missing_workers(&mut self) {
+        let mut new = 0;
         while let Some((slot, last)) = self.children.vacancy(Instant::now()) {
-            let Some(pid) = self.fork_worker(slot, Errand::Serve) else { return };
+            let Some(pid) = self.fork_worker(slot, Errand::Serve) else { break };
             match last {
-                None => self.note(Level::Info, format!("worker {slot} (pid {pid}) forked")),
+                None => {
+                    new += 1;
+                    info!("worker {slot} (pid {pid}) forked");
+                }
                 Some((last, died)) => {
                     let took = died.elapsed();
                     self.note(
@@ -171,6 +175,9 @@ impl<'a> Supervisor<'a> {
                     );
                 }
             }
+        }
+        if new > 0 {
+            self.scoreboard.record(&format!("{} forked", count(new, "worker")));
         }
     }
 
@@ -254,9 +261,10 @@ impl<'a> Supervisor<'a> {
         );
         let (slot, cause, connections) = (dead.slot, Cause::of(death), dead.connections);
         let (lived, connected) = (died - dead.born, count(connections, "connection"));
+        let cut = dead.client.map_or(String::new(), |client| format!(", its client {client} is cut off"));
         self.note(
             if cause == Cause::Left { Level::Info } else { Level::Warn },
-            format!("worker {slot} (pid {pid}) {death} after {lived:.1?} and {connected}"),
+            format!("worker {slot} (pid {pid}) {death} after {lived:.1?} and {connected}{cut}"),
         );
         if let Some(old) = self.succession.settle(pid) {
             return self.heir_has_died(old, cause);

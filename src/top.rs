@@ -7,26 +7,31 @@
 
 pub mod picture;
 pub mod terminal;
-mod tree;
 
-use std::collections::{HashSet, VecDeque};
-use std::io::{self, IsTerminal, Write};
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use ratatui::crossterm::event::KeyCode;
+use ratatui::text::Line;
 
 use self::picture::{Picture, Rate};
 use self::terminal::{Input, Screen};
 use crate::cli::TopOptions;
-use crate::exit::{Failure, reason};
+use crate::exit::{self, Failure, reason};
 use crate::scoreboard::{Phase, Served, View};
 use crate::snapshot::Snapshot;
 use crate::sys::process;
 
 /// From picture to picture.
 const TICK: Duration = Duration::from_millis(250);
+
+/// What a key has done is said for so long.
+const NOTE: Duration = Duration::from_secs(4);
+
+const GONE: &str = "the server is no more, or in another container";
 
 /// Rates are of what was served in so long.
 const LATELY: Duration = Duration::from_secs(2);
@@ -36,7 +41,7 @@ const LATELY: Duration = Duration::from_secs(2);
 /// # Errors
 /// If there is no such server, or no terminal.
 pub fn run(options: &TopOptions) -> Result<(), Failure> {
-    let view = options.which.view()?;
+    let view = View::of(&options.which)?;
     if options.once {
         return print(&Top::new(view));
     }
@@ -52,7 +57,7 @@ pub fn run(options: &TopOptions) -> Result<(), Failure> {
         let _ = signal_hook::low_level::emulate_default_handler(signal as i32);
     }
     if let Some(end) = top.picture.end {
-        let _ = writeln!(io::stdout(), "{end}");
+        exit::print(&end)?;
     }
     Ok(())
 }
@@ -61,26 +66,20 @@ fn lost(error: &io::Error) -> Failure {
     Failure::new("use the terminal", error, "top --once prints one picture, and status a table")
 }
 
-/// One picture as text.
+/// One picture as text: as wide as the terminal, or 80 columns.
 fn print(top: &Top) -> Result<(), Failure> {
-    let width = ratatui::crossterm::terminal::size().map_or(80, |(width, _)| usize::from(width).max(40));
-    let mut text = String::new();
-    for line in top.picture.lines(width, None) {
-        let line: String = line.spans.iter().map(|span| span.content.as_ref()).collect();
-        text += line.trim_end();
-        text += "\n";
-    }
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new("write to stdout", &error, "look where it leads"))
-        }
-        _ => Ok(()),
-    }
+    let size = io::stdout().is_terminal().then(|| ratatui::crossterm::terminal::size().ok()).flatten();
+    let width = size.map_or(80, |(width, _)| width.into());
+    let text = |line: &Line| line.spans.iter().map(|span| span.content.as_ref()).collect::<String>();
+    let lines = top.picture.lines(width, None);
+    exit::print(&lines.iter().map(|line| text(line).trim_end().to_owned()).collect::<Vec<_>>().join("\n"))
 }
 
 struct Top {
     view: View,
     picture: Picture,
+    /// When a key has done something, to be said for a while.
+    noted: Option<Instant>,
     /// What had been served at some moments of late.
     past: VecDeque<(Instant, Served)>,
 }
@@ -88,8 +87,7 @@ struct Top {
 impl Top {
     fn new(view: View) -> Top {
         let picture = Picture {
-            snapshot: Snapshot::take(view.scoreboard, &view.identity),
-            stopped: HashSet::new(),
+            snapshot: Snapshot::of(&view),
             rate: None,
             selected: 0,
             paused: false,
@@ -97,7 +95,7 @@ impl Top {
             note: None,
             end: None,
         };
-        let mut top = Top { view, picture, past: VecDeque::new() };
+        let mut top = Top { view, picture, noted: None, past: VecDeque::new() };
         top.look();
         top
     }
@@ -111,12 +109,17 @@ impl Top {
                 if !self.picture.paused && self.picture.end.is_none() {
                     self.look();
                 }
+                if self.noted.is_some_and(|noted| noted.elapsed() >= NOTE) {
+                    (self.noted, self.picture.note) = (None, None);
+                }
             }
             let (width, height) = screen.size();
             screen.show(self.picture.lines(width, Some(height)))?;
             match screen.wait(look_at.saturating_duration_since(Instant::now()))? {
                 None => {}
                 Some(Input::End(signal)) => return Ok(Some(signal)),
+                // Nothing is done to what can't be seen.
+                Some(Input::Key(_)) if self.picture.help => self.picture.help = false,
                 Some(Input::Key(KeyCode::Char('q') | KeyCode::Esc)) => return Ok(None),
                 Some(Input::Key(key)) => self.answer(key),
             }
@@ -126,7 +129,7 @@ impl Top {
     /// Looks at the server, and whether it still lives.
     fn look(&mut self) {
         let lives = self.view.lives();
-        let snapshot = Snapshot::take(self.view.scoreboard, &self.view.identity);
+        let snapshot = Snapshot::of(&self.view);
         if let Err(failure) = self.view.check() {
             self.picture.end = Some(failure.to_string());
             return;
@@ -140,9 +143,6 @@ impl Top {
                 _ => format!("the server (pid {pid}) is dead: somebody has killed it"),
             });
         }
-        let pids = snapshot.workers.iter().filter_map(|worker| worker.process.as_ref()?.pid);
-        self.picture.stopped =
-            pids.filter(|pid| process::look_at(*pid).is_some_and(|look| look.stopped)).collect();
         self.measure(snapshot.served);
         self.picture.selected = self.picture.selected.min(snapshot.workers.len().saturating_sub(1));
         self.picture.snapshot = snapshot;
@@ -160,8 +160,7 @@ impl Top {
 
     fn answer(&mut self, key: KeyCode) {
         let last = self.picture.snapshot.workers.len().saturating_sub(1);
-        let Picture { selected, paused, help, note, .. } = &mut self.picture;
-        *note = None;
+        let Picture { selected, paused, help, .. } = &mut self.picture;
         match key {
             KeyCode::Up => *selected = selected.saturating_sub(1),
             KeyCode::Down => *selected = (*selected + 1).min(last),
@@ -185,21 +184,24 @@ impl Top {
     /// it, and the process may have died since.
     fn signal_worker(&mut self, signal: Signal) {
         let Some(worker) = self.picture.snapshot.workers.get(self.picture.selected) else { return };
-        let slot = worker.slot;
-        let pid = worker.process.as_ref().and_then(|process| process.pid);
-        let server = self.view.holder();
-        let ours = |pid: &Pid| process::look_at(*pid).is_some_and(|look| Some(look.parent) == server);
-        self.picture.note = Some(match pid.filter(ours) {
-            Some(pid) => send(signal, pid, &format!("worker {slot}")),
-            None => format!("worker {slot} is no more"),
-        });
+        let (slot, pid) = (worker.slot, worker.process.as_ref().and_then(|process| process.pid));
+        let note = match (self.view.holder(), pid) {
+            (None, _) => GONE.into(),
+            (Some(server), Some(pid)) if process::look_at(pid).is_some_and(|look| look.parent == server) => {
+                send(signal, pid, &format!("worker {slot}"))
+            }
+            _ => format!("worker {slot} has no process at this moment"),
+        };
+        self.note(note);
     }
 
     fn signal_parent(&mut self, signal: Signal) {
-        self.picture.note = Some(match self.view.holder() {
-            Some(pid) => send(signal, pid, "the parent"),
-            None => "the server is no more, or in another container".into(),
-        });
+        let note = self.view.holder().map_or(GONE.into(), |pid| send(signal, pid, "the parent"));
+        self.note(note);
+    }
+
+    fn note(&mut self, what: String) {
+        (self.picture.note, self.noted) = (Some(what), Some(Instant::now()));
     }
 }
 

@@ -222,10 +222,12 @@ impl Worker {
     /// Serves one client to its end, or until this worker must leave.
     fn serve(&mut self, mut client: Client, buffer: &mut [u8]) {
         match echo::echo(&mut client, buffer, self) {
-            Break(end) => close(client, &end),
+            Break(end) => {
+                close(client, &end);
+                self.row.parted();
+            }
             Continue(()) => self.finish(vec![client], buffer),
         }
-        self.row.parted();
     }
 }
 

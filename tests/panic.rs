@@ -16,7 +16,7 @@ fn main() {
     }
     let this = std::env::current_exe().expect("it runs");
     let mut terminal = Terminal::run(&format!(
-        "stty -g; echo; RUST_BACKTRACE=0 {PANIC}=1 {}; echo left with $?; stty -g; echo end",
+        "stty -g; echo; RUST_BACKTRACE=0 {PANIC}=1 '{}'; echo left with $?; stty -g; echo end",
         this.display()
     ));
     let message = terminal.is_left_as_it_was(101);

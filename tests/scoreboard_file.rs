@@ -3,11 +3,13 @@
 mod common;
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
-use common::{Server, binary, noise, run, unprivileged_binary, wait_until};
+use common::{Server, binary, echo, noise, run, unprivileged_binary, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
 
@@ -87,7 +89,11 @@ fn status_finds_the_one_server_and_asks_where_there_are_several() {
     }
     let (code, message) = runtime.status(&["127.0.0.1:1"]);
     assert_eq!(code, 1);
-    assert!(message.contains("no server of this user is running at 127.0.0.1:1; others are\n"), "{message}");
+    assert!(message.contains("no server of this user listens at 127.0.0.1:1; "), "{message}");
+    assert!(
+        message.contains(&format!("; this user runs:\n  {}", one.address.min(other.address))),
+        "{message}"
+    );
 
     assert_eq!(one.stop(), 0);
     assert_eq!(runtime.status(&[]), (0, String::new()));
@@ -133,6 +139,66 @@ fn what_a_dead_server_left_is_known_for_it_and_taken_over() {
     assert_eq!(code, 0);
     assert!(table.contains("served: 0 connections"), "{table}");
     assert_eq!(server.stop(), 0);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_dead_servers_last_workers_leave_no_trace_in_its_successors_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("board");
+    let mut dead = start_at(&path);
+    let mut client = dead.connect();
+    echo(&mut client, b"hello");
+    // He talks for as long as his worker, an orphan, lets him.
+    let talks = thread::spawn(move || {
+        while client.write_all(b"still here").is_ok()
+            && client.read(&mut [0; 10]).is_ok_and(|length| length > 0)
+        {}
+    });
+    dead.signal(Signal::SIGKILL);
+    dead.wait();
+    let mut server = start_at(&path);
+    talks.join().unwrap();
+    wait_until("the orphans are gone", || !dead.is_anybody_left());
+    let (_, table, _) = status_of(&path);
+    assert!(table.contains("served: 0 connections, 0 bytes; 0 restarts"), "{table}");
+    assert!(!table.contains("draining"), "{table}");
+    server.signal(Signal::SIGQUIT);
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
+fn a_strangers_lock_is_in_the_way_and_no_hang() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("pid");
+    fs::write(&path, "1\n").unwrap();
+    let file = File::open(&path).unwrap();
+    let lock = nix::libc::flock {
+        l_type: nix::libc::F_RDLCK as nix::libc::c_short,
+        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&lock)).unwrap();
+    let mut command = binary();
+    command.args(["--bind", "127.0.0.1:0", "--pid-file", path.to_str().unwrap()]);
+    let (code, message) = run(command);
+    assert_eq!(code, 1);
+    assert!(message.contains(&format!("(pid {})", std::process::id())), "{message}");
+}
+
+#[test]
+fn without_room_for_all_of_it_it_says_so_and_serves() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("board");
+    // A limit on the size of files stands for a full disk.
+    let mut command = Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_prefork-echo");
+    command
+        .args(["-c", "ulimit -f 100; exec \"$0\" --bind 127.0.0.1:0 --scoreboard \"$1\"", program])
+        .arg(&path);
+    goes_on_without_a_file(Server::spawn(command), "file too large");
     assert!(!path.exists());
 }
 
@@ -311,12 +377,14 @@ fn a_file_cut_short_under_a_running_server_harms_nobody() {
 fn a_file_written_over_with_noise_harms_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
-    for from in [0, 512] {
+    let random: fn(usize) -> Vec<u8> = noise;
+    let extreme: fn(usize) -> Vec<u8> = |length| vec![0xFF; length];
+    for (from, bytes) in [(0, random), (512, random), (512, extreme)] {
         let mut server = start_at(&path);
         server.echo(b"hello");
         let size = fs::metadata(&path).unwrap().len();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
-        file.write_all_at(&noise((size - from) as usize), from).unwrap();
+        file.write_all_at(&bytes((size - from) as usize), from).unwrap();
         // What comes of it nobody can tell, but an end it has.
         let (code, _, _) = status_of(&path);
         assert_eq!(code, if from == 0 { 1 } else { 0 });

@@ -15,8 +15,7 @@ fn a_worker_killed_by_a_key_is_replaced_before_ones_eyes() {
     echo(&mut client, b"hello");
     let mut terminal = Terminal::top(server.address);
     let peer = client.local_addr().unwrap().to_string();
-    for part in [&server.address.to_string(), "the one listening socket", &peer, "One variable, one address"]
-    {
+    for part in [&server.address.to_string(), "one listening socket", &peer, "One variable, one address"] {
         terminal.wait_for(part);
     }
     assert!(terminal.is_on_other_screen());
@@ -61,9 +60,17 @@ fn keys_stop_continue_and_ask_to_leave_and_change_the_number() {
     terminal.wait_for("└─   1 ");
     terminal.press("?");
     terminal.wait_for("one process, one client");
-    terminal.press("?p");
+    // The next key leads back, and does nothing else.
+    terminal.press("k");
+    terminal.wait_for("one listening socket");
+    assert!(!terminal.screen().contains("SIGKILL sent"));
+    terminal.press("p");
     terminal.wait_for("PAUSED");
     server.echo(b"hello");
+    // Keys are answered while the picture stands still.
+    terminal.press("-");
+    terminal.wait_for("SIGTTOU sent to the parent");
+    assert!(terminal.screen().contains("in all 0 connections, 0 bytes"), "{}", terminal.screen());
     terminal.press("p");
     terminal.wait_for("in all 1 connection, 5 bytes");
 }
@@ -152,7 +159,7 @@ fn once_prints_a_picture_as_text() {
     for worker in server.workers() {
         assert!(text.contains(&format!(" {worker} ")), "{text}");
     }
-    assert!(text.contains("in all 1 connection, 5 bytes, 0 restarts"), "{text}");
+    assert!(text.contains("in all 1 connection, 5 bytes\n"), "{text}");
 }
 
 #[test]

@@ -49,6 +49,11 @@ impl State {
     const ALL: [State; 6] =
         [State::Down, State::Starting, State::Idle, State::Reading, State::Writing, State::Draining];
 
+    /// Is there a client?
+    pub fn is_busy(self) -> bool {
+        matches!(self, State::Reading | State::Writing | State::Draining)
+    }
+
     /// The word for it in tables.
     pub fn name(self) -> &'static str {
         match self {
@@ -202,6 +207,6 @@ impl Row {
 
     /// Has it a client, as far as it has said?
     pub fn is_busy(self) -> bool {
-        matches!(self.state().0, State::Reading | State::Writing | State::Draining)
+        self.state().0.is_busy()
     }
 }

@@ -1,5 +1,6 @@
 //! A server's scoreboard, as seen from outside: found, opened, and only read.
 
+use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::OpenOptionsExt;
@@ -8,9 +9,9 @@ use std::path::{Path, PathBuf};
 use nix::libc::O_NONBLOCK;
 use nix::unistd::Pid;
 
-use super::file::{EXTENSION, Identity, directories};
+use super::file::{EXTENSION, Identity, directories, is_private};
 use super::{LINES, Scoreboard};
-use crate::cli::BindAddress;
+use crate::cli::{BindAddress, Which};
 use crate::exit::Failure;
 use crate::held_file::server_of;
 use crate::sys::memory;
@@ -20,18 +21,28 @@ use crate::sys::memory;
 pub struct View {
     /// Whose it is.
     pub identity: Identity,
-    /// What it shows.
-    pub scoreboard: Scoreboard,
+    /// Only to be read: it is mapped so.
+    pub(crate) scoreboard: Scoreboard,
     file: File,
     path: PathBuf,
 }
 
 impl View {
-    /// Opens the scoreboard at `path`, of a server that lives.
+    /// Opens the scoreboard of the server that the user means.
     ///
     /// # Errors
-    /// If there is none, or the server is dead.
-    pub fn open(path: &Path) -> Result<View, Failure> {
+    /// If there is none, or there are several to choose from.
+    pub fn of(which: &Which) -> Result<View, Failure> {
+        // By hand: to clap, an address that is typed would contradict it.
+        let inherited = || env::var_os("PREFORK_ECHO_SCOREBOARD").map(PathBuf::from);
+        match (&which.address, which.scoreboard.clone().or_else(inherited)) {
+            (None, Some(path)) => View::open(&path),
+            (address, _) => View::find(address.as_ref()),
+        }
+    }
+
+    /// Opens the scoreboard at `path`, of a server that lives.
+    fn open(path: &Path) -> Result<View, Failure> {
         let shown = path.display();
         let failed = |error: &std::io::Error| {
             let remedy = "give the same --scoreboard as to the server";
@@ -40,7 +51,7 @@ impl View {
         let file = open(path).map_err(|error| failed(&error))?;
         let identity = Identity::read(&file).map_err(|what| Failure::plain(format!("{shown} {what}")))?;
         if !is_held(&file) {
-            return Err(dead(&identity, path));
+            return Err(died(&identity, path));
         }
         let lines = memory::view_file(&file, LINES).map_err(|error| failed(&error.into()))?;
         Ok(View { identity, scoreboard: Scoreboard(lines), file, path: path.into() })
@@ -51,29 +62,34 @@ impl View {
     ///
     /// # Errors
     /// If there is none, or there are several to choose from.
-    pub fn find(wanted: Option<&BindAddress>) -> Result<View, Failure> {
+    fn find(wanted: Option<&BindAddress>) -> Result<View, Failure> {
         let found: Vec<Found> = directories().flat_map(|directory| scoreboards_in(&directory)).collect();
-        let wanted = wanted.map(|address| (address, resolve(address)));
-        let matches = |found: &&Found| {
-            wanted.as_ref().is_none_or(|(_, addresses)| {
-                addresses.iter().any(|wanted| is_at(found.identity.address, *wanted))
-            })
+        let (living, dead): (Vec<&Found>, Vec<&Found>) = found.iter().partition(|found| found.lives);
+        let Some(wanted) = wanted else {
+            return match living.as_slice() {
+                [one] => View::open(&one.path),
+                [] => Err(Failure::plain(
+                    "no server of this user is running; start one with prefork-echo; one that has \
+                     --scoreboard PATH is found with the same option, another user's by that user",
+                )),
+                several => Err(Failure::plain(format!(
+                    "{} servers are running; say which one:{}",
+                    several.len(),
+                    list(several)
+                ))),
+            };
         };
-        let (living, left): (Vec<&Found>, Vec<&Found>) =
-            found.iter().filter(matches).partition(|found| found.lives);
-        match (living.as_slice(), left.as_slice(), &wanted) {
-            ([one], ..) => View::open(&one.path),
-            ([], [one, ..], Some(_)) => Err(dead(&one.identity, &one.path)),
-            ([], ..) => Err(Failure::plain(format!(
-                "no server of this user is running{}{}; start one with prefork-echo, or say which file it has \
-                 with --scoreboard PATH",
-                wanted.map_or(String::new(), |(address, _)| format!(" at {}:{}", address.host, address.port)),
-                list(found.iter().filter(|found| found.lives), "; others are"),
-            ))),
-            (several, ..) => Err(Failure::plain(format!(
-                "{} servers are running; say which one{}",
-                several.len(),
-                list(several.iter().copied(), ":")
+        let addresses = resolve(wanted)?;
+        let is_wanted =
+            |found: &&&Found| addresses.iter().any(|wanted| is_at(found.identity.address, *wanted));
+        match (living.iter().find(is_wanted), dead.iter().find(is_wanted)) {
+            (Some(one), _) => View::open(&one.path),
+            (None, Some(one)) => Err(died(&one.identity, &one.path)),
+            (None, None) => Err(Failure::plain(format!(
+                "no server of this user listens at {wanted}; one that has --scoreboard PATH is found with the \
+                 same option, another user's by that user{}{}",
+                if living.is_empty() { "" } else { "; this user runs:" },
+                list(&living)
             ))),
         }
     }
@@ -108,10 +124,10 @@ fn is_held(file: &File) -> bool {
     matches!(server_of(file), Ok(Some(_)))
 }
 
-fn dead(identity: &Identity, path: &Path) -> Failure {
+fn died(identity: &Identity, path: &Path) -> Failure {
     Failure::plain(format!(
-        "the server at {} (pid {}) is dead, and could not remove {}; the next server there takes it over, or \
-         remove it yourself",
+        "the server at {} (pid {}) is dead, and could not remove {}; the next server at that address takes \
+         its place, or remove it yourself",
         identity.address,
         identity.pid,
         path.display()
@@ -125,8 +141,10 @@ struct Found {
 }
 
 fn scoreboards_in(directory: &Path) -> Vec<Found> {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
+    // One that others can write to may hold anything.
+    let is_ours = fs::symlink_metadata(directory).is_ok_and(|data| is_private(&data));
+    let entries = is_ours.then(|| fs::read_dir(directory).ok()).flatten();
+    let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
     paths
         .filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION))
         .filter_map(|path| {
@@ -137,9 +155,12 @@ fn scoreboards_in(directory: &Path) -> Vec<Found> {
         .collect()
 }
 
-/// All that the user may mean; nothing where the name is unknown.
-fn resolve(address: &BindAddress) -> Vec<SocketAddr> {
-    (address.host.as_str(), address.port).to_socket_addrs().into_iter().flatten().collect()
+/// All that the user may mean.
+fn resolve(address: &BindAddress) -> Result<Vec<SocketAddr>, Failure> {
+    let addresses = (address.host.as_str(), address.port).to_socket_addrs();
+    addresses.map(Iterator::collect).map_err(|error| {
+        Failure::new(format_args!("find the host {}", address.host), &error, "check its spelling")
+    })
 }
 
 /// Does a server that listens at `address` answer at `wanted`?
@@ -147,9 +168,9 @@ fn is_at(address: SocketAddr, wanted: SocketAddr) -> bool {
     address.port() == wanted.port() && (address.ip() == wanted.ip() || address.ip().is_unspecified())
 }
 
-fn list<'a>(found: impl Iterator<Item = &'a Found>, before: &str) -> String {
-    let mut lines: Vec<_> =
-        found.map(|found| format!("\n  {} (pid {})", found.identity.address, found.identity.pid)).collect();
+fn list(found: &[&Found]) -> String {
+    let line = |found: &&Found| format!("\n  {} (pid {})", found.identity.address, found.identity.pid);
+    let mut lines: Vec<_> = found.iter().map(line).collect();
     lines.sort();
-    if lines.is_empty() { String::new() } else { format!("{before}{}", lines.concat()) }
+    lines.concat()
 }

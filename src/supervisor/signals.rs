@@ -1,6 +1,6 @@
 //! What the parent does on each signal, and SIGHUP's replacing of the workers.
 
-use log::{Level, error, info, warn};
+use log::{Level, error, info};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -45,13 +45,15 @@ impl Supervisor<'_> {
                 self.note(Level::Info, format!("SIGHUP: replacing {workers} one by one"));
             }
             Signal::SIGTTIN if self.children.slots() == usize::from(MAX_WORKERS) => {
-                warn!("SIGTTIN: {MAX_WORKERS} workers is the most");
+                self.note(Level::Warn, format!("SIGTTIN: {MAX_WORKERS} workers is the most"));
             }
             Signal::SIGTTIN => {
                 self.children.add_slot();
                 self.note_number_of_workers(signal);
             }
-            Signal::SIGTTOU if self.children.slots() == 1 => warn!("SIGTTOU: one worker is the least"),
+            Signal::SIGTTOU if self.children.slots() == 1 => {
+                self.note(Level::Warn, "SIGTTOU: one worker is the least".into());
+            }
             Signal::SIGTTOU => {
                 let worker = self.children.remove_slot();
                 self.note_number_of_workers(signal);

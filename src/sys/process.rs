@@ -108,8 +108,19 @@ pub fn is_orphan(parent: Pid) -> bool {
 pub struct Look {
     /// Who forked it, or has inherited it.
     pub parent: Pid,
-    /// Has SIGSTOP, or its terminal, stopped it?
-    pub stopped: bool,
+    /// What the kernel does with it.
+    pub condition: Condition,
+}
+
+/// What the kernel does with a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// It runs, or sleeps until something happens.
+    Alive,
+    /// SIGSTOP, or its terminal, has stopped it.
+    Stopped,
+    /// It is dead, and its parent has not reaped it: a zombie.
+    Dead,
 }
 
 /// Looks at a process from outside. None: there is none. See proc(5),
@@ -119,8 +130,12 @@ pub fn look_at(pid: Pid) -> Option<Look> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may contain anything.
     let mut words = stat.rsplit_once(") ")?.1.split(' ');
-    let stopped = words.next()? == "T";
-    Some(Look { parent: Pid::from_raw(words.next()?.parse().ok()?), stopped })
+    let condition = match words.next()? {
+        "T" => Condition::Stopped,
+        "Z" | "X" => Condition::Dead,
+        _ => Condition::Alive,
+    };
+    Some(Look { parent: Pid::from_raw(words.next()?.parse().ok()?), condition })
 }
 
 /// Looks at a process from outside. None: there is none. See libproc.h.
@@ -134,10 +149,12 @@ pub fn look_at(pid: Pid) -> Option<Look> {
     };
     // SAFETY: it is whole, then; and numbers alone are in it.
     let info = (written == size).then(|| unsafe { info.assume_init() })?;
-    Some(Look {
-        parent: Pid::from_raw(info.pbi_ppid as libc::pid_t),
-        stopped: info.pbi_status == libc::SSTOP,
-    })
+    let condition = match info.pbi_status {
+        libc::SSTOP => Condition::Stopped,
+        libc::SZOMB => Condition::Dead,
+        _ => Condition::Alive,
+    };
+    Some(Look { parent: Pid::from_raw(info.pbi_ppid as libc::pid_t), condition })
 }
 
 /// Names this process for ps, pstree and ss: at most 15 bytes, the rest is cut.

@@ -3,26 +3,22 @@
 //! It fits whatever room there is: columns go from the right of a narrow terminal,
 //! sections from the bottom of a low one, and the workers scroll.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
-use nix::unistd::Pid;
 use ratatui::style::{Color, Stylize};
 use ratatui::text::{Line, Span};
 
 use crate::logger::count;
-use crate::scoreboard::{Phase, Served};
-use crate::short;
-use crate::snapshot::Snapshot;
-use crate::status::unevenness;
+use crate::scoreboard::{Phase, Served, State};
+use crate::snapshot::{Snapshot, Worker};
+use crate::sys::process::Condition;
+use crate::{short, table};
 
 /// What is to be seen.
 #[derive(Debug, Clone)]
 pub struct Picture {
     /// What the server is doing.
     pub snapshot: Snapshot,
-    /// Workers that SIGSTOP has stopped, as far as is known.
-    pub stopped: HashSet<Pid>,
     /// Connections and bytes a second, of late.
     pub rate: Option<Rate>,
     /// The worker that the keys are for, an index into the snapshot's.
@@ -59,20 +55,20 @@ impl Rate {
 
 const KEYS: &str = " q quit  p pause  ↑↓ select  k KILL  t TERM  s STOP  c CONT  +- workers  ? help";
 
-const HELP: [&str; 21] = [
+const HELP: [&str; 22] = [
     "What is to be seen",
     "  Clients connect to one listening socket; the kernel completes the handshakes",
     "  and queues them. The parent has opened that socket, and forked the workers,",
     "  which all inherited it. Each sleeps in accept() until the kernel wakes it for",
     "  one client, whom it serves to the end: one process, one client.",
     "",
-    "  starting  forked, not yet in accept()    idle     asleep in accept()",
-    "  reading   asleep in recv()               writing  in send(), asleep when full",
-    "  draining  finishing its last client      stopped  by SIGSTOP",
+    "  idle      asleep in accept()             starting  forked, not yet there",
+    "  reading   asleep in recv()               writing   in send(), asleep when full",
+    "  draining  finishing its last client      stopped   by SIGSTOP",
     "",
+    "  A slot is a place for a worker: when the process dies, a new one fills it.",
     "  SERVED and BYTES are the slot's, and outlive its processes. PRIVATE is a plain",
     "  variable: each process has its own, at the same address, and it dies with it.",
-    "  RE counts how often the slot was filled anew.",
     "",
     "Keys",
     "  up, down, PgUp, PgDn, Home, End   select a worker",
@@ -80,7 +76,8 @@ const HELP: [&str; 21] = [
     "  + -                               one worker more, one fewer (TTIN, TTOU)",
     "  p                                 hold the picture, and let it go on",
     "  q, Esc, Ctrl-C                    leave; the server goes on",
-    "  ?                                 back",
+    "",
+    "Any key leads back.",
 ];
 
 impl Picture {
@@ -104,7 +101,7 @@ impl Picture {
         let Snapshot { identity, phase, uptime, .. } = &self.snapshot;
         let state = match (&self.end, phase) {
             (None, Phase::Running) => format!("running for {}", short::span(*uptime)),
-            (None, Phase::Draining) => "DRAINING: finishing with its clients".into(),
+            (None, Phase::Draining) => format!("DRAINING, after {}", short::span(*uptime)),
             _ => "ENDED".into(),
         };
         let paused = if self.paused { "   PAUSED" } else { "" };
@@ -149,36 +146,69 @@ impl Picture {
         lines
     }
 
-    /// The way of a client: queue, socket, parent; and the headings of the workers.
+    /// The way of a client: the queue, the socket, and the parent that opened it.
     fn head(&self) -> Vec<Line<'static>> {
         let Snapshot { queue, queue_limit, identity, served, restarts, .. } = &self.snapshot;
-        let queue = match queue {
-            Some(queue) => {
-                let bar = short::bar(*queue as f64, *queue_limit as f64, 10);
-                let ink = if *queue > 0 { Color::Yellow } else { Color::Reset };
-                vec![
-                    Span::raw(" clients → accept queue "),
-                    Span::raw(format!("{bar:·<10}")).fg(ink),
-                    Span::raw(format!(" {queue} of {queue_limit} → the one listening socket")),
-                ]
+        let waiting = match queue {
+            // So few can be seen one by one.
+            Some(queue @ 1..=20) => {
+                Span::raw(format!("{} {queue} waiting", "●".repeat(*queue as usize))).yellow()
             }
-            None => vec![Span::raw(" clients → accept queue → the one listening socket")],
+            Some(0) => Span::raw("nobody waiting"),
+            Some(queue) => Span::raw(format!("{}… {queue} waiting", "●".repeat(20))).yellow().bold(),
+            None => Span::raw("(this system doesn't tell how many wait)"),
         };
+        let queue = vec![
+            Span::raw(" clients → accept queue: "),
+            waiting,
+            Span::raw(format!(" (backlog {queue_limit})")).dim(),
+        ];
+        let workers = self.snapshot.workers.iter();
+        let processes = workers.clone().filter(|worker| worker.state() != State::Down).count();
+        let busy = workers.filter(|worker| worker.state().is_busy()).count();
+        let load = Span::raw(format!("{busy} of {} busy", count(processes as u64, "worker"))).bold();
+        let load = if busy > 0 && busy == processes { load.yellow() } else { load };
+        let socket = vec![Span::raw(" → one listening socket, shared by all processes: "), load];
+        let parent = match self.snapshot.parent {
+            Condition::Stopped => Span::raw("  STOPPED: nobody reaps and replaces the workers").red(),
+            _ => Span::raw(format!("  serves nobody; forks the workers, has replaced {restarts}")),
+        };
+        let parent = vec![Span::raw(format!(" parent {}", identity.pid)).bold(), parent];
         let rate = self.rate.map_or(String::new(), |rate| {
-            let bytes = short::number(rate.bytes.round() as u64);
-            format!(" {:.0} connections/s, {bytes} bytes/s;", rate.connections)
+            let bytes = short::fraction(rate.bytes);
+            format!(" {} connections/s, {bytes} bytes/s;", short::fraction(rate.connections))
         });
         let total = format!(
-            "{rate} in all {}, {} bytes, {}",
+            "{rate} in all {}, {} bytes",
             count(served.connections, "connection"),
-            short::number(served.bytes),
-            count(*restarts, "restart")
+            short::number(served.bytes)
         );
-        let parent = vec![
-            Span::raw(format!(" parent {}", identity.pid)).bold(),
-            Span::raw("  opened it, forks and reaps the workers, serves nobody"),
-        ];
-        vec![Line::raw(total).cyan(), Line::from(queue), Line::from(parent)]
+        vec![Line::raw(total).cyan(), Line::from(queue), Line::from(socket), Line::from(parent)]
+    }
+
+    /// The tree: the headings, and as many workers as have room, the selected one
+    /// among them.
+    fn tree(&self, width: usize, room: usize) -> Vec<Line<'static>> {
+        let workers = &self.snapshot.workers;
+        let columns = table::columns(width.saturating_sub(4));
+        let mut lines = vec![Line::raw(format!("  │ {}", table::headings(&columns))).dim()];
+        // Where some are hidden, the last line says so.
+        let hidden = if (2..workers.len()).contains(&room) { workers.len() + 1 - room } else { 0 };
+        let room = if hidden > 0 { room - 1 } else { room };
+        // It scrolls by as little as it must.
+        let selected = self.selected.min(workers.len().saturating_sub(1));
+        let first = (selected + 1).saturating_sub(room);
+        for (index, worker) in workers.iter().enumerate().skip(first).take(room) {
+            let twig = if index + 1 == workers.len() { "└─" } else { "├─" };
+            let mark = if index == selected { "▸" } else { " " };
+            let row = table::row(&columns, worker);
+            let line = Line::raw(format!("{mark} {twig}{row:<0$}", width.saturating_sub(4))).fg(ink(worker));
+            lines.push(if index == selected { line.reversed() } else { line });
+        }
+        if hidden > 0 {
+            lines.push(Line::raw(format!("  ⋮  {hidden} more: the arrows scroll")).dim());
+        }
+        lines
     }
 
     /// The lesson of separate address spaces.
@@ -186,7 +216,12 @@ impl Picture {
         let Snapshot { identity, parents_counter, workers, served, .. } = &self.snapshot;
         let private = workers.iter().filter_map(|worker| {
             let value = worker.process.as_ref()?.private_counter;
-            Some(format!(" {}={value}", worker.slot))
+            // Who is leaving has a successor of the same number.
+            Some(if worker.leaving {
+                format!(" ({}={value})", worker.slot)
+            } else {
+                format!(" {}={value}", worker.slot)
+            })
         });
         vec![
             Line::default(),
@@ -195,37 +230,43 @@ impl Picture {
                 identity.private_counter
             )),
             Line::from(vec![
-                Span::raw(format!("   parent: {parents_counter}   workers:{}", private.collect::<String>()))
-                    .bold(),
-                Span::raw(format!("   shared by all: {}", served.connections)).cyan(),
+                Span::raw(format!("   clients counted by all, in shared memory: {}", served.connections))
+                    .cyan(),
             ]),
+            Line::raw(format!(
+                "   by each, in its own: parent {parents_counter}, workers{}",
+                private.collect::<String>()
+            ))
+            .bold(),
         ]
     }
 
-    /// How the kernel has spread the connections over the slots: two lines high.
+    /// How the kernel has spread the connections over the slots.
     fn distribution(&self, width: usize) -> Vec<Line<'static>> {
         const LEVELS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
-        let workers = self.snapshot.workers.iter().filter(|worker| !worker.leaving);
-        let slots: Vec<u64> = workers.map(|worker| worker.served.connections).collect();
+        const WIDE: usize = 6;
         let room = width.saturating_sub(2).max(1);
-        let group = slots.len().div_ceil(room).max(1);
-        let bars: Vec<f64> = slots
-            .chunks(group)
-            .map(|slots| slots.iter().map(|number| *number as f64).sum::<f64>() / slots.len() as f64)
-            .collect();
-        let most = bars.iter().copied().fold(0.0, f64::max);
-        let (bar, gap) = if bars.len() * 4 <= room { (3, " ") } else { (1, "") };
+        let bars = self.snapshot.by_group(room);
+        let most = bars.iter().map(|(_, mean)| *mean).fold(0.0, f64::max);
+        let is_wide = bars.len() * (WIDE + 1) <= room;
+        let (bar, gap) = if is_wide { (WIDE, " ") } else { (1, "") };
         let line = |of_two: usize| {
-            let level = |value: &f64| {
+            let level = |value: f64| {
                 let sixteenths = if most > 0.0 { (value / most * 16.0).ceil() as usize } else { 0 };
                 LEVELS[sixteenths.saturating_sub(8 * of_two).min(8)].repeat(bar) + gap
             };
-            Line::raw(format!("  {}", bars.iter().map(level).collect::<String>())).blue()
+            Line::raw(format!("  {}", bars.iter().map(|(_, mean)| level(*mean)).collect::<String>())).blue()
         };
-        let evenness =
-            unevenness(&slots).map_or("nothing yet".into(), |ratio| format!("max/mean {ratio:.2}"));
-        let text = format!(" Connections by slot: {evenness}");
-        vec![Line::raw(text), line(1), line(0)]
+        let evenness = match self.snapshot.unevenness() {
+            Some(ratio) => format!("the most are {ratio:.2} times the mean"),
+            None => "nobody has come yet".into(),
+        };
+        let mut lines = vec![Line::raw(format!(" Connections by slot: {evenness}")), line(1), line(0)];
+        if is_wide {
+            let values = bars.iter().map(|(_, mean)| format!("{:^WIDE$} ", short::fraction(*mean)));
+            lines.push(Line::raw(format!("  {}", values.collect::<String>())));
+        }
+        lines
     }
 
     fn events(&self, room: usize) -> Vec<Line<'static>> {
@@ -237,9 +278,22 @@ impl Picture {
                 text if text.contains("replaces") => Color::Green,
                 _ => Color::Reset,
             };
-            lines.push(Line::raw(format!("{:>6} {}", short::span(event.ago), event.text)).fg(ink));
+            let ago = self.snapshot.taken.saturating_sub(event.time);
+            lines.push(Line::raw(format!("{:>6} {}", short::span(ago), event.text)).fg(ink));
         }
         lines
+    }
+}
+
+fn ink(worker: &Worker) -> Color {
+    match worker.state() {
+        _ if worker.is_stopped() => Color::Red,
+        State::Down => Color::Red,
+        State::Starting => Color::Cyan,
+        State::Idle => Color::Reset,
+        State::Reading => Color::Green,
+        State::Writing => Color::Yellow,
+        State::Draining => Color::Magenta,
     }
 }
 

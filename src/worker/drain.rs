@@ -24,6 +24,7 @@ impl Worker {
     /// Finishes with clients before leaving.
     pub(super) fn finish(&mut self, clients: Vec<Client>, buffer: &mut [u8]) {
         farewell::part_from(clients, self.patience, buffer, self, close);
+        self.row.parted();
     }
 
     /// Before leaving with all others: serves whom the accept queue still holds.

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -334,6 +335,16 @@ pub fn status(arguments: &[&str]) -> (i32, String, String) {
     let output = command.stdin(Stdio::null()).output().expect("the binary starts");
     let text = |bytes| String::from_utf8(bytes).expect("status prints UTF-8");
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+/// Sets a flag when it goes: also when a test fails, so that threads that look at
+/// the flag end, and the failure is seen.
+pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The binary, to be run by somebody who is not root, whoever runs the tests.

@@ -33,7 +33,11 @@ impl Terminal {
         pty.resize(Size::new(24, 80)).unwrap();
         let command = Command::new("sh");
         let command = command.args(["-c", script]).env("TERM", "xterm-256color");
-        let child = command.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR")).spawn(inside).unwrap();
+        let child = command
+            .env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"))
+            .env("TMPDIR", env!("CARGO_TARGET_TMPDIR"))
+            .spawn(inside)
+            .unwrap();
         let (rows, columns) = size(24, 80);
         let parser = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
         let pty = Arc::new(pty);
@@ -51,7 +55,9 @@ impl Terminal {
     /// `top` between two looks at the terminal's settings.
     pub fn top(address: SocketAddr) -> Terminal {
         let binary = env!("CARGO_BIN_EXE_prefork-echo");
-        Terminal::run(&format!("stty -g; echo; {binary} top {address}; echo left with $?; stty -g; echo end"))
+        Terminal::run(&format!(
+            "stty -g; echo; '{binary}' top {address}; echo left with $?; stty -g; echo end"
+        ))
     }
 
     pub fn screen(&self) -> String {

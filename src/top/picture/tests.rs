@@ -1,13 +1,14 @@
 //! What the picture looks like.
 
+use nix::unistd::Pid;
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::text::Text;
 
 use super::*;
-use crate::scoreboard::{Identity, State};
-use crate::snapshot::{Happening, Process, Worker};
+use crate::scoreboard::{Event, Identity};
+use crate::snapshot::{Process, Worker};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -18,6 +19,7 @@ fn worker(slot: usize, state: State, peer: Option<&str>) -> Worker {
         leaving: state == State::Draining,
         process: (state != State::Down).then(|| Process {
             pid: Some(Pid::from_raw(4243 + slot as i32)),
+            condition: if slot == 1 { Condition::Stopped } else { Condition::Alive },
             state,
             since: SECOND * (slot as u32 + 3),
             uptime: SECOND * 245,
@@ -33,7 +35,7 @@ fn worker(slot: usize, state: State, peer: Option<&str>) -> Worker {
 fn picture(workers: Vec<Worker>) -> Picture {
     let mut identity = Identity::new(Pid::from_raw(4242), "127.0.0.1:7777".parse().unwrap(), 1);
     (identity.private_counter, identity.version) = (0x55d0_c8a0_10e8, "0.1.0".into());
-    let event = |ago: u32, text: &str| Happening { ago: SECOND * ago, text: text.into() };
+    let event = |ago: u32, text: &str| Event { time: SECOND * (1000 - ago), text: text.into() };
     Picture {
         snapshot: Snapshot {
             identity,
@@ -45,13 +47,14 @@ fn picture(workers: Vec<Worker>) -> Picture {
             restarts: 6,
             parents_counter: 0,
             workers,
+            parent: Condition::Alive,
+            taken: SECOND * 1000,
             events: vec![
                 event(245, "worker 0 (pid 4243) forked"),
                 event(7, "worker 3 (pid 4240) killed by SIGKILL after 3.2s and 5 connections"),
                 event(7, "worker 3 (pid 4246) replaces pid 4240, 135.5µs after its death was seen"),
             ],
         },
-        stopped: HashSet::from([Pid::from_raw(4244)]),
         rate: Some(Rate { connections: 12.4, bytes: 1_234_567.0 }),
         selected: 1,
         paused: false,
@@ -88,28 +91,28 @@ fn at_80_by_24() {
         "\n".to_owned() + &shown(&five(), 80, 24),
         "
  prefork-echo 0.1.0   127.0.0.1:7777   running for 4m05s
- 12 connections/s, 1.23M bytes/s; in all 60 connections, 19200 bytes, 6 restarts
- clients → accept queue ██········ 2 of 10 → the one listening socket
- parent 4242  opened it, forks and reaps the workers, serves nobody
-  │ SLOT     PID STATE      FOR CLIENT                SERVED  BYTES PRIVATE  RE
-  ├─   0    4243 idle      3.0s -                         10   1280      10   0
-▸ ├─   1    4244 stopped   4.0s 127.0.0.1:40312           11   2560      11   1
-  ├─   2    4245 writing   5.0s [2001:db8:1:2…]:40313     12   3840      12   2
-  ├─   3       - down         - -                         13   5120       -   3
-  └─   4    4247 draining  7.0s 127.0.0.1:40314           14   6400      14   4
+ 12 connections/s, 1.23M bytes/s; in all 60 connections, 19200 bytes
+ clients → accept queue: ●● 2 waiting (backlog 10)
+ → one listening socket, shared by all processes: 3 of 4 workers busy
+ parent 4242  serves nobody; forks the workers, has replaced 6
+  │ SLOT     PID STATE      FOR CLIENT            SERVED  BYTES PRIVATE RESTARTS
+  ├─   0    4243 idle      3.0s -                     10   1280      10        0
+▸ ├─   1    4244 stopped   4.0s 127.0.0.1:40312       11   2560      11        1
+  ├─   2    4245 writing   5.0s [2001:db8…]:40313     12   3840      12        2
+  ├─   3       - down         - -                     13   5120       -        3
+  └─   4    4247 draining  7.0s 127.0.0.1:40314       14   6400      14        4
 
  One variable, one address (0x55d0c8a010e8), another value in each process:
-   parent: 0   workers: 0=10 1=11 2=12 4=14   shared by all: 60
- Connections by slot: max/mean 1.13
-  ▅▅▅ ▆▆▆ ▇▇▇ ███
-  ███ ███ ███ ███
+   clients counted by all, in shared memory: 60
+   by each, in its own: parent 0, workers 0=10 1=11 2=12 (4=14)
+ Connections by slot: the most are 1.13 times the mean
+  ▅▅▅▅▅▅ ▆▆▆▆▆▆ ▇▇▇▇▇▇ ██████
+  ██████ ██████ ██████ ██████
+    10     11     12     13
  What has happened, and how long ago
  4m05s worker 0 (pid 4243) forked
   7.0s worker 3 (pid 4240) killed by SIGKILL after 3.2s and 5 connections
   7.0s worker 3 (pid 4246) replaces pid 4240, 135.5µs after its death was seen
-
-
-
  q quit  p pause  ↑↓ select  k KILL  t TERM  s STOP  c CONT  +- workers  ? help
 "
     );
@@ -122,8 +125,9 @@ fn at_44_by_14() {
         "
  prefork-echo 0.1.0   127.0.0.1:7777   runn…
  12 connections/s, 1.23M bytes/s; in all 60…
- clients → accept queue ██········ 2 of 10 …
- parent 4242  opened it, forks and reaps th…
+ clients → accept queue: ●● 2 waiting (back…
+ → one listening socket, shared by all proc…
+ parent 4242  serves nobody; forks the work…
   │ SLOT     PID STATE    SERVED PRIVATE
   ├─   0    4243 idle         10      10
 ▸ ├─   1    4244 stopped      11      11
@@ -131,8 +135,7 @@ fn at_44_by_14() {
   ├─   3       - down         13       -
   └─   4    4247 draining     14      14
 
- One variable, one address (0x55d0c8a010e8)…
-   parent: 0   workers: 0=10 1=11 2=12 4=14…
+
  q quit  p pause  ↑↓ select  k KILL  t TERM…
 "
     );
@@ -144,7 +147,7 @@ fn more_workers_than_rows_scroll() {
     picture.selected = 500;
     let text = shown(&picture, 80, 24);
     assert!(text.contains("\n▸ ├─ 500    4743 idle"), "{text}");
-    assert!(text.contains("max/mean 1.98"), "{text}");
+    assert!(text.contains("995 more: the arrows scroll") && text.contains("1.98 times the mean"), "{text}");
     picture.selected = 999;
     assert!(shown(&picture, 80, 24).contains("\n▸ └─ 999    5242 idle"));
 }
@@ -160,7 +163,11 @@ fn the_last_line_says_what_a_key_has_done_and_how_the_server_ended() {
     assert_eq!(last(&picture), " the server is dead; press q");
     (picture.help, picture.paused) = (true, true);
     let text = shown(&picture, 80, 24);
-    assert!(text.contains("PAUSED") && text.contains("one process, one client") && text.contains("back\n"));
+    assert!(
+        text.contains("PAUSED")
+            && text.contains("one process, one client")
+            && text.contains("Any key leads back")
+    );
 }
 
 #[test]
@@ -176,6 +183,6 @@ proptest! {
         shown(&picture, width, height);
         // The selected one is always in sight, if any is.
         let text = shown(&picture, 80, height);
-        prop_assert!(height < 7 || workers == 0 || text.contains("▸"), "{text}");
+        prop_assert!(height < 8 || workers == 0 || text.contains("▸"), "{text}");
     }
 }
