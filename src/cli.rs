@@ -36,8 +36,18 @@ Each option can also come from the environment: --idle-timeout from PREFORK_ECHO
 Examples:
   prefork-echo --workers 4                      serve on 127.0.0.1:7777
   prefork-echo status                           one look at the workers, from another terminal
+  prefork-echo top                              the same, live
   prefork-echo --bind '[::]:7777' --explain     serve everybody, and narrate each system call
   sudo prefork-echo --bind 7 --user nobody      the echo port, served without root's rights";
+
+const TOP_KEYS: &str = "\
+Keys:
+  up, down, PgUp, PgDn, Home, End   select a worker
+  k, t, s, c                        send it KILL, TERM, STOP, CONT: for real, at once
+  +, -                              one worker more, one fewer
+  p                                 hold the picture, and let it go on
+  ?                                 what there is to be seen
+  q                                 leave; the server goes on";
 
 /// A pre-fork TCP echo server: one parent listens, N workers accept on the
 /// same socket, and every byte comes back.
@@ -55,7 +65,8 @@ struct CommandLine {
 enum Other {
     /// Look once at a running server: its workers, their clients and counts
     Status(StatusOptions),
-    /// Watch a running server
+    /// Watch a running server live; kill, stop and add workers by a key
+    #[command(after_help = TOP_KEYS)]
     Top(TopOptions),
 }
 
