@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ratatui::crossterm::event::KeyCode;
 use ratatui::text::Line;
 
 use self::picture::{Picture, Rate};
@@ -115,13 +114,15 @@ impl Top {
             }
             let (width, height) = screen.size();
             screen.show(self.picture.lines(width, Some(height)))?;
-            match screen.wait(look_at.saturating_duration_since(Instant::now()))? {
-                None => {}
-                Some(Input::End(signal)) => return Ok(Some(signal)),
-                // Nothing is done to what can't be seen.
-                Some(Input::Key(_)) if self.picture.help => self.picture.help = false,
-                Some(Input::Key(KeyCode::Char('q') | KeyCode::Esc)) => return Ok(None),
-                Some(Input::Key(key)) => self.answer(key),
+            for input in screen.wait(look_at)? {
+                match input {
+                    Input::End(signal) => return Ok(Some(signal)),
+                    // Nothing is done to what can't be seen.
+                    _ if self.picture.help => self.picture.help = false,
+                    Input::Escape | Input::Key('q') => return Ok(None),
+                    Input::Move(by) => self.select(by),
+                    Input::Key(key) => self.answer(key),
+                }
             }
         }
     }
@@ -158,24 +159,22 @@ impl Top {
         self.picture.rate = (then < now).then(|| Rate::between(before, served, now - then));
     }
 
-    fn answer(&mut self, key: KeyCode) {
+    fn select(&mut self, by: isize) {
         let last = self.picture.snapshot.workers.len().saturating_sub(1);
-        let Picture { selected, paused, help, .. } = &mut self.picture;
+        self.picture.selected = self.picture.selected.saturating_add_signed(by).min(last);
+    }
+
+    fn answer(&mut self, key: char) {
+        let Picture { paused, help, .. } = &mut self.picture;
         match key {
-            KeyCode::Up => *selected = selected.saturating_sub(1),
-            KeyCode::Down => *selected = (*selected + 1).min(last),
-            KeyCode::PageUp => *selected = selected.saturating_sub(10),
-            KeyCode::PageDown => *selected = (*selected + 10).min(last),
-            KeyCode::Home => *selected = 0,
-            KeyCode::End => *selected = last,
-            KeyCode::Char('p' | ' ') => *paused = !*paused,
-            KeyCode::Char('?' | 'h') => *help = !*help,
-            KeyCode::Char('k') => self.signal_worker(Signal::SIGKILL),
-            KeyCode::Char('t') => self.signal_worker(Signal::SIGTERM),
-            KeyCode::Char('s') => self.signal_worker(Signal::SIGSTOP),
-            KeyCode::Char('c') => self.signal_worker(Signal::SIGCONT),
-            KeyCode::Char('+') => self.signal_parent(Signal::SIGTTIN),
-            KeyCode::Char('-') => self.signal_parent(Signal::SIGTTOU),
+            'p' => *paused = !*paused,
+            '?' => *help = true,
+            'k' => self.signal_worker(Signal::SIGKILL),
+            't' => self.signal_worker(Signal::SIGTERM),
+            's' => self.signal_worker(Signal::SIGSTOP),
+            'c' => self.signal_worker(Signal::SIGCONT),
+            '+' => self.signal_parent(Signal::SIGTTIN),
+            '-' => self.signal_parent(Signal::SIGTTOU),
             _ => {}
         }
     }
