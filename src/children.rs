@@ -196,8 +196,9 @@ impl Children {
         self.in_place().filter_map(|pid| self.living.get(&pid)).any(|child| Respawn::is_well(child.born, now))
     }
 
-    /// Has any child a client, as far as the scoreboard tells?
+    /// Has any child a client, as far as the scoreboard tells? If somebody has spoilt
+    /// it, it may.
     pub fn is_any_busy(&self) -> bool {
-        self.living.values().any(|child| child.row.is_busy())
+        self.living.values().any(|child| child.row.is_busy() || child.row.slot() != Some(child.slot))
     }
 }

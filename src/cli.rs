@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::serve::{Color, LogFormat, Options};
@@ -93,6 +94,10 @@ impl Command {
             None => {
                 let mut options = line.serve;
                 options.prefer_typed(&matches);
+                if let Some(path) = options.file_used_twice() {
+                    let message = format!("{} can't be two of log, pid file and scoreboard", path.display());
+                    CommandLine::command().error(ErrorKind::ArgumentConflict, message).exit();
+                }
                 Command::Serve(options)
             }
         }

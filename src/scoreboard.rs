@@ -234,10 +234,10 @@ impl Scoreboard {
     // What all may read.
 
     /// Looks at numbers that belong together: again, while the parent changes them,
-    /// which it does in less than a microsecond. Not for long, because it may have
-    /// been stopped or killed in the midst of it.
+    /// which it does in less than a microsecond, but often when many come and go. Not
+    /// for long, because it may have been stopped or killed in the midst of it.
     pub fn look<T>(self, look: impl Fn() -> T) -> T {
-        const PATIENCE: Duration = Duration::from_millis(2);
+        const PATIENCE: Duration = Duration::from_millis(20);
         let (changes, start) = (self.news(CHANGES), Instant::now());
         loop {
             let before = changes.load(Relaxed);

@@ -142,6 +142,19 @@ fn a_log_file_that_cannot_be_opened() {
 }
 
 #[test]
+fn one_file_cannot_be_two() {
+    for (one, other) in
+        [("--log-file", "--pid-file"), ("--log-file", "--scoreboard"), ("--pid-file", "--scoreboard")]
+    {
+        let mut command = binary();
+        command.args([one, "/no/such/directory/file", other, "/no/such/directory/file"]);
+        let (code, message) = run(command);
+        assert_eq!(code, 2);
+        assert!(message.contains("can't be two of log, pid file and scoreboard"), "{message}");
+    }
+}
+
+#[test]
 fn a_pid_file_of_a_living_server() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pid");

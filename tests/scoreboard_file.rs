@@ -123,6 +123,29 @@ fn the_file_is_its_owners_alone_and_goes_with_the_server() {
 }
 
 #[test]
+fn another_users_scoreboards_are_not_believed() {
+    let runtime = Runtime::new();
+    let server = runtime.start();
+    let directory = runtime.0.path().join("prefork-echo");
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    let (code, message) = runtime.status(&[&server.address.to_string()]);
+    assert_eq!(code, 1);
+    assert!(message.contains("no server of this user listens at"), "{message}");
+}
+
+#[test]
+fn a_damaged_file_of_a_living_server_is_said_to_be_so() {
+    let runtime = Runtime::new();
+    let server = runtime.start();
+    File::options().write(true).open(runtime.file_of(&server)).unwrap().set_len(600).unwrap();
+    for arguments in [vec![], vec![server.address.to_string()]] {
+        let (code, message) = runtime.status(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(code, 1);
+        assert!(message.contains("is cut short or damaged: 600 bytes instead of"), "{message}");
+    }
+}
+
+#[test]
 fn what_a_dead_server_left_is_known_for_it_and_taken_over() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
@@ -264,7 +287,8 @@ fn without_a_writable_place_it_says_so_once_and_serves() {
 fn no_other_file_is_written_to() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
-    fs::write(path("thesis"), "years of work").unwrap();
+    // What it says about scoreboards doesn't make it one.
+    fs::write(path("thesis"), "On the prefork-echo scoreboard").unwrap();
     std::os::unix::fs::symlink(path("thesis"), path("link")).unwrap();
     std::os::unix::fs::symlink(path("nothing"), path("dangling")).unwrap();
     fs::write(path("empty"), "").unwrap();
@@ -279,7 +303,7 @@ fn no_other_file_is_written_to() {
     ] {
         goes_on_without_a_file(start_at(&path(name)), why);
     }
-    assert_eq!(fs::read_to_string(path("thesis")).unwrap(), "years of work");
+    assert_eq!(fs::read_to_string(path("thesis")).unwrap(), "On the prefork-echo scoreboard");
     assert!(!path("nothing").exists());
     assert_eq!(fs::metadata(path("empty")).unwrap().len(), 0);
 }
@@ -330,6 +354,8 @@ fn what_is_no_scoreboard_is_an_error_and_no_crash() {
     let text = String::from_utf8_lossy(&whole[..512]).into_owned();
     let other = text.replace("\"layout\":1", "\"layout\":2").replace(env!("CARGO_PKG_VERSION"), "9.9.9");
     with("other", &[other.as_bytes(), &whole[512..]].concat(), "was made by another version, 9.9.9");
+    let coloured = text.replace(env!("CARGO_PKG_VERSION"), "\\u001b[31m");
+    with("coloured", &[coloured.as_bytes(), &whole[512..]].concat(), "is damaged at its beginning");
     let damaged = text.replace("\"pid\":", "\"pig\":");
     with("damaged", &[damaged.as_bytes(), &whole[512..]].concat(), "is damaged at its beginning");
     with("whole", &whole, "is dead");

@@ -162,6 +162,8 @@ fn the_private_counter_has_one_address_and_many_values() {
     let address = look["private_counter"]["address"].as_str().unwrap();
     assert_eq!((&look["private_counter"]["parent"], sum(&look, "private_counter")), (&json!(0), 10));
 
+    assert!(look["workers"].as_array().unwrap().iter().all(|worker| worker["peer"] == Value::Null), "{look}");
+
     // The log has both counters: each process's own, and the one that all share.
     let lines: Vec<_> = server.log().into_iter().filter(|line| line.contains(": accepted ")).collect();
     let after = |line: &str, before: &str| common::number_after(line, before) as u64;

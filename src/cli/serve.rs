@@ -112,6 +112,14 @@ impl Options {
         self.no_scoreboard &= typed("no_scoreboard") || !typed("scoreboard");
     }
 
+    /// One of these would overwrite the other.
+    pub(super) fn file_used_twice(&self) -> Option<&PathBuf> {
+        let mut files: Vec<_> =
+            [&self.log_file, &self.pid_file, &self.scoreboard].into_iter().flatten().collect();
+        files.sort();
+        files.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+    }
+
     /// The least important lines that are logged.
     pub fn log_level(&self) -> LevelFilter {
         match (self.verbose, self.quiet) {

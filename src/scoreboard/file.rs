@@ -35,7 +35,7 @@ const LAYOUT: u32 = 1;
 pub(super) const EXTENSION: &str = "scoreboard";
 
 /// What a server is, from its start to its end.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     what: String,
     layout: u32,
@@ -87,13 +87,14 @@ impl Identity {
             return Err("is no scoreboard of prefork-echo".into());
         }
         if value["layout"] != LAYOUT {
-            return Err(format!(
-                "was made by another version, {}; look at it with the same one",
-                value["version"].as_str().unwrap_or("unknown")
-            ));
+            let version = value["version"].as_str().unwrap_or("unknown").escape_debug();
+            return Err(format!("was made by another version, {version}; look at it with the same one"));
         }
         let identity: Identity =
             serde_json::from_value(value).map_err(|_| String::from("is damaged at its beginning"))?;
+        if identity.version.contains(|char: char| !char.is_ascii_graphic()) {
+            return Err("is damaged at its beginning".into()); // It would be printed.
+        }
         if identity.size != Scoreboard::SIZE || data.len() != identity.size as u64 {
             return Err(format!(
                 "is cut short or damaged: {} bytes instead of {}",
@@ -166,7 +167,7 @@ fn is_ours(file: &File) -> bool {
     let laid = data.uid() != geteuid().as_raw() || data.nlink() != 1;
     let mut start = [0; 40];
     let length = file.read_at(&mut start, 0).unwrap_or(0);
-    let begins_right = String::from_utf8_lossy(&start[..length]).contains(WHAT);
+    let begins_right = start[..length].starts_with(format!("{{\"what\":\"{WHAT}\"").as_bytes());
     !laid && (data.len() == 0 || begins_right)
 }
 
@@ -181,7 +182,8 @@ pub(super) fn directories() -> impl Iterator<Item = PathBuf> {
     let usual = PathBuf::from(format!("/run/user/{uid}"));
     let mut directories: Vec<_> = of_session.into_iter().chain([usual]).filter(is_own).collect();
     directories.dedup();
-    let temporary = env::temp_dir().join(format!("prefork-echo-{uid}"));
+    let temporary = Some(env::temp_dir()).filter(|path| path.is_absolute()).unwrap_or("/tmp".into());
+    let temporary = temporary.join(format!("prefork-echo-{uid}"));
     directories.into_iter().map(|path| path.join("prefork-echo")).chain([temporary])
 }
 

@@ -63,15 +63,15 @@ impl View {
     /// # Errors
     /// If there is none, or there are several to choose from.
     fn find(wanted: Option<&BindAddress>) -> Result<View, Failure> {
-        let found: Vec<Found> = directories().flat_map(|directory| scoreboards_in(&directory)).collect();
+        let (found, damaged) = scoreboards();
         let (living, dead): (Vec<&Found>, Vec<&Found>) = found.iter().partition(|found| found.lives);
         let Some(wanted) = wanted else {
             return match living.as_slice() {
                 [one] => View::open(&one.path),
-                [] => Err(Failure::plain(
+                [] => Err(Failure::plain(format!(
                     "no server of this user is running; start one with prefork-echo; one that has \
-                     --scoreboard PATH is found with the same option, another user's by that user",
-                )),
+                     --scoreboard PATH is found with the same option, another user's by that user{damaged}",
+                ))),
                 several => Err(Failure::plain(format!(
                     "{} servers are running; say which one:{}",
                     several.len(),
@@ -87,7 +87,7 @@ impl View {
             (None, Some(one)) => Err(died(&one.identity, &one.path)),
             (None, None) => Err(Failure::plain(format!(
                 "no server of this user listens at {wanted}; one that has --scoreboard PATH is found with the \
-                 same option, another user's by that user{}{}",
+                 same option, another user's by that user{}{}{damaged}",
                 if living.is_empty() { "" } else { "; this user runs:" },
                 list(&living)
             ))),
@@ -100,7 +100,11 @@ impl View {
     /// If somebody has cut the file short or written over it.
     pub fn check(&self) -> Result<(), Failure> {
         let shown = self.path.display();
-        Identity::read(&self.file).map(drop).map_err(|what| Failure::plain(format!("{shown} {what}")))
+        match Identity::read(&self.file) {
+            Ok(identity) if identity == self.identity => Ok(()),
+            Ok(_) => Err(Failure::plain(format!("{shown} is another server's by now"))),
+            Err(what) => Err(Failure::plain(format!("{shown} {what}"))),
+        }
     }
 
     /// Does the server live?
@@ -140,19 +144,23 @@ struct Found {
     lives: bool,
 }
 
-fn scoreboards_in(directory: &Path) -> Vec<Found> {
-    // One that others can write to may hold anything.
-    let is_ours = fs::symlink_metadata(directory).is_ok_and(|data| is_private(&data));
-    let entries = is_ours.then(|| fs::read_dir(directory).ok()).flatten();
-    let paths = entries.into_iter().flatten().flatten().map(|entry| entry.path());
-    paths
-        .filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION))
-        .filter_map(|path| {
-            let file = open(&path).ok()?;
-            let identity = Identity::read(&file).ok()?;
-            Some(Found { lives: is_held(&file), identity, path })
-        })
-        .collect()
+/// The scoreboards of this user; and, as lines of text, what once was one and is held
+/// by a server.
+fn scoreboards() -> (Vec<Found>, String) {
+    // A directory that others can write to may hold anything.
+    let is_ours = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|data| is_private(&data));
+    let entries = directories().filter(is_ours).filter_map(|path| fs::read_dir(path).ok()).flatten();
+    let paths = entries.flatten().map(|entry| entry.path());
+    let (mut found, mut damaged) = (Vec::new(), String::new());
+    for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)) {
+        let Ok(file) = open(&path) else { continue };
+        match (Identity::read(&file), is_held(&file)) {
+            (Ok(identity), lives) => found.push(Found { path, identity, lives }),
+            (Err(what), true) => damaged += &format!("\n  {} {what}; its server lives", path.display()),
+            (Err(_), false) => {}
+        }
+    }
+    (found, damaged)
 }
 
 /// All that the user may mean.
