@@ -128,19 +128,51 @@ fn a_signal_or_ctrl_c_gives_the_terminal_back() {
 }
 
 #[test]
+fn it_ends_with_its_terminal() {
+    let server = Server::start(&[]);
+    let mut terminal = Terminal::top(server.address);
+    terminal.wait_for("q quit");
+    let top = terminal.top_pid();
+    terminal.close();
+    wait_until("top has ended", || {
+        !processes().iter().any(|process| process.pid == top && process.state != 'Z')
+    });
+}
+
+#[test]
+fn half_a_key_stops_nothing() {
+    let server = Server::start(&[]);
+    for half in ["\x1b[", "\x1bO", "\x1b[99~", "\x1b[200~"] {
+        let mut terminal = Terminal::top(server.address);
+        terminal.wait_for("q quit");
+        let before = server.status()["totals"]["connections"].as_u64().unwrap();
+        terminal.press(half);
+        server.echo(b"hello");
+        terminal.wait_for(&format!("in all {} connection", before + 1));
+        kill(terminal.top_pid(), Signal::SIGTERM).unwrap();
+        terminal.is_left_as_it_was(143);
+    }
+}
+
+#[test]
 fn stopped_it_gives_the_terminal_back_for_as_long() {
     let server = Server::start(&[]);
     let terminal = Terminal::top(server.address);
     terminal.wait_for("q quit");
     let top = terminal.top_pid();
     let is_stopped = || processes().iter().any(|process| process.pid == top && process.state == 'T');
-    for stop in ["\x1a", ""] {
+    kill(top, Signal::SIGSTOP).unwrap();
+    wait_until("it is stopped, with no time to do anything", is_stopped);
+    kill(top, Signal::SIGCONT).unwrap();
+    for stop in [Some("\x1a"), None] {
         match stop {
-            "" => kill(top, Signal::SIGTSTP).unwrap(),
-            keys => terminal.press(keys),
+            None => kill(top, Signal::SIGTSTP).unwrap(),
+            // Ctrl-Z stops the shell, too.
+            Some(keys) => terminal.press(keys),
         }
         wait_until("it is stopped", is_stopped);
         wait_until("the terminal is given back", || !terminal.is_on_other_screen());
+        terminal.continue_shell();
         kill(top, Signal::SIGCONT).unwrap();
         wait_until("it has the terminal again", || terminal.is_on_other_screen());
         terminal.wait_for("q quit");

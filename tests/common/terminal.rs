@@ -3,12 +3,15 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::os::fd::AsFd;
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, killpg};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use pty_process::Size;
 use pty_process::blocking::{Command, Pty, open};
@@ -21,7 +24,10 @@ fn size(rows: u16, columns: u16) -> (NonZeroU16, NonZeroU16) {
 
 /// A terminal with a program in it, and what it shows.
 pub struct Terminal {
-    pty: Arc<Pty>,
+    /// None: it has been closed.
+    pty: Option<Arc<Pty>>,
+    reader: Option<JoinHandle<()>>,
+    closing: Arc<AtomicBool>,
     child: Child,
     parser: Arc<Mutex<vt100::Parser>>,
 }
@@ -41,15 +47,32 @@ impl Terminal {
         let (rows, columns) = size(24, 80);
         let parser = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
         let pty = Arc::new(pty);
-        let (reader, screen) = (Arc::clone(&pty), Arc::clone(&parser));
-        thread::spawn(move || {
+        let closing = Arc::new(AtomicBool::new(false));
+        let (source, screen, end) = (Arc::clone(&pty), Arc::clone(&parser), Arc::clone(&closing));
+        let reader = thread::spawn(move || {
             let mut bytes = [0; 4096];
-            // At the end Linux says EIO.
-            while let Ok(length @ 1..) = (&*reader).read(&mut bytes) {
+            while !end.load(Ordering::Relaxed) {
+                let mut ready = [PollFd::new(source.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut ready, PollTimeout::from(20_u8)) == Ok(0) {
+                    continue;
+                }
+                // At the end Linux says EIO.
+                let Ok(length @ 1..) = (&*source).read(&mut bytes) else { break };
                 screen.lock().unwrap().process(&bytes[..length]);
             }
         });
-        Terminal { pty, child, parser }
+        Terminal { pty: Some(pty), reader: Some(reader), closing, child, parser }
+    }
+
+    /// Closes the window, so to speak.
+    pub fn close(&mut self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.reader.take().map(JoinHandle::join);
+        self.pty = None;
+    }
+
+    fn pty(&self) -> &Pty {
+        self.pty.as_ref().expect("it is open")
     }
 
     /// `top` between two looks at the terminal's settings.
@@ -78,13 +101,13 @@ impl Terminal {
     }
 
     pub fn press(&self, keys: &str) {
-        (&*self.pty).write_all(keys.as_bytes()).unwrap();
+        self.pty().write_all(keys.as_bytes()).unwrap();
     }
 
     pub fn resize(&self, rows: u16, columns: u16) {
         let size = size(rows, columns);
         self.parser.lock().unwrap().screen_mut().set_size(size.0, size.1);
-        self.pty.resize(Size::new(rows, columns)).unwrap();
+        self.pty().resize(Size::new(rows, columns)).unwrap();
     }
 
     /// The process in it that is no shell.
@@ -97,6 +120,11 @@ impl Terminal {
             found.is_some()
         });
         found.unwrap()
+    }
+
+    /// The shell may have been stopped with what it runs.
+    pub fn continue_shell(&self) {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGCONT).unwrap();
     }
 
     /// Waits for the end: it must be as it was before, with this exit status.
@@ -122,6 +150,7 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         // An error says that nobody is left.
         let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
+        self.close();
         let _ = self.child.wait();
     }
 }
