@@ -15,8 +15,9 @@ use std::thread;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::sys::select::{FdSet, select};
 use nix::sys::signal::{Signal, kill, raise};
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{self, Pid};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -26,8 +27,6 @@ use ratatui::crossterm::terminal::{
 };
 use ratatui::crossterm::{execute, terminal};
 use ratatui::text::{Line, Text};
-
-use crate::sys::socket::timeout_until;
 
 /// Signals that end the program.
 const ENDS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
@@ -106,8 +105,12 @@ impl Screen {
     /// If the terminal is gone.
     pub fn wait(&mut self, deadline: Instant) -> io::Result<Vec<Input>> {
         let input = stdin();
-        let mut source = [PollFd::new(input.as_fd(), PollFlags::POLLIN)];
-        let ready = match poll(&mut source, timeout_until(Some(deadline))) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut left = TimeVal::microseconds(left.as_micros() as i64);
+        let mut source = FdSet::new();
+        source.insert(input.as_fd());
+        // Not poll: on macOS it doesn't wait for terminals.
+        let ready = match select(None, &mut source, None, None, &mut left) {
             Ok(ready) => ready > 0,
             Err(Errno::EINTR) => false,
             Err(error) => return Err(error.into()),
