@@ -85,6 +85,9 @@ fn a_worker_serves_one_client_at_a_time_and_the_next_one_waits_connected() {
 #[test]
 fn the_load_is_even() {
     let server = Server::start(&[]);
+    wait_until("all are in accept", || {
+        server.status()["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "idle")
+    });
     for _ in 0..100 {
         server.echo(b"one of many");
     }

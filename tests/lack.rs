@@ -52,6 +52,21 @@ fn a_worker_holds_nothing_that_is_the_parents_alone() {
     }
 }
 
+#[test]
+fn an_heir_who_cannot_start_leaves_the_old_one_in_his_place() {
+    let server = Server::start(&["--workers", "1"]);
+    server.echo(b"hello");
+    let old = server.workers()[0];
+    // No room for an heir's buffer; the parent needs no more than it has.
+    limit(server.pid, "--as=4096:");
+    server.signal(Signal::SIGHUP);
+    server.wait_for_log(&["SIGHUP: the new worker crashed, so the old ones stay"]);
+    let look = server.status();
+    assert_eq!(look["workers"].as_array().unwrap().len(), 1, "{look}");
+    let worker = &look["workers"][0];
+    assert_eq!((worker["pid"].as_i64(), &worker["connections"]), (Some(old.as_raw().into()), &1.into()));
+}
+
 /// A worker that can open nothing more. It holds a descriptor for the next
 /// client already, so it has to call accept once more to notice.
 fn without_descriptors() -> (Server, Pid) {

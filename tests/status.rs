@@ -243,6 +243,9 @@ fn each_state_is_shown_with_the_client() {
                 && states.clone().any(|state| state == "draining")
                 && states.clone().filter(|state| *state == "down").count() == 2
         });
+        if cfg!(target_os = "linux") {
+            assert_eq!(look["accept_queue"]["limit"], 0, "the intake is not shrunk");
+        }
         let down =
             look["workers"].as_array().unwrap().iter().find(|worker| worker["state"] == "down").unwrap();
         assert_eq!((&down["pid"], &down["last_exit"]), (&Value::Null, &json!("left with exit code 0")));

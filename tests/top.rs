@@ -5,7 +5,7 @@ mod common;
 use std::process::Command;
 
 use common::terminal::Terminal;
-use common::{Server, binary, echo, processes, run, wait_until};
+use common::{Guarded, Server, binary, echo, processes, run, wait_until};
 use nix::sys::signal::{Signal, kill};
 
 #[test]
@@ -73,6 +73,28 @@ fn keys_stop_continue_and_ask_to_leave_and_change_the_number() {
     assert!(terminal.screen().contains("in all 0 connections, 0 bytes"), "{}", terminal.screen());
     terminal.press("p");
     terminal.wait_for("in all 1 connection, 5 bytes");
+}
+
+#[test]
+fn no_key_signals_a_stranger() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("board");
+    let server = Server::start(&["--workers", "1", "--scoreboard", path.to_str().unwrap()]);
+    let worker = server.workers()[0];
+    let mut stranger = Guarded(Command::new("sleep").arg("60").spawn().unwrap());
+    // A worker gone wrong could write any pid.
+    let number = |pid: i32| (pid as u64).to_le_bytes();
+    let board = std::fs::read(&path).unwrap();
+    let at = board.chunks(8).position(|bytes| bytes == number(worker.as_raw())).unwrap() * 8;
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &number(stranger.0.id() as i32), at as u64).unwrap();
+
+    let (binary, path) = (env!("CARGO_BIN_EXE_prefork-echo"), path.display());
+    let terminal = Terminal::run(&format!("'{binary}' top --scoreboard '{path}'"));
+    terminal.wait_for(&format!("▸ └─   0 {:>7} ", stranger.0.id()));
+    terminal.press("k");
+    terminal.wait_for("worker 0 has no process at this moment");
+    assert!(stranger.0.try_wait().unwrap().is_none(), "it was killed");
 }
 
 #[test]
