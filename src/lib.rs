@@ -14,8 +14,8 @@
 //! - [`farewell`]: parting from clients without a loss, when the worker leaves
 //! - [`scoreboard`], [`private_counter`]: what all processes can see of each
 //!   other, and what none sees of another
-//! - [`snapshot`], [`status`], [`top`], [`short`]: a look at the scoreboard from
-//!   outside, as plain data, as a table or JSON, and live
+//! - [`snapshot`]: the scoreboard at one moment, as plain data; [`status`] prints it
+//!   as a [`table`] or JSON, [`top`] shows it live, both with [`short`] numbers
 //! - [`logger`], [`rights`], [`held_file`], [`pid_file`], [`exit`]: what a server
 //!   needs besides
 //! - [`sys`]: fork, signals, shared memory: what the compiler can't vouch for
