@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -65,6 +65,29 @@ fn an_heir_who_cannot_start_leaves_the_old_one_in_his_place() {
     assert_eq!(look["workers"].as_array().unwrap().len(), 1, "{look}");
     let worker = &look["workers"][0];
     assert_eq!((worker["pid"].as_i64(), &worker["connections"]), (Some(old.as_raw().into()), &1.into()));
+}
+
+#[test]
+fn on_a_full_disk_there_is_no_file_and_all_else_works() {
+    // A file system of its own, which takes rights that not everybody has.
+    let may_mount = Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
+    if !may_mount.is_ok_and(|status| status.success()) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c"]).arg(
+        "mount -t tmpfs -o size=64k none \"$1\" && exec \"$0\" --bind 127.0.0.1:0 --scoreboard \"$1\"/board",
+    );
+    let mut server = Server::spawn({
+        command.arg(env!("CARGO_BIN_EXE_prefork-echo")).arg(directory.path());
+        command
+    });
+    server.wait_for_log(&["no file for the scoreboard", "no space left on device"]);
+    server.echo(b"hello");
+    server.signal(Signal::SIGUSR1);
+    server.wait_for_log(&["served: 1 connection, 5 bytes"]);
+    assert_eq!(server.stop(), 0);
 }
 
 /// A worker that can open nothing more. It holds a descriptor for the next
