@@ -94,6 +94,7 @@ fn only_the_client_of_a_killed_worker_notices() {
     kill(Pid::from_raw(number_after(&accepted, "(pid ")), Signal::SIGKILL).unwrap();
     assert_eq!(unlucky.read(&mut [0]).unwrap(), 0);
     echo(&mut lucky, b"still served");
+    server.wait_for_log(&["killed by SIGKILL", &format!(", its client 127.0.0.1:{port} is cut off")]);
     server.wait_for_workers(2);
     server.echo(b"and so is the next one");
 }
