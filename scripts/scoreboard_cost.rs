@@ -30,7 +30,7 @@ impl Host for Counter {
 
     fn sending(&self, bytes: usize) {
         self.0.inspect(|row| {
-            row.enter(State::Writing);
+            row.enter_writing();
             row.sending(bytes);
         });
     }

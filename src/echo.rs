@@ -152,8 +152,8 @@ pub fn send(client: &mut Client, bytes: &[u8], host: &impl Host) -> io::Result<u
 
 /// How often a send that waits looks whether the client takes anything: it may
 /// be slow, and take what was sent before without room for more.
-pub fn stall_check(idle_timeout: Duration) -> Duration {
-    (idle_timeout / 4).clamp(Duration::from_millis(1), Duration::from_millis(500))
+pub fn stall_check(idle_timeout: Option<Duration>) -> Duration {
+    (idle_timeout.unwrap_or(Duration::MAX) / 4).clamp(Duration::from_millis(1), Duration::from_millis(500))
 }
 
 /// Blocks until the kernel has taken all of it: send may take a part.

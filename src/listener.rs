@@ -71,7 +71,7 @@ impl Listener {
         // without a look whether the client takes anything.
         if TIMEOUTS_ARE_INHERITED {
             socket.set_read_timeout(idle_timeout)?;
-            socket.set_write_timeout(idle_timeout.map(echo::stall_check))?;
+            socket.set_write_timeout(Some(echo::stall_check(idle_timeout)))?;
         }
 
         socket.bind(&address.into())?;
@@ -111,7 +111,7 @@ impl Listener {
         if !TIMEOUTS_ARE_INHERITED {
             // A client that is gone already makes these fail; recv will tell.
             let _ = client.set_read_timeout(self.idle_timeout);
-            let _ = client.set_write_timeout(self.idle_timeout.map(echo::stall_check));
+            let _ = client.set_write_timeout(Some(echo::stall_check(self.idle_timeout)));
         }
         Ok((client, peer.as_socket()))
     }

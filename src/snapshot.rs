@@ -184,7 +184,7 @@ impl Process {
             pid: row.pid(),
             condition: Condition::Alive,
             state,
-            since: now.saturating_sub(since),
+            since: if since.is_zero() { Duration::ZERO } else { now.saturating_sub(since) },
             uptime: now.saturating_sub(row.born()),
             private_counter: row.private_counter(),
             peer: row.peer(),

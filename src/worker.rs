@@ -202,7 +202,10 @@ impl Host for Worker {
     }
 
     fn sending(&self, bytes: usize) {
-        self.row.enter(if self.must_leave() { State::Draining } else { State::Writing });
+        match self.must_leave() {
+            true => self.row.enter(State::Draining),
+            false => self.row.enter_writing(),
+        }
         self.row.sending(bytes);
     }
 

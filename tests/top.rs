@@ -15,7 +15,13 @@ fn a_worker_killed_by_a_key_is_replaced_before_ones_eyes() {
     echo(&mut client, b"hello");
     let mut terminal = Terminal::top(server.address);
     let peer = client.local_addr().unwrap().to_string();
-    for part in [&server.address.to_string(), "one listening socket", &peer, "One variable, one address"] {
+    for part in [
+        &server.address.to_string(),
+        "one listening socket",
+        &peer,
+        "One variable, one address",
+        "4 workers forked",
+    ] {
         terminal.wait_for(part);
     }
     assert!(terminal.is_on_other_screen());
