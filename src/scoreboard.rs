@@ -15,6 +15,7 @@
 //! Loads are relaxed, with a fence where the order matters: a view's memory is
 //! read-only, and for such Rust vouches for nothing else.
 
+mod events;
 mod file;
 mod row;
 mod view;
@@ -28,11 +29,11 @@ use std::sync::atomic::fence;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use self::events::Event;
 pub use self::file::{Identity, open};
 pub use self::row::{Row, State};
 pub use self::view::View;
 use crate::cli::MAX_WORKERS;
-use crate::sys::clock;
 use crate::sys::memory::{self, Line};
 use crate::sys::process::Death;
 
@@ -72,11 +73,6 @@ const BYTES: usize = 2;
 const FILLED: usize = 3;
 const LAST_EXIT: usize = 4;
 
-// The numbers of an event's line: which, when (nanoseconds), and a text.
-const NUMBER: usize = 0;
-const TIME: usize = 1;
-const TEXT: usize = 2;
-
 /// All of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Scoreboard(&'static [Line]);
@@ -109,15 +105,6 @@ impl Sum for Served {
             bytes: sum.bytes.wrapping_add(part.bytes),
         })
     }
-}
-
-/// Something that has happened.
-#[derive(Debug, Clone)]
-pub struct Event {
-    /// On the [shared clock](clock).
-    pub time: Duration,
-    /// As the log has it.
-    pub text: String,
 }
 
 impl Scoreboard {
@@ -169,19 +156,6 @@ impl Scoreboard {
             self.news(SLOTS_NOW).store(slots as u64, Relaxed);
             self.news(SLOTS_EVER).fetch_max(slots as u64, Relaxed);
         });
-    }
-
-    /// Adds to the latest events; of a text longer than 112 bytes the rest is cut.
-    pub fn record(self, text: &str) {
-        let number = self.news(LAST_EVENT).load(Relaxed).wrapping_add(1);
-        let event = self.event_line(number);
-        // Without its number it is no event: taken away first, and set last.
-        event[NUMBER].store(0, Relaxed);
-        fence(Release);
-        event[TIME].store(clock::now().as_nanos() as u64, Relaxed);
-        words::store_text(&event[TEXT..], text);
-        event[NUMBER].store(number, Release);
-        self.news(LAST_EVENT).store(number, Release);
     }
 
     /// Hands a free row to the worker that is about to be forked for `slot`.
@@ -327,30 +301,6 @@ impl Scoreboard {
 
     fn slots_ever(self) -> impl Iterator<Item = usize> {
         0..SLOTS.min(self.news(SLOTS_EVER).load(Relaxed) as usize)
-    }
-
-    /// The latest events, the latest one last.
-    pub fn events(self) -> Vec<Event> {
-        let last = self.news(LAST_EVENT).load(Relaxed);
-        fence(Acquire);
-        let numbers = last.saturating_sub(EVENTS as u64 - 1).max(1)..=last;
-        numbers.filter_map(|number| self.event(number)).collect()
-    }
-
-    /// None: it is overwritten by a later one.
-    fn event(self, number: u64) -> Option<Event> {
-        let line = self.event_line(number);
-        let is_there = || line[NUMBER].load(Relaxed) == number;
-        is_there().then_some(())?;
-        fence(Acquire);
-        let time = Duration::from_nanos(line[TIME].load(Relaxed));
-        let text = words::load_text(&line[TEXT..]);
-        fence(Acquire);
-        is_there().then_some(Event { time, text })
-    }
-
-    fn event_line(self, number: u64) -> &'static [AtomicU64; 16] {
-        &self.0[FIRST_EVENT + number as usize % EVENTS].0
     }
 
     fn slot(self, index: usize) -> &'static [AtomicU64; 16] {
