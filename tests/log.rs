@@ -5,8 +5,10 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Guarded, Server, binary, echo, number_after};
+use common::{Guarded, Server, binary, echo, number_after, wait_until};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -181,10 +183,16 @@ fn a_log_that_nobody_reads_stops_nobody() {
     }
     // Somebody reads again: the first lines that fit say what was lost.
     let mut stderr = BufReader::new(child.0.stderr.take().unwrap());
+    let read = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&read);
     let reader = std::thread::spawn(move || {
-        let lost = |line: &String| line.contains("of this log lost");
+        let lost = |line: &String| {
+            count.fetch_add(1, Ordering::Relaxed);
+            line.contains("of this log lost")
+        };
         stderr.by_ref().lines().map_while(Result::ok).filter(lost).count() > 0
     });
+    wait_until("there is room again", || read.load(Ordering::Relaxed) > 100);
     for _ in 0..20 {
         echo(&mut common::connect(address), b"hello");
     }
