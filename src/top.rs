@@ -94,9 +94,7 @@ impl Top {
             note: None,
             end: None,
         };
-        let mut top = Top { view, picture, noted: None, past: VecDeque::new() };
-        top.look();
-        top
+        Top { view, picture, noted: None, past: VecDeque::new() }
     }
 
     /// Until the user leaves; Some: by this signal.

@@ -88,9 +88,7 @@ impl Row {
     // What the parent writes; see Scoreboard for when.
 
     pub(super) fn hand_out(self, slot: usize, restarts: u64) {
-        for number in self.numbers {
-            number.store(0, Relaxed);
-        }
+        self.clear();
         self.numbers[RESTARTS].store(restarts, Relaxed);
         self.numbers[BORN].store(clock::now().as_nanos() as u64, Relaxed);
         self.numbers[SLOT].store(slot as u64 + 1, Relaxed);

@@ -1,7 +1,7 @@
 //! The picture that `top` shows: lines of text from a snapshot, and nothing else.
 //!
-//! It fits whatever room there is: columns go from the right of a narrow terminal,
-//! sections from the bottom of a low one, and the workers scroll.
+//! It fits whatever room there is: the least important columns go from a narrow
+//! terminal, sections from a low one, and the workers scroll.
 
 use std::time::Duration;
 
@@ -217,11 +217,8 @@ impl Picture {
         let private = workers.iter().filter_map(|worker| {
             let value = worker.process.as_ref()?.private_counter;
             // Who is leaving has a successor of the same number.
-            Some(if worker.leaving {
-                format!(" ({}={value})", worker.slot)
-            } else {
-                format!(" {}={value}", worker.slot)
-            })
+            let (open, close) = if worker.leaving { ("(", ")") } else { ("", "") };
+            Some(format!(" {open}{}={value}{close}", worker.slot))
         });
         vec![
             Line::default(),
@@ -229,10 +226,7 @@ impl Picture {
                 " One variable, one address ({:#x}), another value in each process:",
                 identity.private_counter
             )),
-            Line::from(vec![
-                Span::raw(format!("   clients counted by all, in shared memory: {}", served.connections))
-                    .cyan(),
-            ]),
+            Line::raw(format!("   clients counted by all, in shared memory: {}", served.connections)).cyan(),
             Line::raw(format!(
                 "   by each, in its own: parent {parents_counter}, workers{}",
                 private.collect::<String>()
