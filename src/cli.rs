@@ -1,7 +1,10 @@
 //! What the user may ask for: commands, options, their defaults, and `--help`.
 
+mod call;
+mod log;
 mod serve;
 
+use std::env;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -11,7 +14,9 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use self::serve::{Color, LogFormat, Options};
+pub use self::call::{BenchOptions, ClientOptions, Mode};
+pub use self::log::{Color, LogFormat, LogOptions};
+pub use self::serve::Options;
 
 /// The most workers that one server runs.
 pub const MAX_WORKERS: u16 = 4096;
@@ -38,6 +43,8 @@ Examples:
   prefork-echo --workers 4                      serve on 127.0.0.1:7777
   prefork-echo status                           one look at the workers, from another terminal
   prefork-echo top                              the same, live
+  prefork-echo client 7777 hello                send a line, and check what comes back
+  prefork-echo bench                            load, every byte checked
   prefork-echo --bind '[::]:7777' --explain     serve everybody, and narrate each system call
   sudo prefork-echo --bind 7 --user nobody      the echo port, served without root's rights";
 
@@ -69,6 +76,12 @@ enum Other {
     /// Watch a running server live; kill, stop and add workers by a key
     #[command(after_help = TOP_KEYS)]
     Top(TopOptions),
+    /// Be a client: send messages, or what stdin has, and check what comes back
+    #[command(after_help = call::CLIENT_EXAMPLES)]
+    Client(ClientOptions),
+    /// Be many clients: measure an echo server, and check every byte
+    #[command(after_help = call::BENCH_EXAMPLES)]
+    Bench(BenchOptions),
 }
 
 /// What the program is to be.
@@ -80,17 +93,34 @@ pub enum Command {
     Status(StatusOptions),
     /// The live view of one.
     Top(TopOptions),
+    /// One client.
+    Client(ClientOptions),
+    /// Many, who measure.
+    Bench(BenchOptions),
 }
 
 impl Command {
     /// Reads the command line and the environment. Wrong usage, `--help` and
     /// `--version` end the process here.
     pub fn read() -> Command {
-        let matches = CommandLine::command().get_matches();
+        let mut command = CommandLine::command();
+        // Options can't stand before a subcommand. What the environment says is the
+        // server's: what is wrong with it must not stop the others.
+        let first = env::args_os().nth(1);
+        if first.is_some_and(|word| command.find_subcommand(word).is_some()) {
+            command = command.mut_args(|option| option.env(None::<&str>));
+        }
+        let matches = command.get_matches();
         let line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         match line.other {
             Some(Other::Status(options)) => Command::Status(options),
             Some(Other::Top(options)) => Command::Top(options),
+            Some(Other::Client(options)) => Command::Client(options),
+            Some(Other::Bench(options)) if options.mode == Mode::Stream && options.rate.is_some() => {
+                let message = "--rate makes no sense with --mode stream, which goes as fast as it can";
+                CommandLine::command().error(ErrorKind::ArgumentConflict, message).exit();
+            }
+            Some(Other::Bench(options)) => Command::Bench(options),
             None => {
                 let mut options = line.serve;
                 options.prefer_typed(&matches);

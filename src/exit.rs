@@ -75,6 +75,12 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Says on stderr what is wrong: one line.
+pub fn complain(what: &impl fmt::Display) {
+    // Not eprintln: it panics where nobody reads stderr. One write: others write, too.
+    let _ = io::stderr().write_all(format!("prefork-echo: {what}\n").as_bytes());
+}
+
 /// The system's own words for an error (strerror(3)), ready to stand within a
 /// sentence.
 pub fn reason(error: &io::Error) -> String {

@@ -16,6 +16,9 @@
 //!   other, and what none sees of another
 //! - [`snapshot`]: the scoreboard at one moment, as plain data; [`status`] prints it
 //!   as a [`table`] or JSON, [`top`] shows it live, both with [`short`] numbers
+//!   and the [`distribution`] over the slots
+//! - [`client`]: the other end: one connection to a server, each byte checked;
+//!   [`bench`]: many, that measure it; both through a [`connection`]
 //! - [`logger`], [`rights`], [`held_file`], [`pid_file`], [`exit`]: what a server
 //!   needs besides
 //! - [`sys`]: fork, signals, shared memory: what the compiler can't vouch for
@@ -50,8 +53,12 @@
 //! - Every child is reaped, and no child outlives the parent by a second.
 //! - What a client has got is counted, also when its worker is killed.
 
+pub mod bench;
 pub mod children;
 pub mod cli;
+pub mod client;
+pub mod connection;
+pub mod distribution;
 pub mod echo;
 pub mod exit;
 pub mod farewell;

@@ -1,4 +1,5 @@
-//! The log of all processes: one line, one write(2), naming who speaks.
+//! The log of all processes: one line, one write(2), naming who speaks. The
+//! narrating client uses it too.
 //!
 //! Parent and workers share the descriptor, so a line that goes out in pieces
 //! would tear, and a reader that stops reading would stop whoever writes. So
@@ -28,7 +29,7 @@ use nix::unistd::{self, Pid};
 use simplelog::{Config, ConfigBuilder, LevelPadding, WriteLogger};
 use time::macros::format_description;
 
-use crate::cli::{Color, LogFormat, Options};
+use crate::cli::{Color, LogFormat, LogOptions};
 use crate::exit::Failure;
 use crate::sys::signal;
 
@@ -62,6 +63,11 @@ pub enum Speaker {
         /// Its pid.
         pid: Pid,
     },
+    /// The client of the command of that name.
+    Client {
+        /// Its pid.
+        pid: Pid,
+    },
 }
 
 impl Display for Speaker {
@@ -69,6 +75,7 @@ impl Display for Speaker {
         match self {
             Speaker::Parent { pid } => write!(f, "parent {pid}"),
             Speaker::Worker { slot, pid } => write!(f, "worker {slot} (pid {pid})"),
+            Speaker::Client { pid } => write!(f, "client {pid}"),
         }
     }
 }
@@ -85,11 +92,11 @@ pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Starts the log as the options say. Call it once.
+/// Starts the log as the options say, with `speaker` as its first. Call it once.
 ///
 /// # Errors
 /// If the log file cannot be opened.
-pub fn start(options: &Options) -> Result<(), Failure> {
+pub fn start(options: &LogOptions, speaker: Speaker) -> Result<(), Failure> {
     let terminal = options.log_file.is_none() && io::stderr().is_terminal();
     let output = match &options.log_file {
         Some(path) => Output::File(open(path).map_err(|error| {
@@ -114,7 +121,7 @@ pub fn start(options: &Options) -> Result<(), Failure> {
     };
     log::set_max_level(if options.explain { logger.level.max(LevelFilter::Info) } else { logger.level });
     log::set_boxed_logger(Box::new(logger)).expect("the log is started once");
-    speak_as(Speaker::Parent { pid: unistd::getpid() });
+    speak_as(speaker);
     Ok(())
 }
 
@@ -220,6 +227,7 @@ fn json(record: &Record<'_>, speaker: Speaker) -> serde_json::Value {
     let (process, slot, pid) = match speaker {
         Speaker::Parent { pid } => ("parent", None, pid),
         Speaker::Worker { slot, pid } => ("worker", Some(slot), pid),
+        Speaker::Client { pid } => ("client", None, pid),
     };
     serde_json::json!({
         "time": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
@@ -232,10 +240,10 @@ fn json(record: &Record<'_>, speaker: Speaker) -> serde_json::Value {
 }
 
 /// A colour of its own for each process (ECMA-48, Select Graphic Rendition):
-/// bold for the parent, one of six for a worker's slot.
+/// bold for the parent and the client, one of six for a worker's slot.
 fn paint(speaker: Speaker) -> usize {
     match speaker {
-        Speaker::Parent { .. } => 1,
+        Speaker::Parent { .. } | Speaker::Client { .. } => 1,
         Speaker::Worker { slot, .. } => 31 + (slot + 1) % 6,
     }
 }

@@ -43,6 +43,19 @@ pub fn fraction(number: f64) -> String {
     }
 }
 
+/// Three digits and a unit: `41.5 µs`, `2.10 ms`, `12.0 s`.
+pub fn latency(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    let (unit, name) = match seconds {
+        _ if seconds < 0.999_5e-3 => (1e-6, "µs"),
+        _ if seconds < 0.999_5 => (1e-3, "ms"),
+        _ => (1.0, "s"),
+    };
+    let number = seconds / unit;
+    let digits = if number < 9.995 { 2 } else { usize::from(number < 99.95) };
+    format!("{number:.digits$} {name}")
+}
+
 /// At most `width` characters: of a long address the middle is left out, so that
 /// the port stays.
 pub fn address(address: SocketAddr, width: usize) -> String {
@@ -83,6 +96,9 @@ mod tests {
         assert_eq!(address("127.0.0.1:40312".parse().unwrap(), 21), "127.0.0.1:40312");
         assert_eq!(address("192.168.100.100:65535".parse().unwrap(), 17), "192.168.10…:65535");
         assert_eq!([fraction(0.0), fraction(2.0), fraction(2.25), fraction(12.7)], ["0", "2", "2.2", "13"]);
+        let micros = |micros| latency(Duration::from_nanos((micros * 1e3) as u64));
+        assert_eq!([micros(0.5), micros(41.46), micros(999.6)], ["0.50 µs", "41.5 µs", "1.00 ms"]);
+        assert_eq!([micros(2_100.0), micros(150_000.0), micros(6.5e6)], ["2.10 ms", "150 ms", "6.50 s"]);
         assert_eq!([bar(5.0, 10.0, 8), bar(0.001, 10.0, 8), bar(0.0, 0.0, 8)], ["████", "▏", ""]);
     }
 

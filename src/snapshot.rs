@@ -1,11 +1,11 @@
 //! The scoreboard at one moment, as plain data: what tables are made of.
 
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use nix::unistd::Pid;
 
+use crate::distribution::Distribution;
 use crate::scoreboard::{Event, Identity, Phase, Row, Scoreboard, Served, State, View};
 use crate::sys::process::{Condition, look_at};
 use crate::sys::{clock, socket};
@@ -123,35 +123,17 @@ impl Snapshot {
         }
     }
 
-    /// Connections of each slot, of those who are leaving as well.
-    pub fn by_slot(&self) -> Vec<u64> {
+    /// What was served in each slot, by those who are leaving as well: connections,
+    /// or bytes.
+    pub fn by_slot(&self, count: impl Fn(Served) -> u64) -> Distribution {
         let slots = self.workers.iter().filter(|worker| !worker.leaving).count();
-        let mut connections = vec![0_u64; slots];
+        let mut counts = vec![0_u64; slots];
         for worker in &self.workers {
-            if let Some(slot) = connections.get_mut(worker.slot) {
-                *slot = slot.saturating_add(worker.served.connections);
+            if let Some(slot) = counts.get_mut(worker.slot) {
+                *slot = slot.saturating_add(count(worker.served));
             }
         }
-        connections
-    }
-
-    /// The same in so many groups at the most: the slots of each, and their mean.
-    pub fn by_group(&self, most: usize) -> Vec<(RangeInclusive<usize>, f64)> {
-        let slots = self.by_slot();
-        let size = slots.len().div_ceil(most.max(1)).max(1);
-        let mean =
-            |slots: &[u64]| slots.iter().map(|number| *number as f64).sum::<f64>() / slots.len() as f64;
-        let groups = slots.chunks(size).enumerate();
-        groups.map(|(index, slots)| (index * size..=index * size + slots.len() - 1, mean(slots))).collect()
-    }
-
-    /// The most of any slot by the mean of all; 1 is perfectly even. None before
-    /// the first connection.
-    pub fn unevenness(&self) -> Option<f64> {
-        let slots = self.by_slot();
-        let sum: f64 = slots.iter().map(|number| *number as f64).sum();
-        let most = slots.iter().max()?;
-        (sum > 0.0).then(|| *most as f64 * slots.len() as f64 / sum)
+        Distribution(counts)
     }
 }
 

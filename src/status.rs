@@ -2,7 +2,6 @@
 //! table for SIGUSR1.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,9 +13,6 @@ use crate::scoreboard::{Phase, View};
 use crate::snapshot::{Snapshot, Worker};
 use crate::sys::process::Condition;
 use crate::{short, table};
-
-/// From so many slots on, a bar of the distribution stands for several.
-const MOST_BARS: usize = 16;
 
 /// Looks at the server that the user means, and prints what is seen.
 ///
@@ -65,7 +61,7 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
     lines.extend([String::new(), table::headings(&columns)]);
     lines.extend(snapshot.workers.iter().map(|worker| table::row(&columns, worker)));
     lines.push(String::new());
-    lines.extend(distribution(snapshot));
+    lines.extend(snapshot.by_slot(|served| served.connections).lines("connections"));
     let exits = last_exits(snapshot);
     if !exits.is_empty() {
         lines.push(String::new());
@@ -81,25 +77,6 @@ fn phase(phase: Phase) -> &'static str {
         Phase::Draining => "draining",
         Phase::Ended(_) => "ended",
     }
-}
-
-/// How evenly the kernel has spread the connections over the slots.
-fn distribution(snapshot: &Snapshot) -> Vec<String> {
-    let groups = snapshot.by_group(MOST_BARS);
-    let most = groups.iter().map(|(_, mean)| *mean).fold(0.0, f64::max);
-    let is_single = |slots: &RangeInclusive<usize>| slots.start() == slots.end();
-    let each = if groups.iter().all(|(slots, _)| is_single(slots)) { "" } else { ", the mean of each group" };
-    let evenness = snapshot.unevenness().map_or(String::new(), |ratio| format!(": max/mean {ratio:.2}"));
-    let mut lines = vec![format!("connections by slot{each}{evenness}")];
-    lines.extend(groups.iter().map(|(slots, mean)| {
-        let name = match is_single(slots) {
-            true => slots.start().to_string(),
-            false => format!("{}-{}", slots.start(), slots.end()),
-        };
-        let (bar, mean) = (short::bar(*mean, most, 50), short::fraction(*mean));
-        format!("{name:>9} {bar} {mean}")
-    }));
-    lines
 }
 
 /// How the last process that left a slot has died, those of one kind together.

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::parser::ValueSource;
-use clap::{ArgAction, ArgMatches, Args, ValueEnum};
-use log::LevelFilter;
+use clap::{ArgAction, ArgMatches, Args};
 
-use super::{BindAddress, MAX_WORKERS, duration, number};
+use super::{BindAddress, LogOptions, MAX_WORKERS, duration, number};
 
 /// What the server is to do.
 #[derive(Debug, Clone, Args)]
@@ -72,80 +71,25 @@ pub struct Options {
     #[arg(env = "PREFORK_ECHO_NO_SCOREBOARD", hide_env = true, help_heading = "Supervision")]
     pub no_scoreboard: bool,
 
-    /// Narrate each step with its system calls in plain words; with -q, nothing else
-    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    #[arg(env = "PREFORK_ECHO_EXPLAIN", hide_env = true, help_heading = "Log")]
-    pub explain: bool,
-
-    /// Log more: every echo
-    #[arg(short, long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    #[arg(env = "PREFORK_ECHO_VERBOSE", hide_env = true, help_heading = "Log")]
-    pub verbose: bool,
-
-    /// Log warnings and errors only
-    #[arg(short, long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
-    #[arg(env = "PREFORK_ECHO_QUIET", hide_env = true, help_heading = "Log")]
-    pub quiet: bool,
-
-    /// Append the log to this file instead of stderr
-    #[arg(long, value_name = "PATH")]
-    #[arg(env = "PREFORK_ECHO_LOG_FILE", hide_env = true, help_heading = "Log")]
-    pub log_file: Option<PathBuf>,
-
-    /// Form of the log's lines
-    #[arg(long, value_name = "FORM", value_enum, default_value_t = LogFormat::Text)]
-    #[arg(env = "PREFORK_ECHO_LOG_FORMAT", hide_env = true, help_heading = "Log")]
-    pub log_format: LogFormat,
-
-    /// Colour the log; auto is on a terminal, unless NO_COLOR is set
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Color::Auto)]
-    #[arg(env = "PREFORK_ECHO_COLOR", hide_env = true, help_heading = "Log")]
-    pub color: Color,
+    /// What it says, and where to.
+    #[command(flatten)]
+    pub log: LogOptions,
 }
 
 impl Options {
     /// What is typed wins over what stands in the environment.
     pub(super) fn prefer_typed(&mut self, matches: &ArgMatches) {
         let typed = |name| matches.value_source(name) == Some(ValueSource::CommandLine);
-        self.verbose &= typed("verbose") || !typed("quiet");
-        self.quiet &= !typed("verbose");
+        self.log.verbose &= typed("verbose") || !typed("quiet");
+        self.log.quiet &= !typed("verbose");
         self.no_scoreboard &= typed("no_scoreboard") || !typed("scoreboard");
     }
 
     /// One of these would overwrite the other.
     pub(super) fn file_used_twice(&self) -> Option<&PathBuf> {
         let mut files: Vec<_> =
-            [&self.log_file, &self.pid_file, &self.scoreboard].into_iter().flatten().collect();
+            [&self.log.log_file, &self.pid_file, &self.scoreboard].into_iter().flatten().collect();
         files.sort();
         files.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
     }
-
-    /// The least important lines that are logged.
-    pub fn log_level(&self) -> LevelFilter {
-        match (self.verbose, self.quiet) {
-            (true, _) => LevelFilter::Debug,
-            (_, true) => LevelFilter::Warn,
-            _ => LevelFilter::Info,
-        }
-    }
-}
-
-/// The form of the log's lines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// For programs: an object a line.
-    Json,
-}
-
-/// When the log is coloured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Color {
-    /// Where it goes to a terminal and NO_COLOR isn't set.
-    Auto,
-    /// Also into files and pipes.
-    Always,
-    /// Nowhere.
-    Never,
 }

@@ -1,13 +1,15 @@
 //! Waiting for a socket, and where Linux and macOS differ in what one does.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::Socket;
 
 /// Does an accepted socket inherit the listening socket's time-outs
 /// (`SO_RCVTIMEO`, `SO_SNDTIMEO`)? Linux copies them, which saves two system
@@ -35,6 +37,31 @@ pub fn unsent(socket: impl AsFd) -> nix::Result<usize> {
         unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_NWRITE, (&raw mut bytes).cast(), &mut size) }
     };
     Errno::result(result).map(|_| bytes as usize)
+}
+
+/// Connects, and waits for that no longer than `timeout`, which the socket has as its
+/// time-out for sending. To Linux that means connecting, too (socket(7),
+/// SO_SNDTIMEO): one call does it. Elsewhere it takes several.
+///
+/// # Errors
+/// `TimedOut`, and all that connect(2) lists.
+pub fn connect(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>) -> io::Result<()> {
+    #[cfg(not(target_os = "linux"))]
+    if let Some(timeout) = timeout {
+        return socket.connect_timeout(&peer.into(), timeout);
+    }
+    loop {
+        let Err(error) = socket.connect(&peer.into()) else { return Ok(()) };
+        match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+            // Stopped and continued: the kernel has gone on, and may be done.
+            Errno::EINTR => {}
+            Errno::EISCONN => return Ok(()),
+            Errno::EINPROGRESS | Errno::EALREADY if timeout.is_some() => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            _ => return Err(error),
+        }
+    }
 }
 
 /// poll's time-out for a wait until `deadline`, None being for ever. Rounded up: a

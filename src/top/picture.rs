@@ -240,7 +240,8 @@ impl Picture {
         const LEVELS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
         const WIDE: usize = 6;
         let room = width.saturating_sub(2).max(1);
-        let bars = self.snapshot.by_group(room);
+        let by_slot = self.snapshot.by_slot(|served| served.connections);
+        let bars = by_slot.by_group(room);
         let most = bars.iter().map(|(_, mean)| *mean).fold(0.0, f64::max);
         let is_wide = bars.len() * (WIDE + 1) <= room;
         let (bar, gap) = if is_wide { (WIDE, " ") } else { (1, "") };
@@ -251,7 +252,7 @@ impl Picture {
             };
             Line::raw(format!("  {}", bars.iter().map(|(_, mean)| level(*mean)).collect::<String>())).blue()
         };
-        let evenness = match self.snapshot.unevenness() {
+        let evenness = match by_slot.unevenness() {
             Some(ratio) => format!("the most are {ratio:.2} times the mean"),
             None => "nobody has come yet".into(),
         };

@@ -1,0 +1,241 @@
+//! What has been measured, for people and for programs.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::tally::Tally;
+use crate::cli::{BenchOptions, Mode};
+use crate::connection::Kind;
+use crate::distribution::Distribution;
+use crate::logger::count;
+use crate::short;
+use crate::snapshot::Snapshot;
+
+/// So many lines of a histogram are still taken in at a glance.
+const MOST_LINES: usize = 16;
+
+/// How wide the longest bar of the histogram is, in characters.
+const BAR: usize = 40;
+
+/// Where lines of a histogram begin in each power of ten: ten steps that look the
+/// same on a logarithmic scale (ISO 3, R10), or some of them.
+const STEPS: [u64; 10] = [100, 125, 160, 200, 250, 315, 400, 500, 630, 800];
+
+/// The result of a run.
+pub struct Report<'a> {
+    pub options: &'a BenchOptions,
+    pub tally: &'a Tally,
+    /// From the first message to the last answer.
+    pub elapsed: Duration,
+    /// Messages that each worker has answered, if the server is ours.
+    pub by_worker: Option<Distribution>,
+}
+
+/// The messages of `size` bytes that each worker has answered between two looks.
+pub fn by_worker(before: &Snapshot, after: &Snapshot, size: usize) -> Distribution {
+    let bytes = |look: &Snapshot| look.by_slot(|served| served.bytes).0;
+    let mut earlier = bytes(before).into_iter();
+    let since = |bytes: u64| bytes.saturating_sub(earlier.next().unwrap_or(0)) / size as u64;
+    Distribution(bytes(after).into_iter().map(since).collect())
+}
+
+impl Report<'_> {
+    fn per_second(&self) -> f64 {
+        if self.elapsed.is_zero() { 0.0 } else { self.tally.messages() as f64 / self.elapsed.as_secs_f64() }
+    }
+
+    fn mb_per_second(&self) -> f64 {
+        self.per_second() * self.options.size() as f64 / 1e6
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let BenchOptions { connections, rate, .. } = self.options;
+        let connections = match (self.options.mode, *connections) {
+            (Mode::Keep, number) => format!("{} kept open", count(number.into(), "connection")),
+            (Mode::Connect, number) => format!("a connection a message, {number} at once"),
+            (Mode::Stream, number) => format!("{} streaming both ways", count(number.into(), "connection")),
+        };
+        let asked = rate.map_or(String::new(), |rate| format!(" ({rate} asked for)"));
+        let mut lines = vec![
+            format!(
+                "{}: {connections}, messages of {}",
+                self.options.server.address,
+                count(self.options.size() as u64, "byte")
+            ),
+            format!(
+                "{} came back in {:.2} s: {:.0} a second{asked}, {:.2} MB/s each way",
+                count(self.tally.messages(), "message"),
+                self.elapsed.as_secs_f64(),
+                self.per_second(),
+                self.mb_per_second()
+            ),
+            self.errors(),
+        ];
+        if self.tally.messages() > 0 {
+            lines.extend([String::new(), self.quantiles(), String::new()]);
+            lines.extend(histogram(&self.tally.latencies));
+        }
+        if let Some(by_worker) = &self.by_worker {
+            lines.push(String::new());
+            lines.extend(by_worker.lines("messages answered"));
+            let workers = by_worker.0.len();
+            if self.options.mode != Mode::Connect && usize::from(self.options.connections) > workers {
+                lines.push(format!(
+                    "each of the {} serves one connection at a time: the others have waited for theirs",
+                    count(workers as u64, "worker")
+                ));
+            }
+        }
+        lines.join("\n")
+    }
+
+    fn errors(&self) -> String {
+        let kinds = [
+            (Kind::Wrong, "wrong"),
+            (Kind::Lost, "lost"),
+            (Kind::Refused, "refused"),
+            (Kind::Reset, "reset"),
+            (Kind::Timeout, "timed out"),
+            (Kind::Other, "failed here"),
+        ];
+        let kinds = kinds.map(|(kind, name)| (self.tally.errors(kind), name));
+        let named: Vec<_> = kinds.iter().filter(|(number, _)| *number > 0).collect();
+        match named.as_slice() {
+            [] => "errors: none; every byte was right".into(),
+            named => {
+                let named = named.iter().map(|(number, name)| format!("{number} {name}"));
+                format!("errors: {}", named.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
+
+    fn quantiles(&self) -> String {
+        let latencies = &self.tally.latencies;
+        let at = |quantile| short::latency(Duration::from_nanos(latencies.value_at_quantile(quantile)));
+        let most = short::latency(Duration::from_nanos(latencies.max()));
+        format!(
+            "latency: p50 {}, p90 {}, p99 {}, p99.9 {}, max {most}",
+            at(0.5),
+            at(0.9),
+            at(0.99),
+            at(0.999)
+        )
+    }
+
+    /// One line, for programs.
+    pub fn json(&self) -> String {
+        let latencies = &self.tally.latencies;
+        let at = |quantile| micros(latencies, latencies.value_at_quantile(quantile));
+        let json = Json {
+            mode: match self.options.mode {
+                Mode::Keep => "keep",
+                Mode::Connect => "connect",
+                Mode::Stream => "stream",
+            },
+            connections: self.options.connections,
+            size: self.options.size(),
+            messages: self.tally.messages(),
+            elapsed_s: rounded(self.elapsed.as_secs_f64(), 1e3),
+            per_second: rounded(self.per_second(), 10.0),
+            mb_per_second: rounded(self.mb_per_second(), 1e3),
+            latency_us: Latency {
+                p50: at(0.5),
+                p90: at(0.9),
+                p99: at(0.99),
+                p999: at(0.999),
+                max: micros(latencies, latencies.max()),
+            },
+            errors: Errors {
+                wrong: self.tally.errors(Kind::Wrong),
+                lost: self.tally.errors(Kind::Lost),
+                refused: self.tally.errors(Kind::Refused),
+                reset: self.tally.errors(Kind::Reset),
+                timeout: self.tally.errors(Kind::Timeout),
+            },
+            by_worker: self.by_worker.as_ref().map(|by_worker| by_worker.0.as_slice()),
+        };
+        serde_json::to_string(&json).expect("numbers and texts can be written as JSON")
+    }
+}
+
+/// None, where nothing was measured.
+fn micros(latencies: &Histogram<u64>, nanos: u64) -> Option<f64> {
+    (!latencies.is_empty()).then(|| rounded(nanos as f64 / 1e3, 10.0))
+}
+
+fn rounded(number: f64, parts: f64) -> f64 {
+    (number * parts).round() / parts
+}
+
+/// A line for each span of latencies, as long as there are many in it.
+fn histogram(latencies: &Histogram<u64>) -> Vec<String> {
+    // The few beyond would take most of the lines: they share the last one.
+    let last = latencies.value_at_quantile(0.999);
+    let starts = starts(latencies.min(), last);
+    let all = latencies.len() as f64;
+    let counts: Vec<u64> = (0..starts.len())
+        .map(|line| {
+            let end = starts.get(line + 1).map_or(u64::MAX, |next| next - 1);
+            latencies.count_between(starts[line], end)
+        })
+        .collect();
+    let most = *counts.iter().max().unwrap_or(&0) as f64;
+    let line = |(start, number): (&u64, &u64)| {
+        let (share, bar) = (*number as f64 / all * 100.0, short::bar(*number as f64, most, BAR));
+        format!("  from {:>7} {share:5.1} % {bar}", short::latency(Duration::from_nanos(*start)))
+    };
+    starts.iter().zip(&counts).map(line).collect()
+}
+
+/// Where the lines begin that show all from `least` to `last` nanoseconds.
+fn starts(least: u64, last: u64) -> Vec<u64> {
+    let steps =
+        (0..19).flat_map(|power| STEPS.iter().map(move |step| step.saturating_mul(10_u64.pow(power))));
+    let steps: Vec<u64> = steps.collect();
+    let every = |every: usize| -> Vec<u64> {
+        let coarse: Vec<u64> = steps.iter().copied().step_by(every).collect();
+        let first = coarse.iter().rposition(|start| *start <= least).unwrap_or(0);
+        let end = coarse.iter().rposition(|start| *start <= last).unwrap_or(0);
+        coarse[first..=end.max(first)].to_vec()
+    };
+    let choices = [1, 2, 5, 10].map(every);
+    let [.., coarsest] = &choices;
+    choices.iter().find(|starts| starts.len() <= MOST_LINES).unwrap_or(coarsest).clone()
+}
+
+// The JSON: programs rely on these names.
+
+#[derive(Serialize)]
+struct Json<'a> {
+    mode: &'a str,
+    connections: u16,
+    size: usize,
+    messages: u64,
+    elapsed_s: f64,
+    per_second: f64,
+    mb_per_second: f64,
+    latency_us: Latency,
+    errors: Errors,
+    by_worker: Option<&'a [u64]>,
+}
+
+#[derive(Serialize)]
+struct Latency {
+    p50: Option<f64>,
+    p90: Option<f64>,
+    p99: Option<f64>,
+    p999: Option<f64>,
+    max: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Errors {
+    wrong: u64,
+    lost: u64,
+    refused: u64,
+    reset: u64,
+    timeout: u64,
+}

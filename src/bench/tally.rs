@@ -1,0 +1,82 @@
+//! What has been measured so far: all callers count here.
+
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::connection::{Kind, Trouble};
+
+/// Digits of a latency that are kept: it is exact to a thousandth.
+const DIGITS: u8 = 3;
+
+/// Counts and latencies.
+#[derive(Debug)]
+pub struct Tally {
+    /// Of each message that has come back: how long that took, in nanoseconds.
+    pub latencies: Histogram<u64>,
+    /// Of each kind of trouble: how many messages it has cost, and the first.
+    troubles: Vec<(u64, Trouble)>,
+    /// When something last came back, or failed.
+    last: Option<Instant>,
+    /// When the user had seen enough.
+    pub interrupted: Option<Instant>,
+    /// Is the server here, as its address tells?
+    pub is_on_this_machine: bool,
+}
+
+impl Tally {
+    /// Nothing has been measured.
+    pub fn new() -> Tally {
+        Tally {
+            latencies: Histogram::new(DIGITS).expect("so many digits are allowed"),
+            troubles: Vec::new(),
+            last: None,
+            interrupted: None,
+            is_on_this_machine: false,
+        }
+    }
+
+    /// A message has come back, at `now`.
+    pub fn came_back(&mut self, after: Duration, now: Instant) {
+        self.latencies.record(after.as_nanos() as u64).expect("it grows as needed");
+        self.last = Some(now);
+    }
+
+    /// So many messages have failed.
+    pub fn failed(&mut self, messages: u64, trouble: Trouble) {
+        match self.troubles.iter_mut().find(|(_, first)| first.kind == trouble.kind) {
+            Some((number, _)) => *number += messages,
+            None => self.troubles.push((messages, trouble)),
+        }
+        self.last = Some(Instant::now());
+    }
+
+    /// From `start` to the last thing that has happened.
+    pub fn elapsed(&self, start: Option<Instant>) -> Duration {
+        let end = self.interrupted.or(self.last);
+        start.zip(end).map_or(Duration::ZERO, |(start, end)| end.saturating_duration_since(start))
+    }
+
+    /// Messages that have failed in this way.
+    pub fn errors(&self, kind: Kind) -> u64 {
+        self.troubles.iter().find(|(_, first)| first.kind == kind).map_or(0, |(number, _)| *number)
+    }
+
+    /// Has everything come back as it was sent?
+    pub fn is_flawless(&self) -> bool {
+        self.troubles.is_empty()
+    }
+
+    /// What has gone wrong, a line for each kind.
+    pub fn troubles(&self) -> impl Iterator<Item = String> {
+        self.troubles.iter().map(|(number, first)| match number {
+            1 => first.to_string(),
+            several => format!("{several} times, first: {first}"),
+        })
+    }
+
+    /// Messages that have come back whole.
+    pub fn messages(&self) -> u64 {
+        self.latencies.len()
+    }
+}

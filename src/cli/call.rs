@@ -1,0 +1,150 @@
+//! What a client can be asked for: one that talks, and many that measure.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use super::{BindAddress, duration, number};
+
+/// The most connections that one `bench` opens: a thread each.
+const MOST_CONNECTIONS: u16 = 10_000;
+
+/// The longest message, in bytes; two of them lie in memory.
+const LONGEST_MESSAGE: usize = 1 << 30;
+
+/// The shortest time that `bench` measures for, if it isn't told.
+const USUAL_DURATION: Duration = Duration::from_secs(3);
+
+pub(super) const CLIENT_EXAMPLES: &str = "\
+Exit status: 0 when every byte came back, else 1, and stderr says which one didn't.
+
+Examples:
+  prefork-echo client 7777 hello                send a line, and print what comes back
+  prefork-echo client                           type lines; Ctrl-D at the end
+  seq 100000 | prefork-echo client | tail -1    send and receive at once
+  prefork-echo client 7777 hello --explain      what the kernel is asked for";
+
+pub(super) const BENCH_EXAMPLES: &str = "\
+Modes:
+  keep      each connection is kept open; the next message goes when the last one has come back
+  connect   a connection for each message, which the client closes first
+  stream    messages go as fast as the server takes them, while they come back
+
+Exit status: 0 when every byte came back as it was sent, else 1.
+Ctrl-C ends it, and prints what has been measured so far.
+
+Examples:
+  prefork-echo bench                            four connections to 127.0.0.1:7777 for 3 s
+  prefork-echo bench 7778 -c 1 -n 10000         one connection, 10,000 messages
+  prefork-echo bench --rate 5000 --duration 1m  5,000 a second: how late is each?
+  prefork-echo bench --mode stream -c 2         how many bytes a second?";
+
+/// What `client` is to do.
+#[derive(Debug, Args)]
+pub struct ClientOptions {
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+
+    /// Sent as a line each, one when the last has come back [default: the lines of stdin]
+    #[arg(value_name = "MESSAGE")]
+    pub messages: Vec<OsString>,
+
+    /// Narrate each step with its system calls in plain words
+    #[arg(long)]
+    pub explain: bool,
+}
+
+/// What `bench` is to do.
+#[derive(Debug, Args)]
+pub struct BenchOptions {
+    /// What to measure
+    #[arg(short, long, value_enum, default_value_t = Mode::Keep)]
+    pub mode: Mode,
+
+    /// Connections at once, 1 to 10000
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 4)]
+    #[arg(value_parser = |text: &str| number(text, 1..=MOST_CONNECTIONS))]
+    pub connections: u16,
+
+    /// Messages in all, shared out evenly [default: as many as there is time for]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, conflicts_with = "duration")]
+    #[arg(value_parser = |text: &str| number(text, 1..=u64::MAX))]
+    pub messages: Option<u64>,
+
+    /// No message begins later; 0 is at Ctrl-C [default: 3s]
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]
+    duration: Option<Duration>,
+
+    /// Bytes of a message, 1 to 1073741824 [default: 64, or 65536 with --mode stream]
+    #[arg(short, long, value_name = "BYTES", allow_negative_numbers = true)]
+    #[arg(value_parser = |text: &str| number(text, 1..=LONGEST_MESSAGE))]
+    size: Option<usize>,
+
+    /// Messages a second in all; each is due at its time, and late from then on [default: one after the other]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(value_parser = |text: &str| number(text, 1..=1_000_000_u32))]
+    pub rate: Option<u32>,
+
+    /// Print JSON, one object on one line
+    #[arg(long)]
+    pub json: bool,
+
+    /// The server.
+    #[command(flatten)]
+    pub server: Server,
+}
+
+/// Who is called, and how patiently.
+#[derive(Debug, Args)]
+pub struct Server {
+    /// Where the server listens
+    #[arg(value_name = "[HOST:]PORT", default_value = "127.0.0.1:7777", value_parser = server)]
+    pub address: BindAddress,
+
+    /// The longest wait for a connection, or for a byte that is due; 0 is for ever
+    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5s", value_parser = duration)]
+    timeout: Duration,
+}
+
+impl BenchOptions {
+    /// After so long no message begins; None is never.
+    pub fn duration(&self) -> Option<Duration> {
+        let duration = match self.messages {
+            Some(_) => Duration::ZERO,
+            None => self.duration.unwrap_or(USUAL_DURATION),
+        };
+        (!duration.is_zero()).then_some(duration)
+    }
+
+    /// Bytes of a message.
+    pub fn size(&self) -> usize {
+        self.size.unwrap_or(if self.mode == Mode::Stream { 65_536 } else { 64 })
+    }
+}
+
+impl Server {
+    /// The longest wait; None is for ever.
+    pub fn timeout(&self) -> Option<Duration> {
+        (!self.timeout.is_zero()).then_some(self.timeout)
+    }
+}
+
+fn server(text: &str) -> Result<BindAddress, String> {
+    match text.parse()? {
+        BindAddress { port: 0, .. } => Err("nobody listens on port 0; write a PORT from 1 to 65535".into()),
+        address => Ok(address),
+    }
+}
+
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Messages, one after the other, on connections that are kept open.
+    Keep,
+    /// A connection for each message.
+    Connect,
+    /// As many bytes as go, both ways at once.
+    Stream,
+}

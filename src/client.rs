@@ -1,0 +1,238 @@
+//! `client`: one connection to an echo server. It sends messages, or what stdin
+//! has, prints what comes back, and compares it with what it has sent.
+//!
+//! One loop waits for whatever comes first: input, an answer, or room to send
+//! more. So it can't come to a standstill in which both sides send and nobody
+//! reads, however much there is.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write, stdin, stdout};
+use std::mem;
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStringExt;
+use std::time::Instant;
+use std::vec::IntoIter;
+
+use nix::errno::Errno;
+use nix::libc::{FD_SETSIZE, SIGPIPE};
+use nix::sys::select::{FdSet, select};
+use nix::sys::time::{TimeVal, TimeValLike};
+use nix::unistd::{self, getpid};
+use signal_hook::low_level::emulate_default_handler;
+
+use crate::cli::{ClientOptions, LogOptions};
+use crate::connection::{Connection, look_up};
+use crate::exit::{Failure, complain};
+use crate::explain;
+use crate::logger::{self, Speaker, count};
+
+/// Read, sent and received at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// The most that is sent before it has come back: far more than any buffers on the
+/// way hold, and less than would hurt where a server only reads.
+const MOST_ON_THE_WAY: usize = 64 * 1024 * 1024;
+
+/// Talks with the server that the user means, until every byte has come back.
+///
+/// # Errors
+/// If one doesn't, or not as it was sent.
+pub fn run(options: &ClientOptions) -> Result<(), Failure> {
+    logger::start(&LogOptions::of_a_client(options.explain), Speaker::Client { pid: getpid() })?;
+    let addresses = look_up(&options.server.address)?;
+    let mut connection = Connection::open(&addresses, options.server.timeout())?;
+    connection.never_block()?;
+    if connection.as_fd().as_raw_fd() as usize >= FD_SETSIZE {
+        return Err(Failure::plain("more descriptors are open than select(2) can watch; close some"));
+    }
+    let input = match options.messages.as_slice() {
+        [] => Input::Stdin,
+        messages => Input::Messages(messages.to_vec().into_iter()),
+    };
+    if matches!(input, Input::Stdin) && stdin().is_terminal() {
+        let Connection { peer, local, .. } = connection;
+        complain(&format_args!("connected to {peer} from {local}; type lines, and Ctrl-D at the end"));
+    }
+    Talk { connection, input, unsent: Vec::new(), awaited: VecDeque::new(), since: Instant::now() }.run()
+}
+
+/// Where the bytes come from.
+enum Input {
+    Messages(IntoIter<OsString>),
+    Stdin,
+    /// There are no more, and the server knows.
+    Ended,
+}
+
+/// What the wait has ended with.
+#[derive(Default)]
+struct Ready {
+    input: bool,
+    answer: bool,
+}
+
+struct Talk {
+    connection: Connection,
+    input: Input,
+    /// To be sent, as soon as there is room.
+    unsent: Vec<u8>,
+    /// Sent, and not yet come back.
+    awaited: VecDeque<u8>,
+    /// Since when nothing has come back of what is due.
+    since: Instant,
+}
+
+impl Talk {
+    fn run(mut self) -> Result<(), Failure> {
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            self.next_message()?;
+            self.send()?;
+            let ready = self.wait()?;
+            if ready.answer && self.receive(&mut buffer)?.is_break() {
+                return Ok(());
+            }
+            if ready.input {
+                self.read(&mut buffer)?;
+            }
+            if !ready.answer && self.is_overdue() {
+                return self.give_up();
+            }
+        }
+    }
+
+    /// Takes the next message when all of the last one has come back, until there is
+    /// none left.
+    fn next_message(&mut self) -> Result<(), Failure> {
+        if let Input::Messages(messages) = &mut self.input
+            && self.unsent.is_empty()
+            && self.awaited.is_empty()
+        {
+            let message = messages.next();
+            self.take(message.map(|message| [message.into_vec(), b"\n".into()].concat()))?;
+        }
+        Ok(())
+    }
+
+    /// Reads what stdin has.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<(), Failure> {
+        match unistd::read(stdin().as_fd(), buffer) {
+            Ok(0) => self.take(None),
+            Ok(length) => self.take(Some(buffer[..length].into())),
+            Err(Errno::EINTR | Errno::EAGAIN) => Ok(()),
+            Err(error) => Err(Failure::new("read stdin", &error.into(), "look where it comes from")),
+        }
+    }
+
+    /// Takes bytes to be sent; nothing is the end of all input.
+    fn take(&mut self, bytes: Option<Vec<u8>>) -> Result<(), Failure> {
+        if !self.is_due() {
+            self.since = Instant::now();
+        }
+        match bytes {
+            Some(bytes) => self.unsent = bytes,
+            None => {
+                self.input = Input::Ended;
+                self.connection.half_close()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), Failure> {
+        if !self.unsent.is_empty() {
+            let sent = self.connection.send(&self.unsent)?;
+            let rest = self.unsent.split_off(sent);
+            self.awaited.extend(mem::replace(&mut self.unsent, rest));
+        }
+        Ok(())
+    }
+
+    /// Receives what has come, prints it, and compares it. Break: it was the end of
+    /// file, and all had come before.
+    fn receive(&mut self, buffer: &mut [u8]) -> Result<ControlFlow<()>, Failure> {
+        let got = match self.connection.receive(buffer)? {
+            None => return Ok(Continue(())),
+            Some(0) if self.is_complete() => return Ok(Break(())),
+            Some(0) => return Err(self.connection.lost().into()),
+            Some(length) => &buffer[..length],
+        };
+        print(got)?;
+        self.since = Instant::now();
+        let expected: Vec<u8> = self.awaited.drain(..got.len().min(self.awaited.len())).collect();
+        self.connection.check(&expected, &got[..expected.len()])?;
+        if expected.len() < got.len() { Err(self.connection.too_much().into()) } else { Ok(Continue(())) }
+    }
+
+    /// Sleeps until there is an answer, or input that we have room for, or room for
+    /// what is to be sent; or until patience ends. By select: on macOS poll doesn't
+    /// wait for terminals.
+    fn wait(&self) -> Result<Ready, Failure> {
+        let (stdin, socket) = (stdin(), self.connection.as_fd());
+        let (mut readable, mut writable) = (FdSet::new(), FdSet::new());
+        readable.insert(socket);
+        let hungry = matches!(self.input, Input::Stdin) && self.awaited.len() < MOST_ON_THE_WAY;
+        if hungry && self.unsent.is_empty() {
+            readable.insert(stdin.as_fd());
+        }
+        if !self.unsent.is_empty() {
+            writable.insert(socket);
+        }
+        let deadline = if self.is_due() { self.connection.deadline(self.since) } else { None };
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let mut left = left.map(|left| TimeVal::microseconds(left.as_micros() as i64 + 1));
+        explain!("select(): asleep until {}", self.what_for());
+        match select(None, &mut readable, &mut writable, None, left.as_mut()) {
+            Ok(_) => Ok(Ready { input: readable.contains(stdin.as_fd()), answer: readable.contains(socket) }),
+            Err(Errno::EINTR) => Ok(Ready::default()),
+            Err(error) => Err(Failure::new("wait for the server", &error.into(), "try again")),
+        }
+    }
+
+    fn what_for(&self) -> &'static str {
+        match (&self.input, self.unsent.is_empty()) {
+            (_, false) => "there is room to send more, or something comes back",
+            (Input::Messages(_), true) => "the message comes back",
+            (Input::Stdin, true) => "there is a line to send, or something comes back",
+            (Input::Ended, true) => "the rest comes back, and the server closes",
+        }
+    }
+
+    /// Has the server anything to do for us?
+    fn is_due(&self) -> bool {
+        !self.unsent.is_empty() || !self.awaited.is_empty() || matches!(self.input, Input::Ended)
+    }
+
+    /// Nothing is left to be done but to close.
+    fn is_complete(&self) -> bool {
+        self.unsent.is_empty() && self.awaited.is_empty() && matches!(self.input, Input::Ended)
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.is_due() && self.connection.deadline(self.since).is_some_and(|end| Instant::now() >= end)
+    }
+
+    fn give_up(&self) -> Result<(), Failure> {
+        if self.is_complete() {
+            let bytes = count(self.connection.sent, "byte");
+            complain(&format_args!("all of {bytes} came back, but the server doesn't close its side"));
+            return Ok(());
+        }
+        Err(self.connection.overdue().into())
+    }
+}
+
+fn print(bytes: &[u8]) -> Result<(), Failure> {
+    let mut output = stdout().lock();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        // Who reads no further ends us, as it does with cat.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            let _ = emulate_default_handler(SIGPIPE);
+            Err(Failure::plain("nobody reads stdout any more"))
+        }
+        Err(error) => Err(Failure::new("write to stdout", &error, "look where it leads")),
+        Ok(()) => Ok(()),
+    }
+}
