@@ -11,9 +11,9 @@ use std::io::{self, IsTerminal, Write, stdin, stdout};
 use std::mem;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::OsStrExt;
+use std::slice::Iter;
 use std::time::Instant;
-use std::vec::IntoIter;
 
 use nix::errno::Errno;
 use nix::libc::{FD_SETSIZE, SIGPIPE};
@@ -49,7 +49,7 @@ pub fn run(options: &ClientOptions) -> Result<(), Failure> {
     }
     let input = match options.messages.as_slice() {
         [] => Input::Stdin,
-        messages => Input::Messages(messages.to_vec().into_iter()),
+        messages => Input::Messages(messages.iter()),
     };
     if matches!(input, Input::Stdin) && stdin().is_terminal() {
         let Connection { peer, local, .. } = connection;
@@ -59,8 +59,8 @@ pub fn run(options: &ClientOptions) -> Result<(), Failure> {
 }
 
 /// Where the bytes come from.
-enum Input {
-    Messages(IntoIter<OsString>),
+enum Input<'a> {
+    Messages(Iter<'a, OsString>),
     Stdin,
     /// There are no more, and the server knows.
     Ended,
@@ -73,9 +73,9 @@ struct Ready {
     answer: bool,
 }
 
-struct Talk {
+struct Talk<'a> {
     connection: Connection,
-    input: Input,
+    input: Input<'a>,
     /// To be sent, as soon as there is room.
     unsent: Vec<u8>,
     /// Sent, and not yet come back.
@@ -84,7 +84,7 @@ struct Talk {
     since: Instant,
 }
 
-impl Talk {
+impl Talk<'_> {
     fn run(mut self) -> Result<(), Failure> {
         let mut buffer = vec![0; CHUNK];
         loop {
@@ -111,7 +111,7 @@ impl Talk {
             && self.awaited.is_empty()
         {
             let message = messages.next();
-            self.take(message.map(|message| [message.into_vec(), b"\n".into()].concat()))?;
+            self.take(message.map(|message| [message.as_bytes(), b"\n"].concat()))?;
         }
         Ok(())
     }
@@ -217,7 +217,7 @@ impl Talk {
     fn give_up(&self) -> Result<(), Failure> {
         if self.is_complete() {
             let bytes = count(self.connection.sent, "byte");
-            complain(&format_args!("all of {bytes} came back, but the server doesn't close its side"));
+            complain(&format_args!("all {bytes} came back, but the server doesn't close its side"));
             return Ok(());
         }
         Err(self.connection.overdue().into())

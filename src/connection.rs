@@ -283,9 +283,8 @@ impl Connection {
 
     fn missing(&self) -> String {
         match (self.returned, self.sent) {
-            (returned, sent) if returned == sent => {
-                format!("all of {} had come back", count(sent, "byte sent"))
-            }
+            (_, 0) => "nothing had been sent".into(),
+            (returned, sent) if returned == sent => format!("all {} had come back", count(sent, "byte")),
             (returned, sent) => format!("byte {} of {sent} sent has not come back", returned + 1),
         }
     }

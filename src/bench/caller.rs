@@ -129,9 +129,13 @@ impl<'a> Caller<'a> {
             return Err(connection.lost());
         }
         self.heard = Instant::now();
+        if length > self.on_the_way.len() * self.run.messages.size() - self.returned {
+            return Err(connection.too_much());
+        }
         let mut start = 0;
-        while start < length {
-            let Some(from) = self.on_the_way.front() else { return Err(connection.too_much()) };
+        while let Some(from) = self.on_the_way.front()
+            && start < length
+        {
             let oldest = self.run.messages.get(self.oldest());
             let end = length.min(start + oldest.len() - self.returned);
             let expected = &oldest[self.returned..][..end - start];

@@ -4,6 +4,7 @@
 //! dropped, so that a failing test leaves no process behind.
 #![allow(dead_code)] // Each test file is a program of its own and uses a part.
 
+pub mod servers;
 pub mod terminal;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -327,14 +328,20 @@ pub fn run(mut command: Command) -> (i32, String) {
     (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).expect("messages are UTF-8"))
 }
 
-/// Runs `status`; its exit status, stdout and stderr.
+/// Runs a command of the binary, with nothing on stdin; its exit status, stdout and
+/// stderr.
+#[track_caller]
+pub fn command(arguments: &[&str]) -> (i32, String, String) {
+    let mut command = binary();
+    let output = command.args(arguments).stdin(Stdio::null()).output().expect("the binary starts");
+    let text = |bytes| String::from_utf8(bytes).expect("it prints UTF-8");
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+/// Runs `status`.
 #[track_caller]
 pub fn status(arguments: &[&str]) -> (i32, String, String) {
-    let mut command = binary();
-    command.arg("status").args(arguments);
-    let output = command.stdin(Stdio::null()).output().expect("the binary starts");
-    let text = |bytes| String::from_utf8(bytes).expect("status prints UTF-8");
-    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    command(&[&["status"], arguments].concat())
 }
 
 /// Sets a flag when it goes: also when a test fails, so that threads that look at

@@ -1,0 +1,349 @@
+//! `client` prints what comes back, and says which byte didn't.
+
+mod common;
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::servers::{Fake, closed_port, echo_with, reset, swallow};
+use common::terminal::Terminal;
+use common::{Guarded, Server, binary, command, noise, number_after, wait_until};
+use prefork_echo::connection::{Connection, Kind};
+
+/// Runs `client` with these messages against a server that listens there.
+#[track_caller]
+fn client(address: impl ToString, messages: &[&str]) -> (i32, String, String) {
+    command(&[&["client", &address.to_string(), "--timeout", "300ms"], messages].concat())
+}
+
+/// The one line on stderr, without the program's name.
+#[track_caller]
+fn line(stderr: &str) -> &str {
+    assert_eq!(stderr.lines().count(), 1, "{stderr:?}");
+    stderr.trim_end().strip_prefix("prefork-echo: ").unwrap_or_else(|| panic!("{stderr:?}"))
+}
+
+/// Starts `client` with pipes.
+fn piped(address: impl ToString) -> Child {
+    let mut command = binary();
+    command.args(["client", &address.to_string()]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().unwrap()
+}
+
+#[test]
+fn each_message_is_a_line_that_comes_back() {
+    let server = Server::start(&["--workers", "1"]);
+    let done = client(server.address, &["hello", "", "two words", "--", "-x"]);
+    assert_eq!(done, (0, "hello\n\ntwo words\n-x\n".into(), String::new()));
+    // A client that half-closes and waits for the end has closed first.
+    server.wait_for_log(&["closed", "end of file", "20 bytes"]);
+
+    let strange = OsString::from_vec(vec![0xff, b'x']);
+    let mut command = binary();
+    let output = command.args(["client", &server.address.to_string()]).arg(strange).output().unwrap();
+    assert_eq!(output.stdout, b"\xffx\n");
+}
+
+#[test]
+fn a_message_of_any_size_comes_back() {
+    let server = Server::start(&[]);
+    let long = "x".repeat(120_000);
+    assert_eq!(client(server.address, &[&long, &long]), (0, format!("{long}\n{long}\n"), String::new()));
+}
+
+#[test]
+fn what_stdin_has_comes_back_however_much_it_is() {
+    let server = Server::start(&[]);
+    let sent = noise(30_000_000);
+    let mut client = piped(server.address);
+    let (mut input, copy) = (client.stdin.take().unwrap(), sent.clone());
+    let writer = thread::spawn(move || input.write_all(&copy));
+    let output = client.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+    assert!(output.stdout == sent, "what is printed differs from what was sent");
+}
+
+#[test]
+fn no_input_is_a_connection_and_nothing_else() {
+    let server = Server::start(&[]);
+    assert_eq!(client(server.address, &[]), (0, String::new(), String::new()));
+    server.wait_for_log(&["closed", "0 bytes"]);
+}
+
+#[test]
+fn a_reader_that_is_slower_than_the_time_out_gets_all() {
+    let server = Server::start(&[]);
+    let sent = noise(3_000_000);
+    let mut command = binary();
+    command.args(["client", &server.address.to_string(), "--timeout", "200ms"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut client = Guarded(command.spawn().unwrap());
+    let (mut input, copy) = (client.0.stdin.take().unwrap(), sent.clone());
+    let writer = thread::spawn(move || input.write_all(&copy));
+    // For longer than its patience the client can't get rid of what has come back.
+    thread::sleep(Duration::from_millis(600));
+    let mut got = Vec::new();
+    client.0.stdout.take().unwrap().read_to_end(&mut got).unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+    assert_eq!(client.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn who_reads_no_further_ends_the_client_like_any_filter() {
+    let server = Server::start(&[]);
+    let mut client = piped(server.address);
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(b"hello\n").unwrap();
+    let mut output = client.stdout.take().unwrap();
+    output.read_exact(&mut [0; 6]).unwrap();
+    drop(output);
+    input.write_all(b"more\n").unwrap();
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(output.status.signal(), Some(nix::libc::SIGPIPE));
+    assert_eq!(output.stderr, b"");
+}
+
+#[test]
+fn in_a_terminal_lines_are_typed() {
+    let server = Server::start(&[]);
+    let binary = env!("CARGO_BIN_EXE_prefork-echo");
+    let terminal = Terminal::run(&format!("'{binary}' client {}; echo left with $?", server.address));
+    terminal.wait_for("type lines, and Ctrl-D at the end");
+    terminal.press("one\n");
+    terminal.wait_for("one\none");
+    terminal.press("two\n");
+    terminal.wait_for("two\ntwo");
+    terminal.press("\x04");
+    terminal.wait_for("left with 0");
+}
+
+#[test]
+fn the_narration_is_what_happened() {
+    let server = Server::start(&["--workers", "1"]);
+    let (code, stdout, stderr) = client(server.address, &["hello", "--explain"]);
+    assert_eq!((code, stdout.as_str()), (0, "hello\n"));
+    let steps = [
+        "socket() = 3",
+        &format!("connect(3, {}) = 0: connected; the kernel has chosen 127.0.0.1:", server.address),
+        "send(3) = 6",
+        "select(): asleep until the message comes back",
+        "recv(3) = 6",
+        "shutdown(3, SHUT_WR) = 0",
+        "recv(3) = 0: end of file",
+        "close(3)",
+    ];
+    let lines: Vec<_> = stderr.lines().filter(|line| !line.contains("the rest comes back")).collect();
+    assert_eq!(lines.len(), steps.len(), "{stderr}");
+    for (line, step) in lines.iter().zip(steps) {
+        assert!(line.contains(": ") && line.contains(step), "no {step:?} in {line:?}");
+    }
+    // The port is the one that the server sees.
+    let port = number_after(lines[1], "chosen 127.0.0.1:");
+    server.wait_for_log(&["accepted", &format!("127.0.0.1:{port} ")]);
+}
+
+#[test]
+fn nobody_listens() {
+    let (_held, address) = closed_port();
+    let (code, stdout, stderr) = client(address, &["hello"]);
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(line(&stderr).starts_with(&format!("cannot connect to {address}: connection refused;")));
+}
+
+#[test]
+fn a_name_is_tried_at_all_its_addresses() {
+    // On most systems localhost is ::1 as well, where nobody listens.
+    let server = Server::start(&[]);
+    let done = client(format_args!("localhost:{}", server.address.port()), &["hello"]);
+    assert_eq!(done, (0, "hello\n".into(), String::new()));
+    let (code, _, stderr) = client("no-such-host.invalid:7777", &["hello"]);
+    assert_eq!(code, 1);
+    assert!(line(&stderr).starts_with("cannot find the host no-such-host.invalid: "), "{stderr}");
+}
+
+#[test]
+fn a_server_that_closes_early() {
+    let server = Fake::start(|mut client| {
+        swallow(&mut client, 6);
+        client.write_all(b"hel").unwrap();
+    });
+    let (code, stdout, stderr) = client(server.address, &["hello", "never sent"]);
+    assert_eq!((code, stdout.as_str()), (1, "hel"));
+    assert_eq!(line(&stderr), "the server closed the connection, and byte 4 of 6 sent has not come back");
+}
+
+#[test]
+fn a_server_that_closes_before_the_input_ends() {
+    let server = Fake::start(|mut client| {
+        swallow(&mut client, 6);
+        client.write_all(b"hello\n").unwrap();
+    });
+    let mut client = piped(server.address);
+    // stdin stays open: more could come.
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(b"hello\n").unwrap();
+    wait_until("the client ends", || client.try_wait().unwrap().is_some());
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(line(&stderr), "the server closed the connection, and all 6 bytes had come back");
+}
+
+#[test]
+fn a_server_that_resets() {
+    let server = Fake::start(|mut client| {
+        swallow(&mut client, 6);
+        reset(client);
+    });
+    let (code, _, stderr) = client(server.address, &["hello"]);
+    assert_eq!(code, 1);
+    assert_eq!(line(&stderr), "the connection was reset, and byte 1 of 6 sent has not come back");
+}
+
+#[test]
+fn a_server_that_answers_wrong_bytes() {
+    let server = Fake::start(|client| echo_with(client, |piece| piece[8] = b'J'));
+    let (code, stdout, stderr) = client(server.address, &["good morning"]);
+    assert_eq!((code, stdout.as_str()), (1, "good morJing\n"));
+    assert_eq!(line(&stderr), "the answer is wrong at byte 9: 'n' (0x6e) was sent, and 'J' (0x4a) came back");
+    // Counted over all messages.
+    let server = Fake::start(|client| {
+        let mut pieces = 0;
+        echo_with(client, move |piece| {
+            pieces += 1;
+            piece[0] = if pieces == 3 { 0 } else { piece[0] };
+        });
+    });
+    let (_, _, stderr) = client(server.address, &["hello", "hello", "hello"]);
+    assert_eq!(line(&stderr), "the answer is wrong at byte 13: 'h' (0x68) was sent, and 0x00 came back");
+}
+
+#[test]
+fn a_server_that_answers_fewer_bytes_or_none() {
+    let fewer = Fake::start(|client| echo_with(client, |piece| piece.truncate(piece.len() - 1)));
+    let (code, stdout, stderr) = client(fewer.address, &["hello"]);
+    assert_eq!((code, stdout.as_str()), (1, "hello"));
+    assert_eq!(line(&stderr), "no answer within 300ms (--timeout), and byte 6 of 6 sent has not come back");
+
+    let none = Fake::start(|client| echo_with(client, |piece| piece.clear()));
+    let (code, _, stderr) = client(none.address, &["hello"]);
+    assert_eq!(code, 1);
+    assert_eq!(line(&stderr), "no answer within 300ms (--timeout), and byte 1 of 6 sent has not come back");
+}
+
+#[test]
+fn a_server_that_answers_more_bytes() {
+    // At once, or when it seems to be over.
+    let at_once = Fake::start(|client| echo_with(client, |piece| piece.push(b'!')));
+    let late = Fake::start(|client| {
+        let mut ours = client.try_clone().unwrap();
+        echo_with(client, |_| {});
+        ours.write_all(b"!").unwrap();
+    });
+    for server in [at_once, late] {
+        let (code, stdout, stderr) = client(server.address, &["hello"]);
+        assert_eq!((code, stdout.as_str()), (1, "hello\n!"));
+        assert_eq!(line(&stderr), "more came back than the 6 bytes sent");
+    }
+}
+
+#[test]
+fn a_server_that_never_accepts() {
+    // The kernel connects, and nobody answers. When the queue is full, it doesn't
+    // connect either.
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (code, _, stderr) = client(address, &["hello"]);
+    assert_eq!(code, 1);
+    assert_eq!(line(&stderr), "no answer within 300ms (--timeout), and byte 1 of 6 sent has not come back");
+}
+
+#[test]
+#[cfg(target_os = "linux")] // Elsewhere whoever finds no room is refused.
+fn a_server_whose_queue_is_full() {
+    let (socket, address) = closed_port();
+    socket.listen(0).unwrap();
+    let _first = std::net::TcpStream::connect(address).unwrap();
+    let (code, _, stderr) = client(address, &["hello"]);
+    assert_eq!(code, 1);
+    let wanted = format!("cannot connect to {address}: no answer within 300ms; is its accept queue full");
+    assert!(line(&stderr).starts_with(&wanted), "{stderr}");
+}
+
+#[test]
+fn a_server_that_only_reads() {
+    let server = Fake::start(|client| echo_with(client, |piece| piece.clear()));
+    let mut command = binary();
+    command.args(["client", &server.address.to_string(), "--timeout", "300ms"]);
+    let mut yes = Guarded(Command::new("yes").stdout(Stdio::piped()).spawn().unwrap());
+    let start = Instant::now();
+    let output = command.stdin(yes.0.stdout.take().unwrap()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(line(&String::from_utf8(output.stderr).unwrap()).contains("byte 1 of"));
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_server_that_does_not_close_has_still_answered() {
+    let server = Fake::start(|client| {
+        let ours = client.try_clone().unwrap();
+        echo_with(client, |_| {});
+        // The client's end of file has come; it gets none in return before it goes.
+        while let Ok(0) = ours.peek(&mut [0]) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let (code, stdout, stderr) = client(server.address, &["hello"]);
+    assert_eq!((code, stdout.as_str()), (0, "hello\n"));
+    assert_eq!(line(&stderr), "all 6 bytes came back, but the server doesn't close its side");
+}
+
+#[test]
+fn a_slow_server_is_no_dead_one() {
+    // Each byte comes within the time-out, all of them don't.
+    let server = Fake::start(|mut client| {
+        let mut message = [0; 6];
+        client.read_exact(&mut message).unwrap();
+        for byte in message {
+            thread::sleep(Duration::from_millis(100));
+            client.write_all(&[byte]).unwrap();
+        }
+    });
+    assert_eq!(client(server.address, &["hello"]), (0, "hello\n".into(), String::new()));
+}
+
+#[test]
+fn nobody_is_connected_with_himself() {
+    // Where nobody listens, sooner or later the kernel chooses as our port the one
+    // that we call; and TCP has such a connection succeed.
+    let (held, address) = closed_port();
+    drop(held);
+    for _ in 0..70_000 {
+        match Connection::open(&[address], Some(Duration::from_secs(5))) {
+            Err(trouble) => assert_eq!(trouble.kind, Kind::Refused, "{trouble}"),
+            Ok(connection) => panic!("{connection:?}"),
+        }
+    }
+}
+
+#[test]
+fn wrong_usage() {
+    for (arguments, wanted) in [
+        (["client", "hello"], "'hello' is not a port"),
+        (["client", "0"], "nobody listens on port 0"),
+        (["client", "--timeout=soon"], "not a duration"),
+    ] {
+        let (code, _, stderr) = command(&arguments);
+        assert_eq!(code, 2);
+        assert!(stderr.contains(wanted), "{stderr}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Small servers that a test makes to behave as it wants: most of them badly.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::PATIENCE;
+
+/// A server within the test, with a thread for each client. It ends with the test.
+pub struct Fake {
+    pub address: SocketAddr,
+    clients: Arc<AtomicU64>,
+    ending: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Fake {
+    /// Each client is handed to `serve`; when that returns, the connection is closed.
+    pub fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Fake {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ending, clients) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (end, count, serve) = (Arc::clone(&ending), Arc::clone(&clients), Arc::new(serve));
+        let thread = thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                if end.load(Ordering::Relaxed) {
+                    break;
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+                // No thread is left behind by a client that never goes.
+                client.set_read_timeout(Some(PATIENCE)).unwrap();
+                client.set_write_timeout(Some(PATIENCE)).unwrap();
+                client.set_nodelay(true).unwrap();
+                let serve = Arc::clone(&serve);
+                thread::spawn(move || serve(client));
+            }
+        });
+        Fake { address, clients, ending, thread: Some(thread) }
+    }
+
+    /// How many clients have come.
+    pub fn clients(&self) -> u64 {
+        self.clients.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Relaxed);
+        // It sleeps in accept.
+        let _ = TcpStream::connect(self.address);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Echoes whatever comes, after `change` has had its way with each piece.
+pub fn echo_with(mut client: TcpStream, mut change: impl FnMut(&mut Vec<u8>)) {
+    let mut buffer = [0; 65_536];
+    while let Ok(length @ 1..) = client.read(&mut buffer) {
+        let mut piece = buffer[..length].to_vec();
+        change(&mut piece);
+        if client.write_all(&piece).is_err() {
+            break;
+        }
+    }
+}
+
+/// Receives so many bytes, and answers nothing.
+pub fn swallow(client: &mut TcpStream, bytes: usize) {
+    let _ = client.read_exact(&mut vec![0; bytes]);
+}
+
+/// Closes so that the client gets a reset.
+pub fn reset(client: TcpStream) {
+    SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// An address at which nobody listens: whoever holds it has only bound it.
+pub fn closed_port() -> (socket2::Socket, SocketAddr) {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    (socket, address)
+}
