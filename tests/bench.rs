@@ -1,0 +1,515 @@
+//! `bench` counts what comes back, what doesn't, and how long it takes.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::servers::{Fake, closed_port, echo_with, reset, swallow};
+use common::terminal::Terminal;
+use common::{Guarded, Server, binary, command, wait_until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// Runs `bench --json`: its exit status, what it measured, and its stderr.
+#[track_caller]
+fn bench(address: impl ToString, arguments: &[&str]) -> (i32, Value, String) {
+    let (code, stdout, stderr) =
+        command(&[&["bench", "--json", &address.to_string(), "--timeout", "500ms"], arguments].concat());
+    let json = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("no JSON in {stdout:?}; {stderr}"));
+    (code, json, stderr)
+}
+
+fn errors(wrong: u64, lost: u64, refused: u64, reset: u64, timeout: u64) -> Value {
+    json!({"wrong": wrong, "lost": lost, "refused": refused, "reset": reset, "timeout": timeout})
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+fn sum(list: &Value) -> u64 {
+    list.as_array().unwrap_or_else(|| panic!("{list} is no list")).iter().filter_map(Value::as_u64).sum()
+}
+
+/// Echoes as it should.
+fn well_behaved() -> Fake {
+    Fake::start(|client| echo_with(client, |_| {}))
+}
+
+#[test]
+fn the_json_is_what_programs_rely_on() {
+    let server = Server::start(&["--workers", "4"]);
+    let (code, done, stderr) = bench(server.address, &["-c", "4", "-n", "8000"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    let (elapsed, rate, latency) =
+        (number(&done["elapsed_s"]), number(&done["per_second"]), &done["latency_us"]);
+    let expected = json!({
+        "mode": "keep", "connections": 4, "size": 64, "messages": 8000, "elapsed_s": elapsed,
+        "per_second": rate, "mb_per_second": number(&done["mb_per_second"]),
+        "latency_us": {"p50": number(&latency["p50"]), "p90": number(&latency["p90"]),
+                       "p99": number(&latency["p99"]), "p999": number(&latency["p999"]),
+                       "max": number(&latency["max"])},
+        "errors": errors(0, 0, 0, 0, 0), "by_worker": [2000, 2000, 2000, 2000]});
+    assert_eq!(done, expected);
+    // The figures agree with each other: 8,000 in that time, and 64 bytes each. The
+    // time is rounded to a millisecond.
+    assert!((rate * elapsed - 8000.0).abs() <= rate / 1000.0, "{done}");
+    assert!((number(&done["mb_per_second"]) - rate * 64e-6).abs() < 0.001, "{done}");
+    let quantiles = ["p50", "p90", "p99", "p999", "max"].map(|name| number(&latency[name]));
+    assert!(quantiles.is_sorted() && quantiles[0] > 1.0, "{latency}");
+}
+
+#[test]
+fn each_mode_sends_what_it_says() {
+    for (mode, connections, size) in [("keep", 3, "100"), ("connect", 50, "100"), ("stream", 3, "70000")] {
+        let server = Server::start(&["--workers", "3"]);
+        let arguments = ["--mode", mode, "-c", "3", "-n", "50", "--size", size];
+        let (code, done, stderr) = bench(server.address, &arguments);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{mode}");
+        assert_eq!((&done["mode"], &done["messages"]), (&json!(mode), &json!(50)));
+        assert_eq!(sum(&done["by_worker"]), 50, "{done}");
+        // What the server counted: each connection, and every byte.
+        let totals = &server.status()["totals"];
+        let bytes = 50 * size.parse::<u64>().unwrap();
+        assert_eq!(totals, &json!({"connections": connections, "bytes": bytes, "restarts": 0}), "{mode}");
+    }
+}
+
+#[test]
+fn messages_go_on_until_the_duration_is_over() {
+    let server = Server::start(&["--workers", "2"]);
+    for mode in ["keep", "connect", "stream"] {
+        let start = Instant::now();
+        let (code, done, _) = bench(server.address, &["-c", "2", "--mode", mode, "--duration", "300ms"]);
+        assert_eq!((code, &done["errors"]), (0, &errors(0, 0, 0, 0, 0)));
+        assert!(start.elapsed() >= Duration::from_millis(300));
+        // On a busy machine the last message takes its time.
+        assert!((0.29..2.0).contains(&number(&done["elapsed_s"])), "{done}");
+        assert!(number(&done["messages"]) > 10.0, "{done}");
+    }
+}
+
+#[test]
+fn messages_larger_than_all_buffers_come_back() {
+    let server = Server::start(&["--workers", "2"]);
+    for mode in ["keep", "connect", "stream"] {
+        let arguments = ["-c", "2", "-n", "4", "--size", "20000000", "--mode", mode];
+        let (code, done, stderr) = bench(server.address, &arguments);
+        assert_eq!((code, &done["messages"], stderr.as_str()), (0, &json!(4), ""), "{mode}");
+    }
+}
+
+#[test]
+fn any_echo_server_will_do_also_one_that_answers_by_the_line() {
+    let by_the_line = Fake::start(|client| {
+        let (mut lines, mut client) = (BufReader::new(client.try_clone().unwrap()), client);
+        let mut line = Vec::new();
+        while let Ok(1..) = lines.read_until(b'\n', &mut line) {
+            client.write_all(&line).unwrap();
+            line.clear();
+        }
+    });
+    for server in [well_behaved(), by_the_line] {
+        for size in ["1", "64", "30000"] {
+            let (code, done, stderr) = bench(server.address, &["-c", "2", "-n", "50", "--size", size]);
+            assert_eq!((code, stderr.as_str()), (0, ""));
+            assert_eq!((&done["messages"], &done["by_worker"]), (&json!(50), &Value::Null));
+        }
+    }
+}
+
+#[test]
+fn the_client_closes_first() {
+    // A server that waits for the client's end of file, and counts them.
+    for mode in ["keep", "connect"] {
+        let ended = Arc::new(Barrier::new(3));
+        let seen = Arc::clone(&ended);
+        let server = Fake::start(move |client| {
+            echo_with(client, |_| {});
+            seen.wait();
+        });
+        let (code, ..) = bench(server.address, &["-c", "2", "-n", "2", "--mode", mode]);
+        assert_eq!(code, 0);
+        ended.wait();
+    }
+}
+
+#[test]
+fn more_connections_than_workers_wait_for_their_turn() {
+    let server = Server::start(&["--workers", "2"]);
+    let (code, stdout, stderr) = command(&["bench", &server.address.to_string(), "-c", "6", "-n", "600"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.contains("6 connections kept open"), "{stdout}");
+    assert!(stdout.contains("600 messages came back in "), "{stdout}");
+    assert!(stdout.contains("errors: none; every byte was right"), "{stdout}");
+    assert!(stdout.contains("each of the 2 workers serves one connection at a time"), "{stdout}");
+}
+
+#[test]
+fn the_report_is_for_people() {
+    let server = Server::start(&["--workers", "2"]);
+    let (code, stdout, _) = command(&["bench", &server.address.to_string(), "-c", "2", "-n", "1000"]);
+    assert_eq!(code, 0);
+    for part in ["latency: p50 ", ", p90 ", ", p99 ", ", p99.9 ", ", max ", " a second, ", " MB/s each way"] {
+        assert!(stdout.contains(part), "no {part:?} in {stdout}");
+    }
+    // The lines of the histogram are all of it, and each no wider than 80 columns.
+    let shares = stdout.lines().filter(|line| line.starts_with("  from "));
+    let shares: Vec<f64> = shares
+        .map(|line| line.split_once(" %").unwrap().0.rsplit(' ').next().unwrap().parse().unwrap())
+        .collect();
+    assert!((shares.iter().sum::<f64>() - 100.0).abs() < 1.0 && shares.len() > 1, "{stdout}");
+    assert!(stdout.lines().all(|line| line.chars().count() <= 80), "{stdout}");
+    assert!(stdout.contains("messages answered by slot: max/mean 1.00"), "{stdout}");
+    assert!(!stdout.contains("the others have waited"), "{stdout}");
+}
+
+#[test]
+fn nobody_listens() {
+    let (_held, address) = closed_port();
+    for mode in ["keep", "connect", "stream"] {
+        let start = Instant::now();
+        let (code, done, stderr) = bench(address, &["-c", "3", "--mode", mode]);
+        assert_eq!((code, &done["errors"]), (1, &errors(0, 0, 3, 0, 0)), "{mode}");
+        assert_eq!((&done["messages"], &done["latency_us"]["p50"]), (&json!(0), &Value::Null));
+        let wanted =
+            format!("prefork-echo: 3 times, first: cannot connect to {address}: connection refused; nobody");
+        assert!(stderr.starts_with(&wanted) && stderr.lines().count() == 1, "{stderr}");
+        assert!(start.elapsed() < Duration::from_secs(2), "there was nothing to wait for");
+    }
+    let (code, stdout, stderr) = command(&["bench", &address.to_string(), "-c", "1"]);
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.starts_with("prefork-echo: cannot connect to "), "{stderr}");
+}
+
+/// Each of six messages fails in the same way, in both modes with one on the way.
+#[track_caller]
+fn each_fails(server: &Fake, expected: Value, line: &str) {
+    for mode in ["keep", "connect"] {
+        let (code, done, stderr) = bench(server.address, &["-c", "2", "-n", "6", "--mode", mode]);
+        assert_eq!((code, &done["errors"], &done["messages"]), (1, &expected, &json!(0)), "{mode}: {stderr}");
+        assert!(stderr.contains(&format!("prefork-echo: 6 times, first: {line}")), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn a_server_that_closes_early() {
+    let server = Fake::start(|mut client| swallow(&mut client, 64));
+    let line = "the server closed the connection, and byte 1 of 64 sent has not come back";
+    each_fails(&server, errors(0, 6, 0, 0, 0), line);
+}
+
+#[test]
+fn a_server_that_closes_in_the_midst() {
+    // Every second message of a connection goes unanswered.
+    let server = Fake::start(|mut client| {
+        let mut message = [0; 64];
+        client.read_exact(&mut message).unwrap();
+        client.write_all(&message).unwrap();
+        swallow(&mut client, 64);
+    });
+    let (code, done, _) = bench(server.address, &["-c", "1", "-n", "10"]);
+    assert_eq!((code, &done["messages"], &done["errors"]), (1, &json!(5), &errors(0, 5, 0, 0, 0)));
+    assert_eq!(server.clients(), 5);
+}
+
+#[test]
+fn a_server_that_resets() {
+    let server = Fake::start(|mut client| {
+        swallow(&mut client, 64);
+        reset(client);
+    });
+    let line = "the connection was reset, and byte 1 of 64 sent has not come back";
+    each_fails(&server, errors(0, 0, 0, 6, 0), line);
+}
+
+#[test]
+fn a_server_that_answers_wrong_bytes() {
+    let server = Fake::start(|client| echo_with(client, |piece| piece[63] ^= 1));
+    each_fails(
+        &server,
+        errors(6, 0, 0, 0, 0),
+        "the answer is wrong at byte 64: 0x0a was sent, and 0x0b came back",
+    );
+}
+
+#[test]
+fn a_server_that_mixes_messages_up() {
+    // It answers with what another connection has sent.
+    let last = std::sync::Mutex::new(vec![b'?'; 64]);
+    let server = Fake::start(move |mut client| {
+        let mut message = vec![0; 64];
+        while client.read_exact(&mut message).is_ok() {
+            let mut last = last.lock().unwrap();
+            std::mem::swap(&mut *last, &mut message);
+            let _ = client.write_all(&message);
+        }
+    });
+    let (code, done, _) = bench(server.address, &["-c", "2", "-n", "20"]);
+    assert_eq!((code, &done["errors"], &done["messages"]), (1, &errors(20, 0, 0, 0, 0), &json!(0)));
+}
+
+#[test]
+fn a_server_that_answers_more_bytes() {
+    let server = Fake::start(|client| echo_with(client, |piece| piece.push(b'!')));
+    each_fails(&server, errors(6, 0, 0, 0, 0), "more came back than the 64 bytes sent");
+    // When all seems to be over.
+    let server = Fake::start(|client| {
+        let mut ours = client.try_clone().unwrap();
+        echo_with(client, |_| {});
+        ours.write_all(b"!").unwrap();
+    });
+    let (code, done, _) = bench(server.address, &["-c", "2", "-n", "6"]);
+    assert_eq!((code, &done["errors"], &done["messages"]), (1, &errors(2, 0, 0, 0, 0), &json!(6)));
+}
+
+#[test]
+fn a_server_that_answers_fewer_bytes_or_none() {
+    // A client that has waited in vain gives up: otherwise it would never end.
+    let fewer = Fake::start(|client| echo_with(client, |piece| piece.truncate(63)));
+    let none = Fake::start(|client| echo_with(client, |piece| piece.clear()));
+    for (server, missing) in [(fewer, 64), (none, 1)] {
+        for mode in ["keep", "connect"] {
+            let (code, done, stderr) = bench(server.address, &["-c", "2", "-n", "1000", "--mode", mode]);
+            assert_eq!((code, &done["errors"]), (1, &errors(0, 0, 0, 0, 2)), "{mode}");
+            let line = format!("no answer within 500ms (--timeout), and byte {missing} of 64 sent");
+            assert!(stderr.contains(&line), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_into_servers_that_misbehave() {
+    let stream = |server: &Fake| bench(server.address, &["--mode", "stream", "-c", "1", "-n", "2000"]);
+    // One that only reads: all that was sent by then is lost, and memory is not.
+    let (code, done, stderr) = stream(&Fake::start(|client| echo_with(client, |piece| piece.clear())));
+    assert_eq!((code, &done["messages"]), (1, &json!(0)));
+    assert!((1..=1025).contains(&done["errors"]["timeout"].as_u64().unwrap()), "{done}");
+    assert!(stderr.contains("no answer within 500ms"), "{stderr}");
+    // One that loses a byte of many.
+    let (code, done, _) = stream(&Fake::start(|client| {
+        let mut bytes = 0;
+        echo_with(client, move |piece| {
+            let at = 1_000_000_usize.wrapping_sub(bytes);
+            bytes += piece.len();
+            if at < piece.len() {
+                piece.remove(at);
+            }
+        });
+    }));
+    assert_eq!(code, 1);
+    assert!(done["errors"]["wrong"].as_u64().unwrap() > 0, "{done}");
+    // One that ends in the midst. What it hasn't read makes it a reset.
+    let (code, done, _) = stream(&Fake::start(|mut client| swallow(&mut client, 100_000)));
+    assert_eq!(code, 1);
+    assert_eq!(sum(&json!([done["errors"]["lost"], done["errors"]["reset"]])), 2000, "{done}");
+}
+
+#[test]
+fn a_server_that_does_not_close_is_waited_for_once() {
+    let server = Fake::start(|client| {
+        let ours = client.try_clone().unwrap();
+        echo_with(client, |_| {});
+        while let Ok(0) = ours.peek(&mut [0]) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let (code, done, stderr) = bench(server.address, &["-c", "2", "-n", "10"]);
+    assert_eq!((code, &done["messages"], &done["errors"]), (1, &json!(10), &errors(0, 0, 0, 0, 2)));
+    assert!(
+        stderr.contains("no answer within 500ms (--timeout), and all 320 bytes had come back"),
+        "{stderr}"
+    );
+    // To whom a message is all, doesn't wait.
+    let (code, ..) = bench(server.address, &["-c", "2", "-n", "10", "--mode", "connect"]);
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn a_killed_worker_costs_its_message_and_no_more() {
+    let server = Server::start(&["--workers", "2"]);
+    let mut command = binary();
+    command.args(["bench", "--json", &server.address.to_string(), "-c", "2", "--duration", "1500ms"]);
+    let running = Guarded(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut running = running;
+    let served = |server: &Server| server.status()["totals"]["bytes"].as_u64().unwrap();
+    wait_until("it runs", || served(&server) > 10_000);
+    for worker in server.wait_for_workers(2) {
+        kill(worker, Signal::SIGKILL).unwrap();
+    }
+    let at_the_kill = served(&server);
+    wait_until("it goes on with the new workers", || served(&server) > at_the_kill + 10_000);
+    let mut stdout = String::new();
+    running.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    assert_eq!(running.0.wait().unwrap().code(), Some(1));
+    let done: Value = serde_json::from_str(&stdout).unwrap();
+    // A process that dies with a byte unread resets; otherwise the kernel closes.
+    assert_eq!(sum(&json!([done["errors"]["lost"], done["errors"]["reset"]])), 2, "{done}");
+    // The server has counted what came back, and what it may have sent to those two.
+    let answered = sum(&done["by_worker"]) - done["messages"].as_u64().unwrap();
+    assert!(answered <= 2, "{done}");
+}
+
+#[test]
+fn with_a_rate_messages_go_when_they_are_due() {
+    let server = well_behaved();
+    let (code, done, _) = bench(server.address, &["-c", "3", "-n", "100", "--rate", "200"]);
+    assert_eq!((code, &done["messages"]), (0, &json!(100)));
+    // The last of them is due 99 / 200 s after the first.
+    assert!((0.49..2.0).contains(&number(&done["elapsed_s"])), "{done}");
+    let (_, done, _) = bench(server.address, &["-c", "3", "--duration", "500ms", "--rate", "200"]);
+    assert_eq!(done["messages"], json!(100));
+}
+
+#[test]
+fn with_a_rate_waiting_for_one_s_turn_counts() {
+    // It stalls once, for 400 ms: 200 messages are due meanwhile, which wait from
+    // 400 ms to nothing. One after the other, only one message would be late.
+    let stalled = Arc::new(AtomicBool::new(false));
+    let stall = move |_: &mut Vec<u8>| {
+        if !stalled.swap(true, Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(400));
+        }
+    };
+    let server = Fake::start(move |client| {
+        let stall = stall.clone();
+        echo_with(client, stall);
+    });
+    let (code, done, _) = bench(server.address, &["-c", "1", "-n", "300", "--rate", "500"]);
+    assert_eq!((code, &done["messages"]), (0, &json!(300)));
+    let latency = &done["latency_us"];
+    assert!(number(&latency["max"]) >= 400e3 && number(&latency["p99"]) >= 350e3, "{latency}");
+    assert!((50e3..350e3).contains(&number(&latency["p50"])), "{latency}");
+
+    let again = Fake::start(|client| {
+        let mut stalled = false;
+        echo_with(client, move |_| {
+            if !std::mem::replace(&mut stalled, true) {
+                thread::sleep(Duration::from_millis(400));
+            }
+        });
+    });
+    let (_, done, _) = bench(again.address, &["-c", "1", "-n", "300"]);
+    assert!(number(&done["latency_us"]["p90"]) < 350e3, "{done}");
+}
+
+#[test]
+fn the_latency_is_what_the_server_takes() {
+    let server = Fake::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(30))));
+    for mode in ["keep", "connect", "stream"] {
+        let arguments = ["-c", "1", "-n", "10", "--mode", mode, "--size", "1000"];
+        let (code, done, _) = bench(server.address, &arguments);
+        assert_eq!(code, 0);
+        // A stream's messages are answered together.
+        let p50 = number(&done["latency_us"]["p50"]);
+        assert!((30e3..90e3).contains(&p50), "{mode}: {done}");
+    }
+}
+
+#[test]
+fn ctrl_c_prints_what_has_been_measured() {
+    let silent = Fake::start(|client| {
+        let mut messages = 0;
+        echo_with(client, move |piece| {
+            messages += 1;
+            if messages > 5 {
+                piece.clear();
+            }
+        });
+    });
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let before = silent.clients();
+        let mut command = binary();
+        command.args(["bench", "--json", &silent.address.to_string(), "-c", "2", "--timeout", "1h"]);
+        let mut running = Guarded(command.stdout(Stdio::piped()).spawn().unwrap());
+        wait_until("its clients have come", || silent.clients() == before + 2);
+        // Now they wait for what never comes; or are about to.
+        thread::sleep(Duration::from_millis(200));
+        kill(Pid::from_raw(running.0.id() as i32), signal).unwrap();
+        let mut stdout = String::new();
+        running.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        assert_eq!(running.0.wait().unwrap().code(), Some(0), "no byte was wrong or lost");
+        let done: Value = serde_json::from_str(&stdout).unwrap();
+        assert_eq!((&done["messages"], &done["errors"]), (&json!(10), &errors(0, 0, 0, 0, 0)));
+        assert!(number(&done["elapsed_s"]) > 0.1, "{done}");
+    }
+}
+
+#[test]
+fn a_progress_bar_is_for_terminals() {
+    let server = Server::start(&["--workers", "2"]);
+    let binary = env!("CARGO_BIN_EXE_prefork-echo");
+    let address = server.address;
+    let script = format!("'{binary}' bench {address} -c 2 --duration 1s; echo left with $?");
+    let terminal = Terminal::run(&script);
+    terminal.wait_for(" messages");
+    terminal.wait_for(" %  ");
+    terminal.wait_for("left with 0");
+    // The bar is gone, and the report stands there.
+    assert!(terminal.screen().contains("messages answered by slot"), "{}", terminal.screen());
+    assert!(!terminal.screen().contains(" %  "), "{}", terminal.screen());
+
+    let (code, _, stderr) = command(&["bench", &address.to_string(), "-c", "2", "--duration", "300ms"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+}
+
+#[test]
+fn a_thousand_connections_to_a_thousand_workers() {
+    let server = Server::start(&["--workers", "1000", "-q"]);
+    // With no more descriptors than macOS allows at first.
+    let script = "ulimit -S -n 256; exec \"$0\" bench --json \"$1\" -c 1000 -n 5000 --timeout 20s";
+    let mut command = Command::new("sh");
+    let output = command
+        .args(["-c", script, env!("CARGO_BIN_EXE_prefork-echo"), &server.address.to_string()])
+        .env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &done["messages"]), (Some(0), &json!(5000)));
+    // Each connection has a worker of its own.
+    assert_eq!(done["by_worker"], json!(vec![5; 1000]));
+}
+
+#[test]
+fn without_descriptors_it_says_what_is_missing() {
+    let server = well_behaved();
+    let script = "ulimit -n 20; exec \"$0\" bench --json \"$1\" -c 30 -n 30";
+    let mut command = Command::new("sh");
+    let arguments = ["-c", script, env!("CARGO_BIN_EXE_prefork-echo"), &server.address.to_string()];
+    let output = command.args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("too many open files; allow more by ulimit -n, or open fewer"), "{stderr}");
+}
+
+#[test]
+fn wrong_usage() {
+    for (arguments, wanted) in [
+        (vec!["-n", "5", "--duration", "1s"], "cannot be used with"),
+        (vec!["--rate", "5", "--mode", "stream"], "--rate makes no sense with --mode stream"),
+        (vec!["--size", "0"], "write a number from 1 to 1073741824"),
+        (vec!["-c", "0"], "write a number from 1 to 10000"),
+        (vec!["-n", "0"], "write a number from 1 to"),
+        (vec!["0"], "nobody listens on port 0"),
+    ] {
+        let (code, _, stderr) = command(&[&["bench"], arguments.as_slice()].concat());
+        assert_eq!(code, 2, "{arguments:?}");
+        assert!(stderr.contains(wanted), "{stderr}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_server_s_environment_is_not_asked() {
+    let server = Server::start(&[]);
+    let mut command = binary();
+    command.env("PREFORK_ECHO_WORKERS", "many").args(["bench", &server.address.to_string(), "-n", "4"]);
+    assert_eq!(command.output().unwrap().status.code(), Some(0));
+}
