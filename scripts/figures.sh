@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures what the README and the tests say in words: how soon a killed worker
 # is replaced, how soon the server leaves, what a worker costs, and how echoing
-# compares with the plainest server in C. Medians, on this machine, now.
+# compares with the plainest server in C; and `bench` with the plainest client.
+# Medians, on this machine, now.
 #
 # Linux only (it reads /proc); needs cc, and strace for the system calls.
 # It uses ports 17771 and 17772 of the loopback.
@@ -138,6 +139,34 @@ stop
 echo "the scoreboard's cost, in processor time, with and without it in turn:"
 taskset -c 0 cargo run --release --quiet --example scoreboard_cost
 
+# The client side must not be what is measured: `bench` beside the plainest client
+# in C, on the same server, in turn.
+field() { sed "s/.*\"$1\":\([0-9.]*\).*/\1/"; }
+bench() { target/release/prefork-echo bench "127.0.0.1:$ours" --json "$@"; }
+serve --workers 4
+for clients in 1 4; do
+    rm -f "$work"/client.*
+    for _ in {1..15}; do
+        "$work/measure" echo "$ours" "$clients" $((60000 / clients)) 64 >>"$work/client.c"
+        bench -c "$clients" -n 60000 | field per_second >>"$work/client.bench"
+    done
+    a=$(median <"$work/client.bench") b=$(median <"$work/client.c")
+    pairs=$(paste "$work/client.bench" "$work/client.c" | awk '{ print $1 / $2 }' | median)
+    echo "bench, echoes of 64 bytes a second, $clients connections: $a, C client $b, ratio $(ratio "$a" "$b"), pair by pair $pairs"
+done
+rm -f "$work"/client.*
+for _ in {1..15}; do
+    "$work/measure" latency "$ours" 20000 64 >>"$work/client.c"
+    bench -c 1 -n 20000 >"$work/result"
+    for quantile in p50 p90 p99; do field "$quantile" <"$work/result"; done | tr '\n' ' ' >>"$work/client.bench"
+    echo >>"$work/client.bench"
+done
+for column in 1 2 3; do
+    a=$(cut -d' ' -f "$column" "$work/client.bench" | median) b=$(cut -d' ' -f "$column" "$work/client.c" | median)
+    echo "latency in microseconds, $(echo p50 p90 p99 | cut -d' ' -f "$column"): bench $a, C client $b, ratio $(ratio "$a" "$b")"
+done
+stop
+
 echo "1,000 workers, in milliseconds:"
 for _ in 1 2 3; do
     from=$EPOCHREALTIME
@@ -146,6 +175,9 @@ for _ in 1 2 3; do
     stop
     echo "$started_in $took"
 done >"$work/thousand"
+serve --workers 1000
+echo "  bench with 1,000 connections: $(bench -c 1000 -n 100000 --timeout 20s)"
+stop
 echo "  to start $(cut -d' ' -f1 "$work/thousand" | median), to leave on SIGTERM $(cut -d' ' -f2 "$work/thousand" | median)"
 
 if command -v strace >/dev/null; then

@@ -1,14 +1,23 @@
-/* What scripts/figures.sh measures with. Linux only: it reads /proc.
+/* What scripts/figures.sh and scripts/compare.sh measure with: the plainest
+ * client in C, and what Linux tells of processes in /proc.
  *
  *   measure echo PORT CONNECTIONS MESSAGES SIZE   kept connections, all at once:
  *                                                 echoes a second
+ *   measure latency PORT MESSAGES SIZE            one connection: p50, p90, p99 of
+ *                                                 an echo, in microseconds
  *   measure connect PORT CONNECTIONS              one after the other, an echo
  *                                                 each: connections a second
  *   measure respawn PARENT TIMES                  kills a child, waits for the
  *                                                 next one: microseconds, a line
  *                                                 each
- *   measure cpu PARENT                            processor time of a server and
- *                                                 its children so far, in ms
+ *   measure run COMMAND ARGUMENT...               runs a command in a session of
+ *                                                 its own, and inherits its
+ *                                                 orphans, so that none is missed:
+ *   measure cpu PID                               processor time of a process and
+ *                                                 all below it so far, in ms
+ *   measure pss PID                               their memory (proportional set
+ *                                                 size), in kB
+ *   measure count PID                             how many they are
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -17,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -86,6 +96,29 @@ static void echo(const char *port, int connections, int messages, size_t size)
     printf("%.0f\n", connections * (double)messages / (now() - start));
 }
 
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static void latency(const char *port, int messages, size_t size)
+{
+    char *message = malloc(size), *answer = malloc(size);
+    double *took = malloc(messages * sizeof *took);
+    int fd = dial(port);
+
+    memset(message, 'x', size);
+    for (int i = 0; i < messages; i++) {
+        double start = now();
+        ping(fd, message, answer, size);
+        took[i] = (now() - start) * 1e6;
+    }
+    qsort(took, messages, sizeof *took, ascending);
+    printf("%.1f %.1f %.1f\n", took[messages / 2], took[messages * 9 / 10], took[messages * 99 / 100]);
+}
+
 static void connect_often(const char *port, int connections)
 {
     double start = now();
@@ -108,7 +141,7 @@ static int children(const char *parent, int *pids, int most)
 
     snprintf(path, sizeof path, "/proc/%s/task/%s/children", parent, parent);
     if (!(file = fopen(path, "r")))
-        fail(path);
+        return 0; /* it has ended meanwhile */
     while (count < most && fscanf(file, "%d", &pids[count]) == 1)
         count++;
     fclose(file);
@@ -119,6 +152,10 @@ static void respawn(const char *parent, int times)
 {
     int before[4096], after[4096], count = children(parent, before, 4096);
 
+    if (count == 0) {
+        fprintf(stderr, "process %s has no children\n", parent);
+        exit(1);
+    }
     for (int i = 0; i < times; i++) {
         int newest = before[count - 1], victim = before[0];
         double start = now();
@@ -136,43 +173,92 @@ static void respawn(const char *parent, int times)
     }
 }
 
-/* utime and stime of the process, and of its children that it has reaped. */
-static double cpu_of(int pid, int with_reaped)
+/* Runs a command and waits until it and all that it leaves behind have ended. */
+static int run(char **command)
+{
+    setsid(); /* httpd signals its whole group when it ends */
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    if (fork() == 0) {
+        execvp(command[0], command);
+        fail(command[0]);
+    }
+    while (wait(NULL) > 0)
+        ;
+    return 0;
+}
+
+/* Calls `with` for the process and all below it, and adds up the results. */
+static double sum(int pid, double (*with)(int))
+{
+    int pids[4096], count;
+    char name[16];
+    double total = with(pid);
+
+    snprintf(name, sizeof name, "%d", pid);
+    count = children(name, pids, 4096);
+    for (int i = 0; i < count; i++)
+        total += sum(pids[i], with);
+    return total;
+}
+
+/* utime and stime of the process, and of its children that it has reaped, in ms. */
+static double cpu(int pid)
 {
     char path[64], line[1024];
     unsigned long long user, system, reaped_user, reaped_system;
     FILE *file;
+    int ok;
 
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    if (!(file = fopen(path, "r")) || !fgets(line, sizeof line, file))
+    if (!(file = fopen(path, "r")))
         return 0;
+    ok = fgets(line, sizeof line, file) != NULL;
     fclose(file);
-    if (sscanf(strrchr(line, ')') + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu",
-               &user, &system, &reaped_user, &reaped_system) != 4)
+    if (!ok || sscanf(strrchr(line, ')') + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu",
+                      &user, &system, &reaped_user, &reaped_system) != 4)
         return 0;
-    return (user + system + (with_reaped ? reaped_user + reaped_system : 0)) * 1000.0 / sysconf(_SC_CLK_TCK);
+    return (user + system + reaped_user + reaped_system) * 1000.0 / sysconf(_SC_CLK_TCK);
 }
 
-static void cpu(const char *parent)
+static double pss(int pid)
 {
-    int pids[4096], count = children(parent, pids, 4096);
-    double sum = cpu_of(atoi(parent), 1);
+    char path[64], line[256];
+    double kb = 0;
+    FILE *file;
 
-    for (int i = 0; i < count; i++)
-        sum += cpu_of(pids[i], 1);
-    printf("%.0f\n", sum);
+    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", pid);
+    if (!(file = fopen(path, "r")))
+        return 0;
+    while (fgets(line, sizeof line, file) && sscanf(line, "Pss: %lf", &kb) != 1)
+        ;
+    fclose(file);
+    return kb;
+}
+
+static double one(int pid)
+{
+    (void)pid;
+    return 1;
 }
 
 int main(int argc, char **argv)
 {
     if (argc == 6 && !strcmp(argv[1], "echo"))
         echo(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
+    else if (argc == 5 && !strcmp(argv[1], "latency"))
+        latency(argv[2], atoi(argv[3]), atoi(argv[4]));
     else if (argc == 4 && !strcmp(argv[1], "connect"))
         connect_often(argv[2], atoi(argv[3]));
     else if (argc == 4 && !strcmp(argv[1], "respawn"))
         respawn(argv[2], atoi(argv[3]));
+    else if (argc >= 3 && !strcmp(argv[1], "run"))
+        return run(argv + 2);
     else if (argc == 3 && !strcmp(argv[1], "cpu"))
-        cpu(argv[2]);
+        printf("%.0f\n", sum(atoi(argv[2]), cpu));
+    else if (argc == 3 && !strcmp(argv[1], "pss"))
+        printf("%.0f\n", sum(atoi(argv[2]), pss));
+    else if (argc == 3 && !strcmp(argv[1], "count"))
+        printf("%.0f\n", sum(atoi(argv[2]), one));
     else {
         fprintf(stderr, "usage: see the top of measure.c\n");
         return 2;
