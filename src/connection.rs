@@ -22,9 +22,6 @@ use crate::explain;
 use crate::logger::count;
 use crate::sys::socket::{connect, timeout_until};
 
-/// Where "for ever" ends, for a wait that must have an end.
-const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
 /// Connected to a server. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -262,7 +259,7 @@ impl Connection {
 
     /// What is due has not come for too long.
     pub fn overdue(&self) -> Trouble {
-        let after = humantime::format_duration(self.timeout.unwrap_or(A_YEAR));
+        let after = humantime::format_duration(self.timeout.unwrap_or_default());
         let what = format!("no answer within {after} (--timeout), and {}", self.missing());
         Trouble { kind: Kind::Timeout, what }
     }
@@ -317,10 +314,10 @@ fn cannot_connect(peer: SocketAddr, error: &io::Error, timeout: Option<Duration>
         }
         _ => (Kind::Other, "is the address right?"),
     };
-    let reason = match kind {
-        Kind::Refused => "connection refused".into(),
-        Kind::Timeout => {
-            format!("no answer within {}", humantime::format_duration(timeout.unwrap_or(A_YEAR)))
+    let reason = match (kind, timeout) {
+        (Kind::Refused, _) => "connection refused".into(),
+        (Kind::Timeout, Some(timeout)) => {
+            format!("no answer within {}", humantime::format_duration(timeout))
         }
         _ => reason(error),
     };

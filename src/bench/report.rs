@@ -19,6 +19,10 @@ const MOST_LINES: usize = 16;
 /// How wide the longest bar of the histogram is, in characters.
 const BAR: usize = 40;
 
+/// So many connections one address can open to another in a second, about: to find
+/// one more free port, Linux has to look through half of its 28,232.
+const MOST_PORTS: u64 = 14_000;
+
 /// Where lines of a histogram begin in each power of ten: ten steps that look the
 /// same on a logarithmic scale (ISO 3, R10), or some of them.
 const STEPS: [u64; 10] = [100, 125, 160, 200, 250, 315, 400, 500, 630, 800];
@@ -77,6 +81,12 @@ impl Report<'_> {
         if self.tally.messages() > 0 {
             lines.extend([String::new(), self.quantiles(), String::new()]);
             lines.extend(histogram(&self.tally.latencies));
+        }
+        if self.options.mode == Mode::Connect && self.tally.messages() > MOST_PORTS {
+            lines.push(format!(
+                "\nafter some {MOST_PORTS} the kernel lacks ports, and that is measured as well: it keeps \
+                 that of\na closed connection for a second (TIME_WAIT); -n {MOST_PORTS} measures the server"
+            ));
         }
         if let Some(by_worker) = &self.by_worker {
             lines.push(String::new());
@@ -176,12 +186,11 @@ fn histogram(latencies: &Histogram<u64>) -> Vec<String> {
     let last = latencies.value_at_quantile(0.999);
     let starts = starts(latencies.min(), last);
     let all = latencies.len() as f64;
-    let counts: Vec<u64> = (0..starts.len())
-        .map(|line| {
-            let end = starts.get(line + 1).map_or(u64::MAX, |next| next - 1);
-            latencies.count_between(starts[line], end)
-        })
-        .collect();
+    let mut counts = vec![0_u64; starts.len()];
+    for recorded in latencies.iter_recorded() {
+        let line = starts.partition_point(|start| *start <= recorded.value_iterated_to());
+        counts[line.saturating_sub(1)] += recorded.count_since_last_iteration();
+    }
     let most = *counts.iter().max().unwrap_or(&0) as f64;
     let line = |(start, number): (&u64, &u64)| {
         let (share, bar) = (*number as f64 / all * 100.0, short::bar(*number as f64, most, BAR));
@@ -238,4 +247,48 @@ struct Errors {
     refused: u64,
     reset: u64,
     timeout: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn lines_begin_at_round_numbers() {
+        assert_eq!(starts(12_600, 41_000), [12_500, 16_000, 20_000, 25_000, 31_500, 40_000]);
+        // Over three powers of ten ten lines each would be too many.
+        let long = [1_000, 1_600, 2_500, 4_000, 6_300, 10_000, 16_000, 25_000, 40_000, 63_000, 100_000];
+        assert_eq!(starts(1_200, 120_000), long);
+    }
+
+    #[test]
+    fn who_is_beyond_the_last_line_is_in_it() {
+        let mut latencies = Histogram::new(3).unwrap();
+        latencies.record_n(20_000, 9_990).unwrap();
+        latencies.record_n(3_000_000_000, 10).unwrap();
+        let lines = histogram(&latencies);
+        assert_eq!(lines, [format!("  from 20.0 µs 100.0 % {}", "█".repeat(BAR))]);
+        latencies.record_n(2_000_000, 4_990).unwrap();
+        let lines = histogram(&latencies);
+        assert!(lines.len() <= MOST_LINES && lines[0].contains(" 66.6 % "), "{lines:#?}");
+        assert!(lines.last().unwrap().starts_with("  from 1.60 ms  33.4 % "), "{lines:#?}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_histogram_is_complete_and_short(mut samples in prop::collection::vec(1..10_u64.pow(13), 1..200)) {
+            let mut latencies = Histogram::<u64>::new(3).unwrap();
+            samples.iter().for_each(|sample| latencies.record(*sample).unwrap());
+            let lines = histogram(&latencies);
+            prop_assert!((1..=MOST_LINES).contains(&lines.len()), "{lines:#?}");
+            let share = |line: &String| line[..line.find(" %").unwrap()].rsplit(' ').next().unwrap().parse::<f64>();
+            let shares = lines.iter().map(|line| share(line).unwrap()).sum::<f64>();
+            prop_assert!((shares - 100.0).abs() < 0.06 * lines.len() as f64, "{lines:#?}");
+            samples.sort();
+            let starts = starts(samples[0], samples[samples.len() - 1]);
+            prop_assert!(starts.is_sorted() && starts[0] <= samples[0].max(100), "{starts:?} {samples:?}");
+        }
+    }
 }

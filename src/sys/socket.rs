@@ -47,9 +47,11 @@ pub fn unsent(socket: impl AsFd) -> nix::Result<usize> {
 /// `TimedOut`, and all that connect(2) lists.
 pub fn connect(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>) -> io::Result<()> {
     #[cfg(not(target_os = "linux"))]
-    if let Some(timeout) = timeout {
-        return socket.connect_timeout(&peer.into(), timeout);
+    {
+        const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        socket.connect_timeout(&peer.into(), timeout.unwrap_or(A_YEAR))
     }
+    #[cfg(target_os = "linux")]
     loop {
         let Err(error) = socket.connect(&peer.into()) else { return Ok(()) };
         match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
