@@ -101,6 +101,7 @@ socat_fork() {
     version="$(socat -V | sed -n 's/^\(socat version [^ ]*\).*/\1/p'), which forks, and executes cat, for each client"
     command=(socat "TCP4-LISTEN:$1,bind=127.0.0.1,reuseaddr,fork,backlog=1024,nodelay" EXEC:cat)
 }
+# In bulk it may come to a standstill: it and cat both write, and neither reads.
 ncat_fork() {
     has ncat "ncat" ncat || return
     version="$(ncat --version 2>&1 | sed -n 's/^Ncat: Version \([^ ]*\) .*/ncat \1/p'), which does the same"
