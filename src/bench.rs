@@ -29,7 +29,6 @@ use self::messages::Messages;
 use self::report::Report;
 use self::tally::Tally;
 use crate::cli::{BenchOptions, Mode, Which};
-use crate::connection::look_up;
 use crate::exit::{self, Exit, Failure, complain};
 use crate::scoreboard::View;
 use crate::snapshot::Snapshot;
@@ -83,7 +82,7 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
         duration: options.duration(),
         rate: options.rate,
         timeout: options.server.timeout(),
-        addresses: look_up(&options.server.address)?,
+        addresses: options.server.address.look_up()?,
         messages: Messages::new(options.size()),
         gate: Barrier::new(options.connections.into()),
         start: OnceLock::new(),

@@ -1,5 +1,6 @@
 //! What the user may ask for: commands, options, their defaults, and `--help`.
 
+mod address;
 mod call;
 mod log;
 mod serve;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use self::address::BindAddress;
 pub use self::call::{BenchOptions, ClientOptions, Mode};
 pub use self::log::{Color, LogFormat, LogOptions};
 pub use self::serve::Options;
@@ -170,49 +172,6 @@ pub struct Which {
     pub scoreboard: Option<PathBuf>,
 }
 
-/// Where to listen, as the user wrote it; the name is looked up later.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BindAddress {
-    /// A name or an address, IPv6 without its brackets.
-    pub host: String,
-    /// 0 lets the kernel choose.
-    pub port: u16,
-}
-
-impl FromStr for BindAddress {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (host, port) = text.rsplit_once(':').unwrap_or(("127.0.0.1", text));
-        let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            Some(address) => address,
-            None if host.contains(':') => {
-                return Err("an IPv6 address wants brackets, as in [::1]:7777".into());
-            }
-            None => host,
-        };
-        if host.is_empty() {
-            return Err("the host is missing; all addresses are 0.0.0.0 or [::]".into());
-        }
-        let port = port.parse().map_err(|_| match text.contains(':') {
-            true => format!("'{port}' is not a port; write HOST:PORT, with a PORT from 0 to 65535"),
-            false => {
-                format!("'{text}' is not a port; write a PORT from 0 to 65535, or {text}:7777 for a host")
-            }
-        })?;
-        Ok(BindAddress { host: host.into(), port })
-    }
-}
-
-impl fmt::Display for BindAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
-    }
-}
-
 fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));
     number.ok_or_else(|| format!("write a number from {} to {}", range.start(), range.end()))
@@ -243,17 +202,6 @@ mod tests {
     #[test]
     fn the_definition_of_the_options_is_sound() {
         CommandLine::command().debug_assert();
-    }
-
-    #[test]
-    fn an_address_is_a_port_or_a_host_and_a_port() {
-        let parse = |text: &str| text.parse::<BindAddress>().map(|address| (address.host, address.port));
-        assert_eq!(parse("7"), Ok(("127.0.0.1".into(), 7)));
-        assert_eq!(parse("localhost:0"), Ok(("localhost".into(), 0)));
-        assert_eq!(parse("[::1]:7777"), Ok(("::1".into(), 7777)));
-        for wrong in ["", ":7", "::1:7777", "localhost", "host:", "host:70000", "[::1]", "-1"] {
-            assert!(parse(wrong).is_err(), "{wrong:?} was taken for an address");
-        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use nix::unistd::{self, getpid};
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::cli::{ClientOptions, LogOptions};
-use crate::connection::{Connection, look_up};
+use crate::connection::{Connection, Trouble};
 use crate::exit::{Failure, complain};
 use crate::explain;
 use crate::logger::{self, Speaker, count};
@@ -41,7 +41,7 @@ const MOST_ON_THE_WAY: usize = 64 * 1024 * 1024;
 /// If one doesn't, or not as it was sent.
 pub fn run(options: &ClientOptions) -> Result<(), Failure> {
     logger::start(&LogOptions::of_a_client(options.explain), Speaker::Client { pid: getpid() })?;
-    let addresses = look_up(&options.server.address)?;
+    let addresses = options.server.address.look_up()?;
     let mut connection = Connection::open(&addresses, options.server.timeout())?;
     connection.never_block()?;
     if connection.as_fd().as_raw_fd() as usize >= FD_SETSIZE {
@@ -156,14 +156,18 @@ impl Talk<'_> {
         let got = match self.connection.receive(buffer)? {
             None => return Ok(Continue(())),
             Some(0) if self.is_complete() => return Ok(Break(())),
-            Some(0) => return Err(self.connection.lost().into()),
+            Some(0) => return Err(Trouble::lost(&self.connection).into()),
             Some(length) => &buffer[..length],
         };
         print(got)?;
         self.since = Instant::now();
         let expected: Vec<u8> = self.awaited.drain(..got.len().min(self.awaited.len())).collect();
         self.connection.check(&expected, &got[..expected.len()])?;
-        if expected.len() < got.len() { Err(self.connection.too_much().into()) } else { Ok(Continue(())) }
+        if expected.len() < got.len() {
+            Err(Trouble::too_much(&self.connection).into())
+        } else {
+            Ok(Continue(()))
+        }
     }
 
     /// Sleeps until there is an answer, or input that we have room for, or room for
@@ -220,7 +224,7 @@ impl Talk<'_> {
             complain(&format_args!("all {bytes} came back, but the server doesn't close its side"));
             return Ok(());
         }
-        Err(self.connection.overdue().into())
+        Err(Trouble::overdue(&self.connection).into())
     }
 }
 

@@ -5,7 +5,7 @@
 //! is in `accept` or not.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
@@ -35,14 +35,9 @@ impl Listener {
     /// # Errors
     /// If the host is unknown, or no address of it can be listened on.
     pub fn open(bind: &BindAddress, backlog: i32, idle_timeout: Duration) -> Result<Listener, Failure> {
-        let unknown = |error: &io::Error| {
-            let remedy = "check its spelling, or give --bind an IP address";
-            Failure::new(format_args!("find the host {}", bind.host), error, remedy)
-        };
-        let addresses = (bind.host.as_str(), bind.port).to_socket_addrs().map_err(|error| unknown(&error))?;
         let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
         let mut failure = None;
-        for address in addresses {
+        for address in bind.look_up()? {
             match Self::open_at(address, backlog, idle_timeout) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => {
@@ -52,7 +47,7 @@ impl Listener {
                 }
             }
         }
-        Err(failure.unwrap_or_else(|| unknown(&io::ErrorKind::NotFound.into())))
+        Err(failure.expect("there is one address at least"))
     }
 
     fn open_at(address: SocketAddr, backlog: i32, idle_timeout: Option<Duration>) -> io::Result<Listener> {

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::servers::{Fake, closed_port, echo_with, reset, swallow};
+use common::servers::{Fake, closed_port, echo_with, never_closes, reset, swallow};
 use common::terminal::Terminal;
 use common::{Guarded, Server, binary, command, noise, number_after, wait_until};
 use prefork_echo::connection::{Connection, Kind};
@@ -294,14 +294,7 @@ fn a_server_that_only_reads() {
 
 #[test]
 fn a_server_that_does_not_close_has_still_answered() {
-    let server = Fake::start(|client| {
-        let ours = client.try_clone().unwrap();
-        echo_with(client, |_| {});
-        // The client's end of file has come; it gets none in return before it goes.
-        while let Ok(0) = ours.peek(&mut [0]) {
-            thread::sleep(Duration::from_millis(5));
-        }
-    });
+    let server = never_closes();
     let (code, stdout, stderr) = client(server.address, &["hello"]);
     assert_eq!((code, stdout.as_str()), (0, "hello\n"));
     assert_eq!(line(&stderr), "all 6 bytes came back, but the server doesn't close its side");

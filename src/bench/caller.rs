@@ -126,11 +126,11 @@ impl<'a> Caller<'a> {
     fn take_back(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
         let Some(length) = connection.receive(&mut self.buffer)? else { return Ok(()) };
         if length == 0 {
-            return Err(connection.lost());
+            return Err(Trouble::lost(connection));
         }
         self.heard = Instant::now();
         if length > self.on_the_way.len() * self.run.messages.size() - self.returned {
-            return Err(connection.too_much());
+            return Err(Trouble::too_much(connection));
         }
         let mut start = 0;
         while let Some(from) = self.on_the_way.front()
@@ -160,7 +160,7 @@ impl<'a> Caller<'a> {
             match connection.receive(&mut self.buffer)? {
                 None => {}
                 Some(0) => return Ok(()),
-                Some(_) => return Err(connection.too_much()),
+                Some(_) => return Err(Trouble::too_much(&connection)),
             }
         }
     }

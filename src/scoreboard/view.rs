@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -79,7 +79,7 @@ impl View {
                 ))),
             };
         };
-        let addresses = resolve(wanted)?;
+        let addresses = wanted.look_up()?;
         let is_wanted =
             |found: &&&Found| addresses.iter().any(|wanted| is_at(found.identity.address, *wanted));
         match (living.iter().find(is_wanted), dead.iter().find(is_wanted)) {
@@ -161,14 +161,6 @@ fn scoreboards() -> (Vec<Found>, String) {
         }
     }
     (found, damaged)
-}
-
-/// All that the user may mean.
-fn resolve(address: &BindAddress) -> Result<Vec<SocketAddr>, Failure> {
-    let addresses = (address.host.as_str(), address.port).to_socket_addrs();
-    addresses.map(Iterator::collect).map_err(|error| {
-        Failure::new(format_args!("find the host {}", address.host), &error, "check its spelling")
-    })
 }
 
 /// Does a server that listens at `address` answer at `wanted`?

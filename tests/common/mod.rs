@@ -4,6 +4,7 @@
 //! dropped, so that a failing test leaves no process behind.
 #![allow(dead_code)] // Each test file is a program of its own and uses a part.
 
+pub mod measure;
 pub mod servers;
 pub mod terminal;
 

@@ -2,8 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -56,6 +56,20 @@ impl Drop for Fake {
         let _ = TcpStream::connect(self.address);
         let _ = self.thread.take().map(JoinHandle::join);
     }
+}
+
+/// Echoes as it should.
+pub fn well_behaved() -> Fake {
+    Fake::start(|client| echo_with(client, |_| {}))
+}
+
+/// Echoes as it should, but never closes.
+pub fn never_closes() -> Fake {
+    let kept = Mutex::new(Vec::new());
+    Fake::start(move |client| {
+        kept.lock().unwrap().push(client.try_clone().unwrap());
+        echo_with(client, |_| {});
+    })
 }
 
 /// Echoes whatever comes, after `change` has had its way with each piece.

@@ -1,0 +1,136 @@
+//! What can go wrong with a connection, in words and by kind.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::Connection;
+use crate::exit::{Failure, reason};
+use crate::logger::count;
+
+/// What has gone wrong, in a line; the connection is of no use any more.
+#[derive(Debug)]
+pub struct Trouble {
+    /// Of which kind it is.
+    pub kind: Kind,
+    what: String,
+}
+
+/// The kinds of trouble that are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A byte came back that isn't the one that was sent, or that nobody sent.
+    Wrong,
+    /// The server closed before all had come back.
+    Lost,
+    /// Nobody listens.
+    Refused,
+    /// The connection was reset: the server died, or wants no more of it.
+    Reset,
+    /// A byte, or the connection, was due for too long.
+    Timeout,
+    /// The system has no means, or no way there.
+    Other,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Failure {
+        Failure::plain(trouble.what)
+    }
+}
+
+impl Trouble {
+    /// There is no connection.
+    pub(super) fn connecting(peer: SocketAddr, error: &io::Error, timeout: Option<Duration>) -> Trouble {
+        let (kind, remedy) = match error.kind() {
+            ErrorKind::ConnectionRefused => {
+                (Kind::Refused, "nobody listens there: start a server, or give the address of one")
+            }
+            ErrorKind::TimedOut => (Kind::Timeout, "is its accept queue full, or the way there closed?"),
+            ErrorKind::ConnectionReset => (Kind::Reset, "is the server about to end?"),
+            ErrorKind::AddrNotAvailable => {
+                (Kind::Other, "all ports are in use or in TIME_WAIT: open fewer, or wait a minute")
+            }
+            _ if error.raw_os_error() == Some(Errno::EMFILE as i32) => {
+                (Kind::Other, "allow more by ulimit -n, or open fewer")
+            }
+            _ => (Kind::Other, "is the address right?"),
+        };
+        let reason = match (kind, timeout) {
+            (Kind::Refused, _) => "connection refused".into(),
+            (Kind::Timeout, Some(timeout)) => in_vain(timeout),
+            _ => reason(error),
+        };
+        Trouble { kind, what: format!("cannot connect to {peer}: {reason}; {remedy}") }
+    }
+
+    /// The connection has ended by an error.
+    pub(super) fn broken(connection: &Connection, error: &io::Error) -> Trouble {
+        let kind = match error.kind() {
+            // The other two: the reset came before.
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected => Kind::Reset,
+            ErrorKind::TimedOut => Kind::Timeout,
+            _ => Kind::Other,
+        };
+        let how = match kind {
+            Kind::Reset => "the connection was reset".into(),
+            _ => format!("the connection broke ({})", reason(error)),
+        };
+        Trouble { kind, what: format!("{how}, and {}", missing(connection)) }
+    }
+
+    /// The next byte isn't the one that was sent.
+    pub(super) fn wrong(connection: &Connection, expected: u8, got: u8) -> Trouble {
+        let (at, expected, got) = (connection.returned + 1, name(expected), name(got));
+        let what = format!("the answer is wrong at byte {at}: {expected} was sent, and {got} came back");
+        Trouble { kind: Kind::Wrong, what }
+    }
+
+    /// More came than was sent.
+    pub fn too_much(connection: &Connection) -> Trouble {
+        let what = format!("more came back than the {} sent", count(connection.sent, "byte"));
+        Trouble { kind: Kind::Wrong, what }
+    }
+
+    /// The server has closed too early.
+    pub fn lost(connection: &Connection) -> Trouble {
+        let what = format!("the server closed the connection, and {}", missing(connection));
+        Trouble { kind: Kind::Lost, what }
+    }
+
+    /// What is due has not come for too long.
+    pub fn overdue(connection: &Connection) -> Trouble {
+        let in_vain = in_vain(connection.timeout.unwrap_or_default());
+        let what = format!("{in_vain} (--timeout), and {}", missing(connection));
+        Trouble { kind: Kind::Timeout, what }
+    }
+}
+
+fn missing(connection: &Connection) -> String {
+    match (connection.returned, connection.sent) {
+        (_, 0) => "nothing had been sent".into(),
+        (returned, sent) if returned == sent => format!("all {} had come back", count(sent, "byte")),
+        (returned, sent) => format!("byte {} of {sent} sent has not come back", returned + 1),
+    }
+}
+
+fn in_vain(timeout: Duration) -> String {
+    format!("no answer within {}", humantime::format_duration(timeout))
+}
+
+/// A byte for a message: `'a' (0x61)`.
+fn name(byte: u8) -> String {
+    match byte.is_ascii_graphic() {
+        true => format!("'{}' (0x{byte:02x})", char::from(byte)),
+        false => format!("0x{byte:02x}"),
+    }
+}

@@ -1,0 +1,206 @@
+//! `bench` says what goes wrong, and counts it; whatever the server does, it ends.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::measure::{bench, errors, sum};
+use common::servers::{Fake, closed_port, echo_with, never_closes, reset, swallow, well_behaved};
+use common::{Guarded, Server, binary, command, wait_until};
+use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
+
+#[test]
+fn nobody_listens() {
+    let (_held, address) = closed_port();
+    for mode in ["keep", "connect", "stream"] {
+        let start = Instant::now();
+        let (code, done, stderr) = bench(address, &["-c", "3", "--mode", mode]);
+        assert_eq!((code, &done["errors"]), (1, &errors(0, 0, 3, 0, 0)), "{mode}");
+        assert_eq!((&done["messages"], &done["latency_us"]["p50"]), (&json!(0), &Value::Null));
+        let wanted =
+            format!("prefork-echo: 3 times, first: cannot connect to {address}: connection refused; nobody");
+        assert!(stderr.starts_with(&wanted) && stderr.lines().count() == 1, "{stderr}");
+        assert!(start.elapsed() < Duration::from_secs(2), "there was nothing to wait for");
+    }
+    let (code, stdout, stderr) = command(&["bench", &address.to_string(), "-c", "1"]);
+    assert_eq!((code, stdout.as_str()), (1, ""));
+    assert!(stderr.starts_with("prefork-echo: cannot connect to "), "{stderr}");
+}
+
+/// Each of six messages fails in the same way, in both modes with one on the way.
+#[track_caller]
+fn each_fails(server: &Fake, expected: Value, line: &str) {
+    for mode in ["keep", "connect"] {
+        let (code, done, stderr) = bench(server.address, &["-c", "2", "-n", "6", "--mode", mode]);
+        assert_eq!((code, &done["errors"], &done["messages"]), (1, &expected, &json!(0)), "{mode}: {stderr}");
+        assert!(stderr.contains(&format!("prefork-echo: 6 times, first: {line}")), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    }
+}
+
+#[test]
+fn a_server_that_closes_early() {
+    let server = Fake::start(|mut client| swallow(&mut client, 64));
+    let line = "the server closed the connection, and byte 1 of 64 sent has not come back";
+    each_fails(&server, errors(0, 6, 0, 0, 0), line);
+}
+
+#[test]
+fn a_server_that_closes_in_the_midst() {
+    // Every second message of a connection goes unanswered.
+    let server = Fake::start(|mut client| {
+        let mut message = [0; 64];
+        client.read_exact(&mut message).unwrap();
+        client.write_all(&message).unwrap();
+        swallow(&mut client, 64);
+    });
+    let (code, done, _) = bench(server.address, &["-c", "1", "-n", "10"]);
+    assert_eq!((code, &done["messages"], &done["errors"]), (1, &json!(5), &errors(0, 5, 0, 0, 0)));
+    assert_eq!(server.clients(), 5);
+}
+
+#[test]
+fn a_server_that_resets() {
+    let server = Fake::start(|mut client| {
+        swallow(&mut client, 64);
+        reset(client);
+    });
+    let line = "the connection was reset, and byte 1 of 64 sent has not come back";
+    each_fails(&server, errors(0, 0, 0, 6, 0), line);
+}
+
+#[test]
+fn a_server_that_answers_wrong_bytes() {
+    let server = Fake::start(|client| echo_with(client, |piece| piece[63] ^= 1));
+    each_fails(
+        &server,
+        errors(6, 0, 0, 0, 0),
+        "the answer is wrong at byte 64: 0x0a was sent, and 0x0b came back",
+    );
+}
+
+#[test]
+fn a_server_that_mixes_messages_up() {
+    // It answers with what another connection has sent.
+    let last = std::sync::Mutex::new(vec![b'?'; 64]);
+    let server = Fake::start(move |mut client| {
+        let mut message = vec![0; 64];
+        while client.read_exact(&mut message).is_ok() {
+            let mut last = last.lock().unwrap();
+            std::mem::swap(&mut *last, &mut message);
+            let _ = client.write_all(&message);
+        }
+    });
+    let (code, done, _) = bench(server.address, &["-c", "2", "-n", "20"]);
+    assert_eq!((code, &done["errors"], &done["messages"]), (1, &errors(20, 0, 0, 0, 0), &json!(0)));
+}
+
+#[test]
+fn a_server_that_answers_more_bytes() {
+    let server = Fake::start(|client| echo_with(client, |piece| piece.push(b'!')));
+    each_fails(&server, errors(6, 0, 0, 0, 0), "more came back than the 64 bytes sent");
+    // When all seems to be over.
+    let server = Fake::start(|client| {
+        let mut ours = client.try_clone().unwrap();
+        echo_with(client, |_| {});
+        ours.write_all(b"!").unwrap();
+    });
+    let (code, done, _) = bench(server.address, &["-c", "2", "-n", "6"]);
+    assert_eq!((code, &done["errors"], &done["messages"]), (1, &errors(2, 0, 0, 0, 0), &json!(6)));
+}
+
+#[test]
+fn a_server_that_answers_fewer_bytes_or_none() {
+    // A client that has waited in vain gives up: otherwise it would never end.
+    let fewer = Fake::start(|client| echo_with(client, |piece| piece.truncate(63)));
+    let none = Fake::start(|client| echo_with(client, |piece| piece.clear()));
+    for (server, missing) in [(fewer, 64), (none, 1)] {
+        for mode in ["keep", "connect"] {
+            let (code, done, stderr) = bench(server.address, &["-c", "2", "-n", "1000", "--mode", mode]);
+            assert_eq!((code, &done["errors"]), (1, &errors(0, 0, 0, 0, 2)), "{mode}");
+            let line = format!("no answer within 500ms (--timeout), and byte {missing} of 64 sent");
+            assert!(stderr.contains(&line), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_into_servers_that_misbehave() {
+    let stream = |server: &Fake| bench(server.address, &["--mode", "stream", "-c", "1", "-n", "2000"]);
+    // One that only reads: all that was sent by then is lost, and memory is not.
+    let (code, done, stderr) = stream(&Fake::start(|client| echo_with(client, |piece| piece.clear())));
+    assert_eq!((code, &done["messages"]), (1, &json!(0)));
+    assert!((1..=1025).contains(&done["errors"]["timeout"].as_u64().unwrap()), "{done}");
+    assert!(stderr.contains("no answer within 500ms"), "{stderr}");
+    // One that loses a byte of many.
+    let (code, done, _) = stream(&Fake::start(|client| {
+        let mut bytes = 0;
+        echo_with(client, move |piece| {
+            let at = 1_000_000_usize.wrapping_sub(bytes);
+            bytes += piece.len();
+            if at < piece.len() {
+                piece.remove(at);
+            }
+        });
+    }));
+    assert_eq!(code, 1);
+    assert!(done["errors"]["wrong"].as_u64().unwrap() > 0, "{done}");
+    // One that ends in the midst. What it hasn't read makes it a reset.
+    let (code, done, _) = stream(&Fake::start(|mut client| swallow(&mut client, 100_000)));
+    assert_eq!(code, 1);
+    assert_eq!(sum(&json!([done["errors"]["lost"], done["errors"]["reset"]])), 2000, "{done}");
+}
+
+#[test]
+fn a_server_that_does_not_close_is_waited_for_once() {
+    let server = never_closes();
+    let (code, done, stderr) = bench(server.address, &["-c", "2", "-n", "10"]);
+    assert_eq!((code, &done["messages"], &done["errors"]), (1, &json!(10), &errors(0, 0, 0, 0, 2)));
+    assert!(
+        stderr.contains("no answer within 500ms (--timeout), and all 320 bytes had come back"),
+        "{stderr}"
+    );
+    // To whom a message is all, doesn't wait.
+    let (code, ..) = bench(server.address, &["-c", "2", "-n", "10", "--mode", "connect"]);
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn a_killed_worker_costs_its_message_and_no_more() {
+    let server = Server::start(&["--workers", "2"]);
+    let mut command = binary();
+    command.args(["bench", "--json", &server.address.to_string(), "-c", "2", "--duration", "1500ms"]);
+    let running = Guarded(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut running = running;
+    let served = |server: &Server| server.status()["totals"]["bytes"].as_u64().unwrap();
+    wait_until("it runs", || served(&server) > 10_000);
+    for worker in server.wait_for_workers(2) {
+        kill(worker, Signal::SIGKILL).unwrap();
+    }
+    let at_the_kill = served(&server);
+    wait_until("it goes on with the new workers", || served(&server) > at_the_kill + 10_000);
+    let mut stdout = String::new();
+    running.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    assert_eq!(running.0.wait().unwrap().code(), Some(1));
+    let done: Value = serde_json::from_str(&stdout).unwrap();
+    // A process that dies with a byte unread resets; otherwise the kernel closes.
+    assert_eq!(sum(&json!([done["errors"]["lost"], done["errors"]["reset"]])), 2, "{done}");
+    // The server has counted what came back, and what it may have sent to those two.
+    let answered = sum(&done["by_worker"]) - done["messages"].as_u64().unwrap();
+    assert!(answered <= 2, "{done}");
+}
+
+#[test]
+fn without_descriptors_it_says_what_is_missing() {
+    let server = well_behaved();
+    let script = "ulimit -n 20; exec \"$0\" bench --json \"$1\" -c 30 -n 30";
+    let mut command = Command::new("sh");
+    let arguments = ["-c", script, env!("CARGO_BIN_EXE_prefork-echo"), &server.address.to_string()];
+    let output = command.args(arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("too many open files; allow more by ulimit -n, or open fewer"), "{stderr}");
+}
