@@ -82,7 +82,7 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
         duration: options.duration(),
         rate: options.rate,
         timeout: options.server.timeout(),
-        addresses: options.server.address.look_up()?,
+        addresses: options.server.address.look_up("give its IP address")?,
         messages: Messages::new(options.size()),
         gate: Barrier::new(options.connections.into()),
         start: OnceLock::new(),

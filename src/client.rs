@@ -41,7 +41,7 @@ const MOST_ON_THE_WAY: usize = 64 * 1024 * 1024;
 /// If one doesn't, or not as it was sent.
 pub fn run(options: &ClientOptions) -> Result<(), Failure> {
     logger::start(&LogOptions::of_a_client(options.explain), Speaker::Client { pid: getpid() })?;
-    let addresses = options.server.address.look_up()?;
+    let addresses = options.server.address.look_up("give its IP address")?;
     let mut connection = Connection::open(&addresses, options.server.timeout())?;
     connection.never_block()?;
     if connection.as_fd().as_raw_fd() as usize >= FD_SETSIZE {

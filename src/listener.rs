@@ -37,7 +37,7 @@ impl Listener {
     pub fn open(bind: &BindAddress, backlog: i32, idle_timeout: Duration) -> Result<Listener, Failure> {
         let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
         let mut failure = None;
-        for address in bind.look_up()? {
+        for address in bind.look_up("give --bind an IP address")? {
             match Self::open_at(address, backlog, idle_timeout) {
                 Ok(listener) => return Ok(listener),
                 Err(error) => {

@@ -41,18 +41,19 @@ impl FromStr for BindAddress {
 }
 
 impl BindAddress {
-    /// All that it stands for: one address at least.
+    /// All that it stands for: one address at least. `or` is what else the user may
+    /// do when there is none.
     ///
     /// # Errors
     /// If the host is unknown.
-    pub fn look_up(&self) -> Result<Vec<SocketAddr>, Failure> {
+    pub fn look_up(&self, or: &str) -> Result<Vec<SocketAddr>, Failure> {
         let found = (self.host.as_str(), self.port).to_socket_addrs().map(Vec::from_iter);
         let some = found.and_then(|found| match found.is_empty() {
             true => Err(io::ErrorKind::NotFound.into()),
             false => Ok(found),
         });
         some.map_err(|error| {
-            let remedy = "check its spelling, or give an IP address";
+            let remedy = format_args!("check its spelling, or {or}");
             Failure::new(format_args!("find the host {}", self.host), &error, remedy)
         })
     }

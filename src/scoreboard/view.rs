@@ -79,7 +79,7 @@ impl View {
                 ))),
             };
         };
-        let addresses = wanted.look_up()?;
+        let addresses = wanted.look_up("give its IP address")?;
         let is_wanted =
             |found: &&&Found| addresses.iter().any(|wanted| is_at(found.identity.address, *wanted));
         match (living.iter().find(is_wanted), dead.iter().find(is_wanted)) {
