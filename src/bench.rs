@@ -10,7 +10,7 @@ mod messages;
 mod report;
 mod tally;
 
-use std::io::{self, stderr};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -191,11 +191,8 @@ fn wait(run: &Run, messages: Option<u64>, news: &Receiver<News>) {
     bar.finish_and_clear();
 }
 
-/// On stderr, if that is a terminal; else nothing is ever shown.
+/// On stderr; the library hides it where that is no terminal.
 fn progress_bar(messages: Option<u64>, duration: Option<Duration>) -> ProgressBar {
-    if !io::IsTerminal::is_terminal(&stderr()) {
-        return ProgressBar::hidden();
-    }
     let Some(length) = messages.or(duration.map(|duration| duration.as_millis() as u64)) else {
         return ProgressBar::new_spinner();
     };

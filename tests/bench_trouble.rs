@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::measure::{bench, errors, sum};
@@ -135,6 +136,17 @@ fn a_stream_into_servers_that_misbehave() {
     assert_eq!((code, &done["messages"]), (1, &json!(0)));
     assert!((1..=1025).contains(&done["errors"]["timeout"].as_u64().unwrap()), "{done}");
     assert!(stderr.contains("no answer within 500ms"), "{stderr}");
+    // Also one that reads so slowly that there is always room for more.
+    let slow = Fake::start(|client| {
+        echo_with(client, |piece| {
+            thread::sleep(Duration::from_millis(20));
+            piece.clear();
+        });
+    });
+    let start = Instant::now();
+    let (code, _, stderr) = stream(&slow);
+    assert!(code == 1 && stderr.contains("no answer within 500ms"), "{stderr}");
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     // One that loses a byte of many.
     let (code, done, _) = stream(&Fake::start(|client| {
         let mut bytes = 0;
