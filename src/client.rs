@@ -97,7 +97,7 @@ impl Talk<'_> {
             if ready.input {
                 self.read(&mut buffer)?;
             }
-            if !ready.answer && self.is_overdue() {
+            if self.is_overdue() {
                 return self.give_up();
             }
         }

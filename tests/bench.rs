@@ -262,8 +262,7 @@ fn a_thousand_connections_to_a_thousand_workers() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     let done: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &done["messages"]), (Some(0), &json!(5000)));
-    // Each connection has a worker of its own.
-    assert_eq!(done["by_worker"], json!(vec![5; 1000]));
+    assert_eq!((done["by_worker"].as_array().unwrap().len(), sum(&done["by_worker"])), (1000, 5000));
 }
 
 #[test]
