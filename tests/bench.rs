@@ -146,6 +146,16 @@ fn the_report_is_for_people() {
 }
 
 #[test]
+fn so_many_connections_that_ports_are_short_are_told_of() {
+    let server = well_behaved();
+    for (messages, is_told) in [("14001", true), ("100", false)] {
+        let arguments = ["bench", &server.address.to_string(), "-m", "connect", "-n", messages];
+        let (code, stdout, stderr) = command(&arguments);
+        assert_eq!((code, stdout.contains("TIME_WAIT")), (0, is_told), "{stdout} {stderr}");
+    }
+}
+
+#[test]
 fn with_a_rate_messages_go_when_they_are_due() {
     let server = well_behaved();
     let (code, done, _) = bench(server.address, &["-c", "3", "-n", "100", "--rate", "200"]);

@@ -64,6 +64,20 @@ fn a_server_that_closes_in_the_midst() {
 }
 
 #[test]
+fn a_server_that_closes_between_two_messages() {
+    // The second one is answered by a reset: by then nobody is there.
+    let server = Fake::start(|mut client| {
+        let mut message = [0; 64];
+        client.read_exact(&mut message).unwrap();
+        client.write_all(&message).unwrap();
+    });
+    let (code, done, stderr) = bench(server.address, &["-c", "1", "-n", "2", "--rate", "5"]);
+    assert_eq!((code, &done["messages"]), (1, &json!(1)));
+    assert_eq!(sum(&json!([done["errors"]["lost"], done["errors"]["reset"]])), 1, "{done} {stderr}");
+    assert!(stderr.contains("and byte 65 of 128 sent has not come back"), "{stderr}");
+}
+
+#[test]
 fn a_server_that_resets() {
     let server = Fake::start(|mut client| {
         swallow(&mut client, 64);
