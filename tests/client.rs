@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use common::servers::{Fake, closed_port, echo_with, never_closes, reset, swallow};
 use common::terminal::Terminal;
-use common::{Guarded, Server, binary, command, noise, number_after, processes, wait_until};
+use common::{Guarded, Server, binary, command, noise, number_after, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prefork_echo::connection::{Connection, Kind};
@@ -378,7 +378,7 @@ fn who_is_stopped_while_it_connects_goes_on() {
     wait_until("it waits in connect", || sockets().contains(&connecting));
     for (signal, is_stopped) in [(Signal::SIGSTOP, true), (Signal::SIGCONT, false)] {
         kill(pid, signal).unwrap();
-        let state = || processes().into_iter().find(|process| process.pid == pid).unwrap().state;
+        let state = || common::processes().into_iter().find(|process| process.pid == pid).unwrap().state;
         wait_until("it has taken the signal", || (state() == 'T') == is_stopped);
     }
     // There is room now; the kernel tries again a second after the first time.
