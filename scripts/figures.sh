@@ -38,7 +38,7 @@ children() { cat "/proc/$1/task/$1/children"; }
 # Starts the server with the options given; $server is its pid.
 serve() {
     : >"$work/line"
-    target/release/prefork-echo --bind "127.0.0.1:$ours" -q "$@" >"$work/line" 2>"$work/log" &
+    "$program" --bind "127.0.0.1:$ours" -q "$@" >"$work/line" 2>"$work/log" &
     server=$!
     started+=("$server")
     until [ -s "$work/line" ]; do
@@ -117,7 +117,7 @@ status_takes() {
     local from
     for _ in {1..21}; do
         from=$EPOCHREALTIME
-        target/release/prefork-echo status "127.0.0.1:$ours" >/dev/null
+        "$program" status "127.0.0.1:$ours" >/dev/null
         milliseconds "$from" "$EPOCHREALTIME"
     done | median
 }
@@ -142,7 +142,7 @@ taskset -c 0 cargo run --release --quiet --example scoreboard_cost
 # The client side must not be what is measured: `bench` beside the plainest client
 # in C, on the same server, in turn.
 field() { sed "s/.*\"$1\":\([0-9.]*\).*/\1/"; }
-bench() { target/release/prefork-echo bench "127.0.0.1:$ours" --json "$@"; }
+bench() { "$program" bench "127.0.0.1:$ours" --json "$@"; }
 for clients in 1 4; do
     rm -f "$work"/client.*
     # A server of its own for each pair: on which processor the kernel puts whom

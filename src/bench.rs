@@ -43,7 +43,7 @@ const OTHER_DESCRIPTORS: u64 = 32;
 const STACK: usize = 128 * 1024;
 
 /// What all callers share.
-struct Run {
+struct Shared {
     mode: Mode,
     connections: u16,
     duration: Option<Duration>,
@@ -58,7 +58,7 @@ struct Run {
     tally: Mutex<Tally>,
 }
 
-impl Run {
+impl Shared {
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().expect("no thread panics while it counts")
     }
@@ -72,11 +72,13 @@ enum News {
 
 /// Measures the server that the user means, and prints the result.
 ///
+/// What went wrong with the server is a result like any other, and the exit status
+/// says so: [`Exit::Orderly`] is for all bytes back as they were sent.
+///
 /// # Errors
-/// If there is no such server, or it can't be measured; if a single byte was wrong
-/// or lost, that is no error, but the exit status says so.
+/// If the host is unknown, or this machine hasn't the means to measure.
 pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
-    let run = Arc::new(Run {
+    let run = Arc::new(Shared {
         mode: options.mode,
         connections: options.connections,
         duration: options.duration(),
@@ -89,7 +91,7 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
         tally: Mutex::new(Tally::new()),
     });
     allow_descriptors(options.connections);
-    let view = View::of(&Which { address: Some(options.server.address.clone()), scoreboard: None }).ok();
+    let view = view(options)?;
     let before = view.as_ref().map(Snapshot::of);
     let (sender, news) = mpsc::channel();
     watch_signals(&sender).map_err(|error| Failure::new("handle signals", &error, "try again"))?;
@@ -114,7 +116,18 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
     for trouble in tally.troubles() {
         complain(&trouble);
     }
-    Ok(if tally.is_flawless() { Exit::Orderly } else { Exit::CouldNotRun })
+    Ok(if tally.is_flawless() { Exit::Orderly } else { Exit::Failed })
+}
+
+/// The scoreboard of the server, if it is ours.
+///
+/// # Errors
+/// If the user has named one that isn't.
+fn view(options: &BenchOptions) -> Result<Option<View>, Failure> {
+    match &options.scoreboard {
+        Some(path) => View::of(&Which { address: None, scoreboard: Some(path.clone()) }).map(Some),
+        None => Ok(View::of(&Which { address: Some(options.server.address.clone()), scoreboard: None }).ok()),
+    }
 }
 
 /// Each connection is a descriptor, and the usual limit is 1,024, or 256 on macOS.
@@ -145,7 +158,7 @@ fn watch_signals(sender: &Sender<News>) -> io::Result<()> {
 }
 
 /// A thread for each connection; of `messages` each has its share.
-fn start_callers(run: &Arc<Run>, messages: Option<u64>, sender: &Sender<News>) -> Result<(), Failure> {
+fn start_callers(run: &Arc<Shared>, messages: Option<u64>, sender: &Sender<News>) -> Result<(), Failure> {
     let callers = u64::from(run.connections);
     for number in 0..callers {
         let share = messages.map(|all| all / callers + u64::from(number < all % callers));
@@ -162,7 +175,7 @@ fn start_callers(run: &Arc<Run>, messages: Option<u64>, sender: &Sender<News>) -
 }
 
 /// Waits until all callers have finished, or the user has seen enough.
-fn wait(run: &Run, messages: Option<u64>, news: &Receiver<News>) {
+fn wait(run: &Shared, messages: Option<u64>, news: &Receiver<News>) {
     let bar = progress_bar(messages, run.duration);
     let mut left = run.connections;
     while left > 0 {

@@ -39,7 +39,7 @@ Exit status:
   3  shutdown had to be forced, and some client was cut
   4  gave up: workers kept crashing at their start
 
-Each option can also come from the environment: --idle-timeout from PREFORK_ECHO_IDLE_TIMEOUT, and so on.
+The server's options can also come from the environment: --idle-timeout from PREFORK_ECHO_IDLE_TIMEOUT, and so on.
 
 Examples:
   prefork-echo --workers 4                      serve on 127.0.0.1:7777
@@ -120,7 +120,10 @@ impl Command {
             Some(Other::Client(options)) => Command::Client(options),
             Some(Other::Bench(options)) if options.mode == Mode::Stream && options.rate.is_some() => {
                 let message = "--rate makes no sense with --mode stream, which goes as fast as it can";
-                CommandLine::command().error(ErrorKind::ArgumentConflict, message).exit();
+                let mut command = CommandLine::command();
+                command.build();
+                let bench = command.find_subcommand_mut("bench").expect("it is defined above");
+                bench.error(ErrorKind::ArgumentConflict, message).exit();
             }
             Some(Other::Bench(options)) => Command::Bench(options),
             None => {

@@ -18,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use self::trouble::{Kind, Trouble};
+use crate::exit::reason;
 use crate::explain;
 use crate::sys::socket::{connect, timeout_until};
 
@@ -63,16 +64,23 @@ impl Connection {
         explain!("socket() = {fd}: a new TCP socket is descriptor {fd}");
         socket.set_read_timeout(timeout)?;
         socket.set_write_timeout(timeout)?;
-        connect(&socket, peer, timeout)?;
+        explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: no call is to wait for ever");
+        connect(&socket, peer, timeout).inspect_err(|error| {
+            explain!("connect({fd}, {peer}): {}; so the socket is closed", reason(error));
+        })?;
         let local = socket.local_addr()?.as_socket().unwrap_or(peer);
         // A client whose port the kernel chooses may get the very one that it calls,
         // if nobody listens there; then TCP connects it with itself.
         if local == peer {
             return Err(ErrorKind::ConnectionRefused.into());
         }
-        explain!("connect({fd}, {peer}) = 0: connected; the kernel has chosen {local} for our end");
+        explain!(
+            "connect({fd}, {peer}) = 0: connected, by the server's kernel; perhaps nobody has accepted us yet"
+        );
+        explain!("getsockname({fd}) = {local}: the kernel has chosen the port of our end");
         // A message goes out at once instead of waiting to be joined with the next.
         socket.set_tcp_nodelay(true)?;
+        explain!("setsockopt({fd}, TCP_NODELAY) = 0: each send goes out at once");
         Ok(Connection { socket, peer, local, timeout, blocks: true, sent: 0, returned: 0 })
     }
 
@@ -82,7 +90,9 @@ impl Connection {
     /// None that can be caused.
     pub fn never_block(&mut self) -> Result<(), Trouble> {
         self.blocks = false;
-        self.socket.set_nonblocking(true).map_err(|error| Trouble::broken(self, &error))
+        self.socket.set_nonblocking(true).map_err(|error| Trouble::broken(self, &error))?;
+        explain!("fcntl({}, O_NONBLOCK) = 0: send and recv return at once", self.socket.as_raw_fd());
+        Ok(())
     }
 
     /// Sends as much as there is room for, and says how much that was.
@@ -128,9 +138,9 @@ impl Connection {
                     explain!("recv({fd}) = {length}: so many bytes have come");
                     return Ok(Some(length));
                 }
-                // Whoever was stopped and continued (signal(7)).
+                // We were stopped and continued (signal(7)).
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // SO_RCVTIMEO has.
+                // SO_RCVTIMEO has ended the wait.
                 Err(error) if error.kind() == ErrorKind::WouldBlock && self.blocks => {
                     return Err(Trouble::overdue(self));
                 }

@@ -11,7 +11,7 @@ pub enum Exit {
     /// 0: every client was served to its end.
     Orderly,
     /// 1: it could not run; a [`Failure`] says why.
-    CouldNotRun,
+    Failed,
     /// 3: shutdown had to be forced, and a client may have been cut.
     Forced,
     /// 4: workers kept crashing at their start.
@@ -23,7 +23,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Exit::Orderly => 0,
-            Exit::CouldNotRun => 1,
+            Exit::Failed => 1,
             Exit::Forced => 3,
             Exit::GaveUp => 4,
         }

@@ -21,7 +21,7 @@ fn main() -> Exit {
     };
     done.unwrap_or_else(|failure| {
         exit::complain(&failure);
-        Exit::CouldNotRun
+        Exit::Failed
     })
 }
 

@@ -1,4 +1,8 @@
 //! One of the clients that measure: a thread with one connection at a time.
+//!
+//! The life of a message: it is due ([`Caller::begin`]), is sent, in as many sends as
+//! it takes, comes back in as many recvs, is compared with what was sent, and counted
+//! with the time from its beginning to its last byte ([`Caller::take_back`]).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -6,7 +10,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Run;
+use super::Shared;
 use crate::cli::Mode;
 use crate::connection::{Connection, Kind, Trouble};
 
@@ -23,19 +27,19 @@ const MOST_ON_THE_WAY: usize = 64 * 1024 * 1024;
 
 /// A client.
 pub struct Caller<'a> {
-    run: &'a Run,
-    /// Which of them it is.
-    number: u64,
+    run: &'a Shared,
+    /// Which of them it is, from 0 on.
+    index: u64,
     /// Messages that it may still begin.
     left: u64,
     /// Messages that it has begun.
     begun: u64,
-    /// From when on each message counts that has not come back; the oldest first.
+    /// The messages on the way, the oldest first: since when the latency of each counts.
     on_the_way: VecDeque<Instant>,
     /// How much of the oldest has come back, in bytes.
     returned: usize,
-    /// When something last came back, or had to from then on.
-    heard: Instant,
+    /// Since when nothing has come back of what is due.
+    since: Instant,
     /// The address at which the server has answered before.
     server: Option<SocketAddr>,
     buffer: Vec<u8>,
@@ -43,17 +47,17 @@ pub struct Caller<'a> {
 
 impl<'a> Caller<'a> {
     /// A client that sends up to `share` messages, or as many as there is time for.
-    pub fn new(run: &'a Run, number: u64, share: Option<u64>) -> Caller<'a> {
+    pub fn new(run: &'a Shared, index: u64, share: Option<u64>) -> Caller<'a> {
         // A byte more than is due: should it come, it will be seen.
         let chunk = if run.mode == Mode::Stream { CHUNK } else { CHUNK.min(run.messages.size() + 1) };
         Caller {
             run,
-            number,
+            index,
             left: share.unwrap_or(u64::MAX),
             begun: 0,
             on_the_way: VecDeque::new(),
             returned: 0,
-            heard: Instant::now(),
+            since: Instant::now(),
             server: None,
             buffer: vec![0; chunk],
         }
@@ -100,7 +104,7 @@ impl<'a> Caller<'a> {
         if both_ways {
             connection.never_block()?;
         }
-        // With a connection for each, the message is there already.
+        // With a connection for each message, `call` has begun it before connecting.
         let mut unsent: &[u8] = if self.on_the_way.is_empty() { &[] } else { self.newest() };
         loop {
             if unsent.is_empty() && self.may_begin() && self.begin() {
@@ -115,7 +119,7 @@ impl<'a> Caller<'a> {
                 break;
             }
             if both_ways {
-                connection.wait(!unsent.is_empty(), self.heard)?;
+                connection.wait(!unsent.is_empty(), self.since)?;
             }
             self.take_back(&mut connection)?;
         }
@@ -128,7 +132,7 @@ impl<'a> Caller<'a> {
         if length == 0 {
             return Err(Trouble::lost(connection));
         }
-        self.heard = Instant::now();
+        self.since = Instant::now();
         if length > self.on_the_way.len() * self.run.messages.size() - self.returned {
             return Err(Trouble::too_much(connection));
         }
@@ -142,7 +146,7 @@ impl<'a> Caller<'a> {
             connection.check(expected, &self.buffer[start..end])?;
             self.returned += end - start;
             if self.returned == oldest.len() {
-                self.run.tally().came_back(self.heard.saturating_duration_since(*from), self.heard);
+                self.run.tally().came_back(self.since.saturating_duration_since(*from), self.since);
                 self.on_the_way.pop_front();
                 self.returned = 0;
             }
@@ -198,7 +202,7 @@ impl<'a> Caller<'a> {
             return false;
         }
         if self.on_the_way.is_empty() {
-            self.heard = now;
+            self.since = now;
         }
         self.on_the_way.push_back(from);
         self.begun += 1;
@@ -209,7 +213,7 @@ impl<'a> Caller<'a> {
     /// When the next message is to be sent: with a rate, the callers take turns.
     fn due(&self, start: Instant) -> Option<Instant> {
         let rate = self.run.rate?;
-        let turn = self.begun * u64::from(self.run.connections) + self.number;
+        let turn = self.begun * u64::from(self.run.connections) + self.index;
         Some(start + Duration::from_secs_f64(turn as f64 / f64::from(rate)))
     }
 
@@ -237,6 +241,6 @@ impl<'a> Caller<'a> {
     /// Each caller begins with another one, far from its neighbours': a server that
     /// mixes them up is found out.
     fn message(&self, number: u64) -> &'a [u8] {
-        self.run.messages.get(self.number * 97 + number)
+        self.run.messages.get(self.index * 97 + number)
     }
 }

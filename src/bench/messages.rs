@@ -1,4 +1,5 @@
-//! What is sent: messages that can't be taken for each other.
+//! What is sent: messages that can't be taken for each other, as far as their size
+//! allows. Of one byte they are all the same, and of the largest there are but two.
 
 /// So many different ones are enough, if they are short.
 const MOST: usize = 251;

@@ -19,8 +19,9 @@ const MOST_LINES: usize = 16;
 /// How wide the longest bar of the histogram is, in characters.
 const BAR: usize = 40;
 
-/// So many connections one address can open to another in a second, about: to find
-/// one more free port, Linux has to look through half of its 28,232.
+/// So many connections one address can open to another in a second before it gets slow.
+/// Linux has 28,232 ports for that (ip(7), ip_local_port_range), and connect prefers
+/// every second one; when those are all in use, each call looks through them in vain.
 const MOST_PORTS: u64 = 14_000;
 
 /// Where lines of a histogram begin in each power of ten: ten steps that look the
@@ -70,9 +71,9 @@ impl Report<'_> {
                 count(self.options.size() as u64, "byte")
             ),
             format!(
-                "{} came back in {:.2} s: {:.0} a second{asked}, {:.2} MB/s each way",
+                "{} came back in {}: {:.0} a second{asked}, {:.2} MB/s each way",
                 count(self.tally.messages(), "message"),
-                self.elapsed.as_secs_f64(),
+                short::latency(self.elapsed),
                 self.per_second(),
                 self.mb_per_second()
             ),
@@ -84,8 +85,9 @@ impl Report<'_> {
         }
         if self.options.mode == Mode::Connect && self.tally.messages() > MOST_PORTS {
             lines.push(format!(
-                "\nafter some {MOST_PORTS} the kernel lacks ports, and that is measured as well: it keeps \
-                 that of\na closed connection for a second (TIME_WAIT); -n {MOST_PORTS} measures the server"
+                "\nafter some {MOST_PORTS} the kernel lacks ports, and that is measured as well: that of a \
+                 closed\nconnection (TIME_WAIT) it gives out again after a second, at the earliest; \
+                 -n {MOST_PORTS}\nmeasures the server"
             ));
         }
         if let Some(by_worker) = &self.by_worker {
@@ -94,7 +96,7 @@ impl Report<'_> {
             let workers = by_worker.0.len();
             if self.options.mode != Mode::Connect && usize::from(self.options.connections) > workers {
                 lines.push(format!(
-                    "each of the {} serves one connection at a time: the others have waited for theirs",
+                    "each of the {} serves one connection at a time; others wait in the accept queue",
                     count(workers as u64, "worker")
                 ));
             }
@@ -111,15 +113,31 @@ impl Report<'_> {
             (Kind::Timeout, "timed out"),
             (Kind::Other, "failed here"),
         ];
-        let kinds = kinds.map(|(kind, name)| (self.tally.errors(kind), name));
-        let named: Vec<_> = kinds.iter().filter(|(number, _)| *number > 0).collect();
-        match named.as_slice() {
-            [] => "errors: none; every byte was right".into(),
-            named => {
-                let named = named.iter().map(|(number, name)| format!("{number} {name}"));
-                format!("errors: {}", named.collect::<Vec<_>>().join(", "))
-            }
+        let mut named: Vec<_> = kinds
+            .map(|(kind, name)| (self.tally.errors(kind), name))
+            .iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, name)| format!("{number} {name}"))
+            .collect();
+        let never = self.never_sent();
+        if never > 0 {
+            named.push(format!("{never} never sent"));
         }
+        match (named.is_empty(), self.tally.messages()) {
+            (false, _) => format!("errors: {}", named.join(", ")),
+            (true, 0) => "errors: none, but nothing has come back".into(),
+            (true, _) => "errors: none; every byte was right".into(),
+        }
+    }
+
+    /// Messages that were to be sent, and weren't: their clients had given up, or were
+    /// too late for it.
+    fn never_sent(&self) -> u64 {
+        let BenchOptions { messages, rate, .. } = self.options;
+        let due = |rate: u32| self.options.duration().map(|time| time.as_secs_f64() * f64::from(rate));
+        let wanted = messages.or(rate.and_then(due).map(|due| due as u64)).unwrap_or(0);
+        let done = self.tally.messages() + self.tally.failures();
+        if self.tally.interrupted.is_some() { 0 } else { wanted.saturating_sub(done) }
     }
 
     fn quantiles(&self) -> String {
@@ -148,7 +166,7 @@ impl Report<'_> {
             connections: self.options.connections,
             size: self.options.size(),
             messages: self.tally.messages(),
-            elapsed_s: rounded(self.elapsed.as_secs_f64(), 1e3),
+            elapsed_s: rounded(self.elapsed.as_secs_f64(), 1e6),
             per_second: rounded(self.per_second(), 10.0),
             mb_per_second: rounded(self.mb_per_second(), 1e3),
             latency_us: Latency {
@@ -164,6 +182,7 @@ impl Report<'_> {
                 refused: self.tally.errors(Kind::Refused),
                 reset: self.tally.errors(Kind::Reset),
                 timeout: self.tally.errors(Kind::Timeout),
+                other: self.tally.errors(Kind::Other),
             },
             by_worker: self.by_worker.as_ref().map(|by_worker| by_worker.0.as_slice()),
         };
@@ -247,6 +266,13 @@ struct Errors {
     refused: u64,
     reset: u64,
     timeout: u64,
+    /// Only where there is any: what is wrong is on our side.
+    #[serde(skip_serializing_if = "is_none")]
+    other: u64,
+}
+
+fn is_none(number: &u64) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

@@ -57,6 +57,11 @@ impl Tally {
         start.zip(end).map_or(Duration::ZERO, |(start, end)| end.saturating_duration_since(start))
     }
 
+    /// Messages that have failed at all.
+    pub fn failures(&self) -> u64 {
+        self.troubles.iter().map(|(number, _)| number).sum()
+    }
+
     /// Messages that have failed in this way.
     pub fn errors(&self, kind: Kind) -> u64 {
         self.troubles.iter().find(|(_, first)| first.kind == kind).map_or(0, |(number, _)| *number)
@@ -71,7 +76,7 @@ impl Tally {
     pub fn troubles(&self) -> impl Iterator<Item = String> {
         self.troubles.iter().map(|(number, first)| match number {
             1 => first.to_string(),
-            several => format!("{several} times, first: {first}"),
+            several => format!("{first} (the first of {several} messages that failed so)"),
         })
     }
 

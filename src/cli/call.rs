@@ -1,6 +1,7 @@
 //! What a client can be asked for: one that talks, and many that measure.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -13,7 +14,7 @@ const MOST_CONNECTIONS: u16 = 10_000;
 /// The longest message, in bytes; two of them lie in memory.
 const LONGEST_MESSAGE: usize = 1 << 30;
 
-/// The shortest time that `bench` measures for, if it isn't told.
+/// How long `bench` measures, if it isn't told.
 const USUAL_DURATION: Duration = Duration::from_secs(3);
 
 pub(super) const CLIENT_EXAMPLES: &str = "\
@@ -29,7 +30,12 @@ pub(super) const BENCH_EXAMPLES: &str = "\
 Modes:
   keep      each connection is kept open; the next message goes when the last one has come back
   connect   a connection for each message, which the client closes first
-  stream    messages go as fast as the server takes them, while they come back
+  stream    messages go as fast as the server takes them, while they come back; the latency is
+            mostly the time in the buffers on the way
+
+With more connections than the server has workers, some wait in its accept queue, until others
+have closed or --timeout is over. A server that logs each connection is measured with its log:
+prefork-echo -q doesn't.
 
 Exit status: 0 when every byte came back as it was sent, else 1.
 Ctrl-C ends it, and prints what has been measured so far.
@@ -47,7 +53,7 @@ pub struct ClientOptions {
     #[command(flatten)]
     pub server: Server,
 
-    /// Sent as a line each, one when the last has come back [default: the lines of stdin]
+    /// Sent as a line each; the next goes when this one has come back [default: what stdin has]
     #[arg(value_name = "MESSAGE")]
     pub messages: Vec<OsString>,
 
@@ -73,8 +79,8 @@ pub struct BenchOptions {
     #[arg(value_parser = |text: &str| number(text, 1..=u64::MAX))]
     pub messages: Option<u64>,
 
-    /// No message begins later; 0 is at Ctrl-C [default: 3s]
-    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]
+    /// Begin no message after this time; 0: go on until Ctrl-C [default: 3s]
+    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]
     duration: Option<Duration>,
 
     /// Bytes of a message, 1 to 1073741824 [default: 64, or 65536 with --mode stream]
@@ -82,7 +88,7 @@ pub struct BenchOptions {
     #[arg(value_parser = |text: &str| number(text, 1..=LONGEST_MESSAGE))]
     size: Option<usize>,
 
-    /// Messages a second in all; each is due at its time, and late from then on [default: one after the other]
+    /// Messages a second in all, each due at a fixed time, from which its latency counts [default: as many as go]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = |text: &str| number(text, 1..=1_000_000_u32))]
     pub rate: Option<u32>,
@@ -90,6 +96,10 @@ pub struct BenchOptions {
     /// Print JSON, one object on one line
     #[arg(long)]
     pub json: bool,
+
+    /// The file that the server was given with --scoreboard: it says which worker answered how many
+    #[arg(long, value_name = "PATH")]
+    pub scoreboard: Option<PathBuf>,
 
     /// The server.
     #[command(flatten)]
@@ -132,9 +142,15 @@ impl Server {
 }
 
 fn server(text: &str) -> Result<BindAddress, String> {
-    match text.parse()? {
-        BindAddress { port: 0, .. } => Err("nobody listens on port 0; write a PORT from 1 to 65535".into()),
-        address => Ok(address),
+    match text.parse() {
+        Ok(BindAddress { port: 0, .. }) => {
+            Err("nobody listens on port 0; write a PORT from 1 to 65535".into())
+        }
+        // Somebody's first try is to type the message alone.
+        Err(_) if !text.contains(':') => {
+            Err("the server comes first: write its PORT, from 1 to 65535, or HOST:PORT".into())
+        }
+        result => result,
     }
 }
 

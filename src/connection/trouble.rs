@@ -76,7 +76,7 @@ impl Trouble {
     /// The connection has ended by an error.
     pub(super) fn broken(connection: &Connection, error: &io::Error) -> Trouble {
         let kind = match error.kind() {
-            // The other two: the reset came before.
+            // All say it: the last two, when it had come before the call.
             ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected => Kind::Reset,
             ErrorKind::TimedOut => Kind::Timeout,
             _ => Kind::Other,
@@ -110,7 +110,11 @@ impl Trouble {
     /// What is due has not come for too long.
     pub fn overdue(connection: &Connection) -> Trouble {
         let in_vain = in_vain(connection.timeout.unwrap_or_default());
-        let what = format!("{in_vain} (--timeout), and {}", missing(connection));
+        let hint = match (connection.returned, connection.sent) {
+            (0, 1..) => "; are all workers busy? the kernel connects, but one of them has to accept",
+            _ => "",
+        };
+        let what = format!("{in_vain} (--timeout), and {}{hint}", missing(connection));
         Trouble { kind: Kind::Timeout, what }
     }
 }
