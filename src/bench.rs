@@ -12,7 +12,7 @@ mod tally;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard, OnceLock};
 use std::thread;
@@ -22,18 +22,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use signal_hook::iterator::Signals;
 
 use self::caller::Caller;
 use self::messages::Messages;
 use self::report::Report;
 use self::tally::Tally;
-use crate::cli::{BenchOptions, Mode, Which};
-use crate::exit::{self, Exit, Failure, complain};
+use crate::cli::{BenchOptions, Which};
+use crate::exit::{self, Exit, Failure, tell};
 use crate::scoreboard::View;
 use crate::snapshot::Snapshot;
 
-/// From one look of the progress bar to the next.
+/// From one look at the callers, and whether the user has seen enough, to the next.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Descriptors that the program has besides its connections, and some to spare.
@@ -44,11 +43,7 @@ const STACK: usize = 128 * 1024;
 
 /// What all callers share.
 struct Shared {
-    mode: Mode,
-    connections: u16,
-    duration: Option<Duration>,
-    rate: Option<u32>,
-    timeout: Option<Duration>,
+    options: BenchOptions,
     addresses: Vec<SocketAddr>,
     messages: Messages,
     /// Where those who have connected wait for the others.
@@ -64,12 +59,6 @@ impl Shared {
     }
 }
 
-/// What ends the wait for the callers.
-enum News {
-    Finished,
-    Interrupted,
-}
-
 /// Measures the server that the user means, and prints the result.
 ///
 /// What went wrong with the server is a result like any other, and the exit status
@@ -78,31 +67,26 @@ enum News {
 /// # Errors
 /// If the host is unknown, or this machine hasn't the means to measure.
 pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
-    let run = Arc::new(Shared {
-        mode: options.mode,
-        connections: options.connections,
-        duration: options.duration(),
-        rate: options.rate,
-        timeout: options.server.timeout(),
+    let shared = Arc::new(Shared {
         addresses: options.server.address.look_up("give its IP address")?,
         messages: Messages::new(options.size()),
         gate: Barrier::new(options.connections.into()),
         start: OnceLock::new(),
         tally: Mutex::new(Tally::new()),
+        options: options.clone(),
     });
     allow_descriptors(options.connections);
     let view = view(options)?;
     let before = view.as_ref().map(Snapshot::of);
-    let (sender, news) = mpsc::channel();
-    watch_signals(&sender).map_err(|error| Failure::new("handle signals", &error, "try again"))?;
-    start_callers(&run, options.messages, &sender)?;
-    wait(&run, options.messages, &news);
+    let interrupted = watch_signals().map_err(|error| Failure::new("handle signals", &error, "try again"))?;
+    let callers = start_callers(&shared)?;
+    wait(&shared, &callers, &interrupted);
 
-    let elapsed = run.tally().elapsed(run.start.get().copied());
-    let tally = run.tally();
-    let by_worker = match (&view, &before) {
-        (Some(view), Some(before)) if tally.is_on_this_machine => {
-            Some(report::by_worker(before, &Snapshot::of(view), options.size()))
+    let tally = shared.tally();
+    let elapsed = tally.elapsed(shared.start.get().copied());
+    let by_worker = match (&view, &before, tally.server) {
+        (Some(view), Some(before), Some(server)) if view.is_at(server) && view.lives() => {
+            report::by_worker(before, &Snapshot::of(view), options.size())
         }
         _ => None,
     };
@@ -114,7 +98,7 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
         false => exit::print(&report.text())?,
     }
     for trouble in tally.troubles() {
-        complain(&trouble);
+        tell(&trouble);
     }
     Ok(if tally.is_flawless() { Exit::Orderly } else { Exit::Failed })
 }
@@ -141,72 +125,59 @@ fn allow_descriptors(connections: u16) {
     }
 }
 
-/// The first SIGINT or SIGTERM is news; a second one ends the program where it is.
-fn watch_signals(sender: &Sender<News>) -> io::Result<()> {
-    let ending = Arc::new(AtomicBool::new(false));
+/// The first SIGINT or SIGTERM is noted; a second one ends the program where it is.
+fn watch_signals() -> io::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_default(signal, Arc::clone(&ending))?;
-        flag::register(signal, Arc::clone(&ending))?;
+        flag::register_conditional_default(signal, Arc::clone(&interrupted))?;
+        flag::register(signal, Arc::clone(&interrupted))?;
     }
-    let (mut signals, sender) = (Signals::new([SIGINT, SIGTERM])?, sender.clone());
-    thread::Builder::new().spawn(move || {
-        for _ in signals.forever() {
-            let _ = sender.send(News::Interrupted);
-        }
-    })?;
-    Ok(())
+    Ok(interrupted)
 }
 
-/// A thread for each connection; of `messages` each has its share.
-fn start_callers(run: &Arc<Shared>, messages: Option<u64>, sender: &Sender<News>) -> Result<(), Failure> {
-    let callers = u64::from(run.connections);
-    for number in 0..callers {
-        let share = messages.map(|all| all / callers + u64::from(number < all % callers));
-        let (run, sender) = (Arc::clone(run), sender.clone());
+/// A thread for each connection; of all messages each has its share. The channel is
+/// closed when the last of them ends: nothing is ever sent.
+fn start_callers(shared: &Arc<Shared>) -> Result<Receiver<()>, Failure> {
+    let callers = u64::from(shared.options.connections);
+    let (sender, all) = mpsc::channel();
+    for index in 0..callers {
+        let share = shared.options.messages.map(|all| all / callers + u64::from(index < all % callers));
+        let (shared, sender) = (Arc::clone(shared), sender.clone());
         let thread = thread::Builder::new().stack_size(STACK).spawn(move || {
-            Caller::new(&run, number, share).call();
-            let _ = sender.send(News::Finished);
+            Caller::new(&shared, index, share).call();
+            drop::<Sender<()>>(sender);
         });
         thread.map_err(|error| {
             Failure::new("start a thread for each connection", &error, "use fewer with -c")
         })?;
     }
-    Ok(())
+    Ok(all)
 }
 
-/// Waits until all callers have finished, or the user has seen enough.
-fn wait(run: &Shared, messages: Option<u64>, news: &Receiver<News>) {
-    let bar = progress_bar(messages, run.duration);
-    let mut left = run.connections;
-    while left > 0 {
-        let tick = if bar.is_hidden() { None } else { Some(TICK) };
-        let next = match tick {
-            None => news.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(tick) => news.recv_timeout(tick),
-        };
-        match next {
-            Ok(News::Finished) => left -= 1,
-            Ok(News::Interrupted) | Err(RecvTimeoutError::Disconnected) => {
-                run.tally().interrupted = Some(Instant::now());
-                break;
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                let position = match (messages, run.start.get()) {
-                    (Some(_), _) => run.tally().messages(),
-                    (None, Some(start)) => start.elapsed().as_millis() as u64,
-                    (None, None) => 0,
-                };
-                bar.set_position(position);
-                bar.set_message(format!("{} messages", run.tally().messages()));
-            }
+/// Waits until all callers have ended, or the user has seen enough.
+fn wait(shared: &Shared, callers: &Receiver<()>, interrupted: &AtomicBool) {
+    let bar = progress_bar(&shared.options);
+    while callers.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+        if interrupted.load(Ordering::Relaxed) {
+            shared.tally().interrupted = Some(Instant::now());
+            break;
         }
+        let messages = shared.tally().messages();
+        let passed = shared.start.get().map_or(Duration::ZERO, Instant::elapsed);
+        bar.set_position(if shared.options.messages.is_some() {
+            messages
+        } else {
+            passed.as_millis() as u64
+        });
+        bar.set_message(format!("{messages} messages"));
     }
     bar.finish_and_clear();
 }
 
 /// On stderr; the library hides it where that is no terminal.
-fn progress_bar(messages: Option<u64>, duration: Option<Duration>) -> ProgressBar {
-    let Some(length) = messages.or(duration.map(|duration| duration.as_millis() as u64)) else {
+fn progress_bar(options: &BenchOptions) -> ProgressBar {
+    let milliseconds = options.duration().map(|duration| duration.as_millis() as u64);
+    let Some(length) = options.messages.or(milliseconds) else {
         return ProgressBar::new_spinner();
     };
     let style = ProgressStyle::with_template("{wide_bar} {percent:>3} %  {msg}");

@@ -182,7 +182,7 @@ fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, range: RangeInclus
 
 /// Reads `250ms`, `10s`, `5m` or a plain `0`.
 fn duration(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    const LONGEST: Duration = Duration::from_secs(31_557_600); // 365.25 days, as humantime has it.
     if text == "0" {
         return Ok(Duration::ZERO);
     }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write, stdin, stdout};
+use std::io::{IsTerminal, stdin, stdout};
 use std::mem;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::os::fd::{AsFd, AsRawFd};
@@ -17,23 +17,17 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::libc::{FD_SETSIZE, SIGPIPE};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::select::{FdSet, select};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{self, getpid};
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::cli::{ClientOptions, LogOptions};
-use crate::connection::{Connection, Trouble};
-use crate::exit::{Failure, complain};
+use crate::connection::{CHUNK, Connection, MOST_ON_THE_WAY, Trouble};
+use crate::exit::{Failure, tell};
 use crate::explain;
 use crate::logger::{self, Speaker, count};
-
-/// Read, sent and received at a time.
-const CHUNK: usize = 64 * 1024;
-
-/// The most that is sent before it has come back: far more than any buffers on the
-/// way hold, and less than would hurt where a server only reads.
-const MOST_ON_THE_WAY: usize = 64 * 1024 * 1024;
 
 /// Talks with the server that the user means, until every byte has come back.
 ///
@@ -53,7 +47,7 @@ pub fn run(options: &ClientOptions) -> Result<(), Failure> {
     };
     if matches!(input, Input::Stdin) && stdin().is_terminal() {
         let Connection { peer, local, .. } = connection;
-        complain(&format_args!("connected to {peer} from {local}; type lines, and Ctrl-D at the end"));
+        tell(&format_args!("connected to {peer} from {local}; type lines, and Ctrl-D at the end"));
     }
     Talk { connection, input, unsent: Vec::new(), awaited: VecDeque::new(), since: Instant::now() }.run()
 }
@@ -90,6 +84,7 @@ impl Talk<'_> {
         loop {
             self.next_message()?;
             self.send()?;
+            let is_overdue = self.is_due() && self.connection.is_overdue(self.since);
             let ready = self.wait()?;
             if ready.answer && self.receive(&mut buffer)?.is_break() {
                 return Ok(());
@@ -97,7 +92,7 @@ impl Talk<'_> {
             if ready.input {
                 self.read(&mut buffer)?;
             }
-            if self.is_overdue() {
+            if is_overdue && !ready.answer {
                 return self.give_up();
             }
         }
@@ -153,11 +148,16 @@ impl Talk<'_> {
     /// Receives what has come, prints it, and compares it. Break: it was the end of
     /// file, and all had come before.
     fn receive(&mut self, buffer: &mut [u8]) -> Result<ControlFlow<()>, Failure> {
-        let got = match self.connection.receive(buffer)? {
-            None => return Ok(Continue(())),
-            Some(0) if self.is_complete() => return Ok(Break(())),
-            Some(0) => return Err(Trouble::lost(&self.connection).into()),
-            Some(length) => &buffer[..length],
+        let got = match self.connection.receive(buffer) {
+            Ok(None) => return Ok(Continue(())),
+            Ok(Some(0)) if self.is_complete() => return Ok(Break(())),
+            Ok(Some(0)) => return Err(Trouble::lost(&self.connection).into()),
+            Ok(Some(length)) => &buffer[..length],
+            Err(trouble) if self.is_complete() => {
+                tell(&trouble);
+                return Ok(Break(()));
+            }
+            Err(trouble) => return Err(trouble.into()),
         };
         print(got)?;
         self.since = Instant::now();
@@ -214,29 +214,35 @@ impl Talk<'_> {
         self.unsent.is_empty() && self.awaited.is_empty() && matches!(self.input, Input::Ended)
     }
 
-    fn is_overdue(&self) -> bool {
-        self.is_due() && self.connection.deadline(self.since).is_some_and(|end| Instant::now() >= end)
-    }
-
     fn give_up(&self) -> Result<(), Failure> {
         if self.is_complete() {
             let bytes = count(self.connection.sent, "byte");
-            complain(&format_args!("all {bytes} came back, but the server doesn't close its side"));
+            tell(&format_args!("all {bytes} came back, but the server doesn't close its side"));
             return Ok(());
         }
         Err(Trouble::overdue(&self.connection).into())
     }
 }
 
-fn print(bytes: &[u8]) -> Result<(), Failure> {
-    let mut output = stdout().lock();
-    match output.write_all(bytes).and_then(|()| output.flush()) {
-        // Who reads no further ends us, as it does with cat.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-            let _ = emulate_default_handler(SIGPIPE);
-            Err(Failure::plain("nobody reads stdout any more"))
+/// By the bare call: what our reader's pipe has no room for must not be forgotten, should
+/// somebody have set it to O_NONBLOCK.
+fn print(mut bytes: &[u8]) -> Result<(), Failure> {
+    let stdout = stdout();
+    while !bytes.is_empty() {
+        match unistd::write(&stdout, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => {
+                let mut output = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
+                let _ = poll(&mut output, PollTimeout::NONE);
+            }
+            // Who reads no further ends us, as it does with cat.
+            Err(Errno::EPIPE) => {
+                let _ = emulate_default_handler(SIGPIPE);
+                return Err(Failure::plain("nobody reads stdout any more"));
+            }
+            Err(error) => return Err(Failure::new("write to stdout", &error.into(), "look where it leads")),
         }
-        Err(error) => Err(Failure::new("write to stdout", &error, "look where it leads")),
-        Ok(()) => Ok(()),
     }
+    Ok(())
 }

@@ -17,10 +17,18 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use self::trouble::is_reset;
 pub use self::trouble::{Kind, Trouble};
 use crate::exit::reason;
 use crate::explain;
 use crate::sys::socket::{connect, timeout_until};
+
+/// What one recv takes at the most, in bytes.
+pub const CHUNK: usize = 64 * 1024;
+
+/// No client sends so many bytes before they have come back: far more than the
+/// buffers on the way hold, and less than would hurt where a server only reads.
+pub const MOST_ON_THE_WAY: usize = 64 * 1024 * 1024;
 
 /// Connected to a server. Dropping it closes the connection.
 #[derive(Debug)]
@@ -33,6 +41,8 @@ pub struct Connection {
     /// The longest wait for a byte that is due; None is for ever.
     timeout: Option<Duration>,
     blocks: bool,
+    /// Who has sent has heard of a reset.
+    is_reset: bool,
     /// Bytes that the kernel has taken from us.
     pub sent: u64,
     /// Bytes that have come back, and were right.
@@ -65,23 +75,25 @@ impl Connection {
         socket.set_read_timeout(timeout)?;
         socket.set_write_timeout(timeout)?;
         explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: no call is to wait for ever");
+        // A message goes out at once instead of waiting to be joined with the next.
+        socket.set_tcp_nodelay(true)?;
+        explain!("setsockopt({fd}, TCP_NODELAY) = 0: each send is to go out at once");
         connect(&socket, peer, timeout).inspect_err(|error| {
             explain!("connect({fd}, {peer}): {}; so the socket is closed", reason(error));
         })?;
-        let local = socket.local_addr()?.as_socket().unwrap_or(peer);
+        explain!(
+            "connect({fd}, {peer}) = 0: the kernel there has connected us; nobody need have accepted yet"
+        );
+        // macOS doesn't say of a connection that is reset already.
+        let local = socket.local_addr().map_err(|_| ErrorKind::ConnectionReset)?;
+        let local = local.as_socket().unwrap_or(peer);
         // A client whose port the kernel chooses may get the very one that it calls,
         // if nobody listens there; then TCP connects it with itself.
         if local == peer {
             return Err(ErrorKind::ConnectionRefused.into());
         }
-        explain!(
-            "connect({fd}, {peer}) = 0: connected, by the server's kernel; perhaps nobody has accepted us yet"
-        );
         explain!("getsockname({fd}) = {local}: the kernel has chosen the port of our end");
-        // A message goes out at once instead of waiting to be joined with the next.
-        socket.set_tcp_nodelay(true)?;
-        explain!("setsockopt({fd}, TCP_NODELAY) = 0: each send goes out at once");
-        Ok(Connection { socket, peer, local, timeout, blocks: true, sent: 0, returned: 0 })
+        Ok(Connection { socket, peer, local, timeout, blocks: true, is_reset: false, sent: 0, returned: 0 })
     }
 
     /// From now on send and receive return at once, and [`Connection::wait`] waits.
@@ -95,30 +107,36 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends as much as there is room for, and says how much that was.
+    /// Sends as much as there is room for, and says how much that was. Nothing is sent
+    /// on a connection that is reset: what had come before is still there, and what
+    /// receive says then is the end.
     ///
     /// # Errors
-    /// If the connection is broken.
+    /// If the connection is broken in another way; one that blocks, also if there was
+    /// no room in time.
     pub fn send(&mut self, bytes: &[u8]) -> Result<usize, Trouble> {
-        loop {
+        let fd = self.socket.as_raw_fd();
+        while !self.is_reset {
             match self.socket.send(bytes) {
                 Ok(sent) => {
-                    explain!(
-                        "send({}) = {sent}: the kernel has taken so many bytes",
-                        self.socket.as_raw_fd()
-                    );
+                    explain!("send({fd}) = {sent}: the kernel has taken so many bytes");
                     self.sent += sent as u64;
                     return Ok(sent);
                 }
+                // We were stopped and continued (signal(7)).
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // SO_SNDTIMEO has ended the wait (socket(7)).
-                Err(error) if error.kind() == ErrorKind::WouldBlock && self.blocks => {
-                    return Err(Trouble::overdue(self));
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // SO_SNDTIMEO has ended the wait (socket(7)).
+                    return if self.blocks { Err(Trouble::overdue(self)) } else { Ok(0) };
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(0),
+                Err(error) if is_reset(&error) => {
+                    explain!("send({fd}): {}", reason(&error));
+                    self.is_reset = true;
+                }
                 Err(error) => return Err(Trouble::broken(self, &error)),
             }
         }
+        Ok(0)
     }
 
     /// Receives what has come, or the next that comes: 0 bytes are the end of file.
@@ -138,42 +156,38 @@ impl Connection {
                     explain!("recv({fd}) = {length}: so many bytes have come");
                     return Ok(Some(length));
                 }
-                // We were stopped and continued (signal(7)).
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // SO_RCVTIMEO has ended the wait.
-                Err(error) if error.kind() == ErrorKind::WouldBlock && self.blocks => {
-                    return Err(Trouble::overdue(self));
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    return if self.blocks { Err(Trouble::overdue(self)) } else { Ok(None) };
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
                 Err(error) => return Err(Trouble::broken(self, &error)),
             }
         }
     }
 
     /// Waits until bytes or an end of file are there, or there is `room` for more to
-    /// be sent. Bytes have been due `since` then.
+    /// be sent; or patience ends with bytes that have been due `since` then.
     ///
     /// # Errors
-    /// If nothing came in time.
+    /// None that can be caused.
     pub fn wait(&mut self, room: bool, since: Instant) -> Result<(), Trouble> {
-        let events = if room { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
-        let mut ready = [PollFd::new(self.socket.as_fd(), events)];
-        let deadline = self.deadline(since);
-        match poll(&mut ready, timeout_until(deadline)) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(Trouble::broken(self, &error.into())),
-        }
-        // There may always be room, and never an answer.
-        let is_answered = ready[0].revents().is_some_and(|events| !(events - PollFlags::POLLOUT).is_empty());
-        match deadline {
-            Some(deadline) if !is_answered && Instant::now() >= deadline => Err(Trouble::overdue(self)),
-            _ => Ok(()),
+        let room = if room && !self.is_reset { PollFlags::POLLOUT } else { PollFlags::empty() };
+        let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN | room)];
+        match poll(&mut ready, timeout_until(self.deadline(since))) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(Trouble::broken(self, &error.into())),
         }
     }
 
     /// When patience ends with bytes that have been due `since` then.
     pub fn deadline(&self, since: Instant) -> Option<Instant> {
         self.timeout.map(|timeout| since + timeout)
+    }
+
+    /// Has patience ended? Ask before you look for an answer: whoever was stopped for
+    /// long finds it there.
+    pub fn is_overdue(&self, since: Instant) -> bool {
+        self.deadline(since).is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Counts bytes that have come back.
@@ -196,9 +210,14 @@ impl Connection {
     /// # Errors
     /// If the connection is broken.
     pub fn half_close(&mut self) -> Result<(), Trouble> {
-        self.socket.shutdown(Shutdown::Write).map_err(|error| Trouble::broken(self, &error))?;
         let fd = self.socket.as_raw_fd();
-        explain!("shutdown({fd}, SHUT_WR) = 0: we send no more; what is on its way still comes back");
+        match self.socket.shutdown(Shutdown::Write) {
+            Err(error) if is_reset(&error) => self.is_reset = true,
+            Err(error) => return Err(Trouble::broken(self, &error)),
+            Ok(()) => {
+                explain!("shutdown({fd}, SHUT_WR) = 0: we send no more; what is on its way still comes back");
+            }
+        }
         Ok(())
     }
 }

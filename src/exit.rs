@@ -5,12 +5,12 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::{ExitCode, Termination};
 
-/// The exit status of the server. Wrong usage, status 2, is clap's to report.
+/// The exit status. Wrong usage, status 2, is clap's to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: every client was served to its end.
+    /// 0: every client was served to its end; or every byte of ours has come back.
     Orderly,
-    /// 1: it could not run; a [`Failure`] says why.
+    /// 1: it could not run, or a byte has not come back; a line on stderr says why.
     Failed,
     /// 3: shutdown had to be forced, and a client may have been cut.
     Forced,
@@ -75,8 +75,8 @@ pub fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Says on stderr what is wrong: one line.
-pub fn complain(what: &impl fmt::Display) {
+/// Tells the user something on stderr: one line.
+pub fn tell(what: &impl fmt::Display) {
     // Not eprintln: it panics where nobody reads stderr. One write: others write, too.
     let _ = io::stderr().write_all(format!("prefork-echo: {what}\n").as_bytes());
 }

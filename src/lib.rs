@@ -12,13 +12,13 @@
 //! - [`worker`]: the child: accepts clients one at a time, and leaves in order
 //! - [`echo`]: the service: one client's bytes back to it
 //! - [`farewell`]: parting from clients without a loss, when the worker leaves
+//! - [`client`]: the other end: one connection to a server, each byte checked;
+//!   [`bench`]: many, that measure it; both through a [`connection`]
 //! - [`scoreboard`], [`private_counter`]: what all processes can see of each
 //!   other, and what none sees of another
 //! - [`snapshot`]: the scoreboard at one moment, as plain data; [`status`] prints it
 //!   as a [`table`] or JSON, [`top`] shows it live, both with [`short`] numbers
 //!   and the [`distribution`] over the slots
-//! - [`client`]: the other end: one connection to a server, each byte checked;
-//!   [`bench`]: many, that measure it; both through a [`connection`]
 //! - [`logger`], [`rights`], [`held_file`], [`pid_file`], [`exit`]: what a server
 //!   needs besides
 //! - [`sys`]: fork, signals, shared memory: what the compiler can't vouch for
@@ -79,5 +79,4 @@ pub mod supervisor;
 pub mod sys;
 pub mod table;
 pub mod top;
-
 pub mod worker;

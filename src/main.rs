@@ -20,7 +20,7 @@ fn main() -> Exit {
         Command::Bench(options) => bench::run(&options),
     };
     done.unwrap_or_else(|failure| {
-        exit::complain(&failure);
+        exit::tell(&failure);
         Exit::Failed
     })
 }

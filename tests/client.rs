@@ -11,9 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::servers::{Fake, closed_port, echo_with, never_closes, reset, swallow};
+use common::servers::{Fake, closed_port, echo_and_leave, echo_with, never_closes, reset, swallow};
 use common::terminal::Terminal;
 use common::{Guarded, Server, binary, command, noise, number_after, wait_until};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use prefork_echo::connection::{Connection, Kind};
@@ -100,6 +101,27 @@ fn a_reader_that_is_slower_than_the_time_out_gets_all() {
 }
 
 #[test]
+fn a_pipe_that_never_blocks_gets_all() {
+    let server = Server::start(&[]);
+    let (reader, writer) = nix::unistd::pipe().unwrap();
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    let sent = noise(1_000_000);
+    let mut command = binary();
+    command.args(["client", &server.address.to_string()]).stdin(Stdio::piped()).stdout(writer);
+    let mut client = Guarded(command.spawn().unwrap());
+    drop(command); // It holds the pipe's other end.
+    let (mut input, copy) = (client.0.stdin.take().unwrap(), sent.clone());
+    let feeder = thread::spawn(move || input.write_all(&copy));
+    // There is no room for all of it, until somebody reads.
+    thread::sleep(Duration::from_millis(300));
+    let mut got = Vec::new();
+    std::fs::File::from(reader).read_to_end(&mut got).unwrap();
+    feeder.join().unwrap().unwrap();
+    assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+    assert_eq!(client.0.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn who_types_slowly_is_not_cut_off() {
     let server = Fake::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(50))));
     let mut command = binary();
@@ -154,7 +176,11 @@ fn the_narration_is_what_happened() {
     assert_eq!((code, stdout.as_str()), (0, "hello\n"));
     let steps = [
         "socket() = 3",
-        &format!("connect(3, {}) = 0: connected; the kernel has chosen 127.0.0.1:", server.address),
+        "setsockopt(3, SO_RCVTIMEO, SO_SNDTIMEO) = 0",
+        "setsockopt(3, TCP_NODELAY) = 0",
+        &format!("connect(3, {}) = 0", server.address),
+        "getsockname(3) = 127.0.0.1:",
+        "fcntl(3, O_NONBLOCK) = 0",
         "send(3) = 6",
         "select(): asleep until the message comes back",
         "recv(3) = 6",
@@ -168,7 +194,7 @@ fn the_narration_is_what_happened() {
         assert!(line.contains(": ") && line.contains(step), "no {step:?} in {line:?}");
     }
     // The port is the one that the server sees.
-    let port = number_after(lines[1], "chosen 127.0.0.1:");
+    let port = number_after(lines[4], "= 127.0.0.1:");
     server.wait_for_log(&["accepted", &format!("127.0.0.1:{port} ")]);
 }
 
@@ -182,8 +208,10 @@ fn nobody_listens() {
 
 #[test]
 fn a_name_is_tried_at_all_its_addresses() {
-    // On most systems localhost is ::1 as well, where nobody listens.
     let server = Server::start(&[]);
+    let (_held, closed) = closed_port();
+    let connection = Connection::open(&[closed, server.address], None).unwrap();
+    assert_eq!(connection.peer, server.address);
     let done = client(format_args!("localhost:{}", server.address.port()), &["hello"]);
     assert_eq!(done, (0, "hello\n".into(), String::new()));
     let (code, _, stderr) = client("no-such-host.invalid:7777", &["hello"]);
@@ -258,7 +286,11 @@ fn a_server_that_answers_fewer_bytes_or_none() {
     let none = Fake::start(|client| echo_with(client, |piece| piece.clear()));
     let (code, _, stderr) = client(none.address, &["hello"]);
     assert_eq!(code, 1);
-    assert_eq!(line(&stderr), "no answer within 300ms (--timeout), and byte 1 of 6 sent has not come back");
+    assert_eq!(
+        line(&stderr),
+        "no answer within 300ms (--timeout), and byte 1 of 6 sent has not come back; are all \
+         workers busy? the kernel connects, but one of them has to accept"
+    );
 }
 
 #[test]
@@ -278,6 +310,31 @@ fn a_server_that_answers_more_bytes() {
 }
 
 #[test]
+#[cfg(target_os = "linux")] // What the kernel keeps after a reset is its own affair.
+fn a_server_that_resets_after_it_has_answered() {
+    // The client hears of it when it sends, with the answers not yet received.
+    let server = Fake::start(|client| echo_and_leave(client, 300_000));
+    let mut client = piped(server.address);
+    let mut input = client.stdin.take().unwrap();
+    let writer = thread::spawn(move || input.write_all(&noise(3_000_000)));
+    let output = client.wait_with_output().unwrap();
+    let _ = writer.join().unwrap(); // It may have no reader any more.
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 300_000));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(line(&stderr).starts_with("the connection was reset, and byte 300001 of"), "{stderr}");
+
+    // At the end it does no harm.
+    let server = Fake::start(|client| {
+        let ours = client.try_clone().unwrap();
+        echo_with(client, |_| {});
+        reset(ours);
+    });
+    let (code, stdout, stderr) = self::client(server.address, &["hello"]);
+    assert_eq!((code, stdout.as_str()), (0, "hello\n"));
+    assert_eq!(line(&stderr), "the connection was reset, and all 6 bytes had come back");
+}
+
+#[test]
 fn a_server_that_never_accepts() {
     // The kernel connects, and nobody answers. When the queue is full, it doesn't
     // connect either.
@@ -285,7 +342,11 @@ fn a_server_that_never_accepts() {
     let address = listener.local_addr().unwrap();
     let (code, _, stderr) = client(address, &["hello"]);
     assert_eq!(code, 1);
-    assert_eq!(line(&stderr), "no answer within 300ms (--timeout), and byte 1 of 6 sent has not come back");
+    assert_eq!(
+        line(&stderr),
+        "no answer within 300ms (--timeout), and byte 1 of 6 sent has not come back; are all \
+         workers busy? the kernel connects, but one of them has to accept"
+    );
 }
 
 #[test]
@@ -410,7 +471,7 @@ fn nobody_is_connected_with_himself() {
 #[test]
 fn wrong_usage() {
     for (arguments, wanted) in [
-        (["client", "hello"], "'hello' is not a port"),
+        (["client", "hello"], "the server comes first"),
         (["client", "0"], "nobody listens on port 0"),
         (["client", "--timeout=soon"], "not a duration"),
     ] {

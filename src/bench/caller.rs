@@ -11,23 +11,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use crate::cli::Mode;
-use crate::connection::{Connection, Kind, Trouble};
+use crate::cli::{BenchOptions, Mode};
+use crate::connection::{CHUNK, Connection, Kind, MOST_ON_THE_WAY, Trouble};
 
-/// A message up to this length fits into any buffers on the way, and can be sent by
-/// a send that blocks before anything is received.
+/// A message up to this length, in bytes, fits into any buffers on the way, and can be
+/// sent by a send that blocks before anything is received.
 const SMALL: usize = 16 * 1024;
 
-/// What one recv takes at the most, in bytes.
-const CHUNK: usize = 64 * 1024;
-
-/// A stream is no further ahead of its answers, in bytes: far more than the buffers
-/// on the way hold, and less than would hurt where a server only reads.
-const MOST_ON_THE_WAY: usize = 64 * 1024 * 1024;
+/// What a message on the way costs at the least, as if it were so many bytes.
+const BOOKKEEPING: usize = 64;
 
 /// A client.
 pub struct Caller<'a> {
-    run: &'a Shared,
+    shared: &'a Shared,
     /// Which of them it is, from 0 on.
     index: u64,
     /// Messages that it may still begin.
@@ -47,11 +43,12 @@ pub struct Caller<'a> {
 
 impl<'a> Caller<'a> {
     /// A client that sends up to `share` messages, or as many as there is time for.
-    pub fn new(run: &'a Shared, index: u64, share: Option<u64>) -> Caller<'a> {
+    pub fn new(shared: &'a Shared, index: u64, share: Option<u64>) -> Caller<'a> {
         // A byte more than is due: should it come, it will be seen.
-        let chunk = if run.mode == Mode::Stream { CHUNK } else { CHUNK.min(run.messages.size() + 1) };
+        let BenchOptions { mode, .. } = shared.options;
+        let chunk = if mode == Mode::Stream { CHUNK } else { CHUNK.min(shared.messages.size() + 1) };
         Caller {
-            run,
+            shared,
             index,
             left: share.unwrap_or(u64::MAX),
             begun: 0,
@@ -63,20 +60,29 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Does all that the run asks of one client.
+    /// Does all that is asked of one client.
     pub fn call(mut self) {
+        let is_anew = self.shared.options.mode == Mode::Connect;
         // Connections that are kept are all open before the clock starts.
-        let mut opened = (self.run.mode != Mode::Connect).then(|| self.connect());
-        self.run.gate.wait();
-        self.run.start.get_or_init(Instant::now);
+        let mut opened = (!is_anew).then(|| self.connect());
+        self.shared.gate.wait();
+        self.shared.start.get_or_init(Instant::now);
         loop {
-            if self.run.mode == Mode::Connect && !self.begin() {
+            if is_anew && !self.begin() {
                 return;
             }
             let connection = opened.take().unwrap_or_else(|| self.connect());
             match connection.and_then(|connection| self.talk(connection)) {
-                Ok(()) if self.run.mode == Mode::Connect => {}
-                Ok(()) => return,
+                // One message was all: the connection is closed.
+                Ok(_) if is_anew => {}
+                Ok(connection) => {
+                    if let Err(trouble) = self.part_from(connection) {
+                        // All had come back: a byte too much is an error still.
+                        let messages = u64::from(trouble.kind == Kind::Wrong);
+                        self.shared.tally().failed(messages, trouble);
+                    }
+                    return;
+                }
                 Err(trouble) => {
                     if self.failed(trouble).is_break() {
                         return;
@@ -87,20 +93,19 @@ impl<'a> Caller<'a> {
     }
 
     fn connect(&mut self) -> Result<Connection, Trouble> {
-        let addresses = self.server.as_ref().map_or(self.run.addresses.as_slice(), std::slice::from_ref);
-        let connection = Connection::open(addresses, self.run.timeout)?;
+        let addresses = self.server.as_ref().map_or(self.shared.addresses.as_slice(), std::slice::from_ref);
+        let connection = Connection::open(addresses, self.shared.options.server.timeout())?;
         if self.server.replace(connection.peer).is_none() {
             let here = connection.peer.ip().is_loopback() || connection.peer.ip() == connection.local.ip();
-            self.run.tally().is_on_this_machine = here;
+            self.shared.tally().server = here.then_some(connection.peer);
         }
         Ok(connection)
     }
 
     /// Sends messages and takes them back, as the mode has it, until there is none
-    /// left for this connection.
-    fn talk(&mut self, mut connection: Connection) -> Result<(), Trouble> {
-        let run = self.run;
-        let both_ways = run.mode == Mode::Stream || run.messages.size() > SMALL;
+    /// left for this connection; gives it back then.
+    fn talk(&mut self, mut connection: Connection) -> Result<Connection, Trouble> {
+        let both_ways = self.shared.options.mode == Mode::Stream || self.shared.messages.size() > SMALL;
         if both_ways {
             connection.never_block()?;
         }
@@ -112,28 +117,29 @@ impl<'a> Caller<'a> {
             }
             let sent = if unsent.is_empty() { 0 } else { connection.send(unsent)? };
             unsent = &unsent[sent..];
-            if sent > 0 {
-                continue; // There may be more, and room for it.
-            }
             if self.on_the_way.is_empty() {
-                break;
+                return Ok(connection);
             }
-            if both_ways {
-                connection.wait(!unsent.is_empty(), self.since)?;
+            let is_overdue = both_ways && connection.is_overdue(self.since);
+            if !self.take_back(&mut connection)? {
+                if is_overdue {
+                    return Err(Trouble::overdue(&connection));
+                }
+                if sent == 0 {
+                    connection.wait(!unsent.is_empty(), self.since)?;
+                }
             }
-            self.take_back(&mut connection)?;
         }
-        if run.mode == Mode::Connect { Ok(()) } else { self.part_from(connection) }
     }
 
-    /// One recv, and what it says of the messages on the way.
-    fn take_back(&mut self, connection: &mut Connection) -> Result<(), Trouble> {
-        let Some(length) = connection.receive(&mut self.buffer)? else { return Ok(()) };
+    /// One recv, and what it says of the messages on the way. False: nothing was there.
+    fn take_back(&mut self, connection: &mut Connection) -> Result<bool, Trouble> {
+        let Some(length) = connection.receive(&mut self.buffer)? else { return Ok(false) };
         if length == 0 {
             return Err(Trouble::lost(connection));
         }
         self.since = Instant::now();
-        if length > self.on_the_way.len() * self.run.messages.size() - self.returned {
+        if length > self.on_the_way.len() * self.shared.messages.size() - self.returned {
             return Err(Trouble::too_much(connection));
         }
         let mut start = 0;
@@ -146,23 +152,24 @@ impl<'a> Caller<'a> {
             connection.check(expected, &self.buffer[start..end])?;
             self.returned += end - start;
             if self.returned == oldest.len() {
-                self.run.tally().came_back(self.since.saturating_duration_since(*from), self.since);
+                self.shared.tally().came_back(self.since.saturating_duration_since(*from), self.since);
                 self.on_the_way.pop_front();
                 self.returned = 0;
             }
             start = end;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Closes first, and sees that nothing comes that nobody has sent.
+    /// Closes first, and sees whether the server closes as well, without sending more.
     fn part_from(&mut self, mut connection: Connection) -> Result<(), Trouble> {
         connection.half_close()?;
         let since = Instant::now();
         loop {
-            connection.wait(false, since)?;
+            let is_overdue = connection.is_overdue(since);
             match connection.receive(&mut self.buffer)? {
-                None => {}
+                None if is_overdue => return Err(Trouble::overdue(&connection)),
+                None => connection.wait(false, since)?,
                 Some(0) => return Ok(()),
                 Some(_) => return Err(Trouble::too_much(&connection)),
             }
@@ -171,38 +178,31 @@ impl<'a> Caller<'a> {
 
     /// Has this connection room for another message?
     fn may_begin(&self) -> bool {
-        match self.run.mode {
+        let cost = self.shared.messages.size().max(BOOKKEEPING);
+        match self.shared.options.mode {
             Mode::Keep => self.on_the_way.is_empty(),
             Mode::Connect => false,
-            Mode::Stream => self.on_the_way.len() * self.run.messages.size() < MOST_ON_THE_WAY,
+            Mode::Stream => self.on_the_way.len() * cost < MOST_ON_THE_WAY,
         }
     }
 
     /// Begins another message as soon as it is due, unless there is none left.
     fn begin(&mut self) -> bool {
-        let start = *self.run.start.get().expect("the clock has started");
-        let deadline = self.run.duration.map(|duration| start + duration);
-        let is_over = |now: Instant| deadline.is_some_and(|deadline| now >= deadline);
-        let mut now = Instant::now();
-        let mut from = now;
-        if let Some(due) = self.due(start) {
-            if is_over(due) {
-                return false;
-            }
-            // Who is late waits for the server, and that counts. If we are early, and
-            // oversleep, it isn't the server's fault.
-            from = due;
-            if now < due {
-                thread::sleep(due - now);
-                now = Instant::now();
-                from = now;
-            }
-        }
-        if self.left == 0 || is_over(now) {
+        let now = Instant::now();
+        let due = self.due().unwrap_or(now);
+        if self.left == 0 || self.is_over(due) {
             return false;
         }
+        // Who is late has waited for the server, and that counts. If we are early, and
+        // oversleep, it isn't the server's fault.
+        let from = if due > now {
+            thread::sleep(due - now);
+            Instant::now()
+        } else {
+            due
+        };
         if self.on_the_way.is_empty() {
-            self.since = now;
+            self.since = from.max(now);
         }
         self.on_the_way.push_back(from);
         self.begun += 1;
@@ -211,21 +211,29 @@ impl<'a> Caller<'a> {
     }
 
     /// When the next message is to be sent: with a rate, the callers take turns.
-    fn due(&self, start: Instant) -> Option<Instant> {
-        let rate = self.run.rate?;
-        let turn = self.begun * u64::from(self.run.connections) + self.index;
-        Some(start + Duration::from_secs_f64(turn as f64 / f64::from(rate)))
+    fn due(&self) -> Option<Instant> {
+        let BenchOptions { rate, connections, .. } = self.shared.options;
+        let turn = self.begun * u64::from(connections) + self.index;
+        Some(self.start() + Duration::from_secs_f64(turn as f64 / f64::from(rate?)))
     }
 
-    /// Counts what has failed. Break: it would only fail again.
+    /// Is the run over by then?
+    fn is_over(&self, then: Instant) -> bool {
+        self.shared.options.duration().is_some_and(|duration| then >= self.start() + duration)
+    }
+
+    fn start(&self) -> Instant {
+        *self.shared.start.get().expect("the clock has started")
+    }
+
+    /// Counts what has failed. Break: there is nothing left to do, or it would only fail
+    /// again.
     fn failed(&mut self, trouble: Trouble) -> ControlFlow<()> {
         let gives_up = matches!(trouble.kind, Kind::Refused | Kind::Timeout | Kind::Other);
-        self.run.tally().failed(self.on_the_way.len().max(1) as u64, trouble);
+        self.shared.tally().failed(self.on_the_way.len().max(1) as u64, trouble);
         self.on_the_way.clear();
         self.returned = 0;
-        let deadline = self.run.duration.map(|duration| self.run.start.get().map(|start| *start + duration));
-        let is_over = deadline.flatten().is_some_and(|deadline| Instant::now() >= deadline);
-        if gives_up || is_over || self.left == 0 { Break(()) } else { Continue(()) }
+        if gives_up || self.left == 0 || self.is_over(Instant::now()) { Break(()) } else { Continue(()) }
     }
 
     /// The message that was begun last.
@@ -238,9 +246,11 @@ impl<'a> Caller<'a> {
         self.message(self.begun - self.on_the_way.len() as u64)
     }
 
-    /// Each caller begins with another one, far from its neighbours': a server that
-    /// mixes them up is found out.
+    /// Each caller begins with another one, as far from the others' as there are
+    /// messages: a server that mixes them up is found out.
     fn message(&self, number: u64) -> &'a [u8] {
-        self.run.messages.get(self.index * 97 + number)
+        let Shared { messages, options, .. } = self.shared;
+        let step = (messages.number() / u64::from(options.connections)).max(1);
+        messages.get(self.index * step + number)
     }
 }

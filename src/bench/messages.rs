@@ -38,10 +38,14 @@ impl Messages {
         self.size
     }
 
+    /// How many different ones there are.
+    pub fn number(&self) -> u64 {
+        (self.bytes.len() / self.size) as u64
+    }
+
     /// The message of that number; they start anew after the last.
     pub fn get(&self, number: u64) -> &[u8] {
-        let messages = (self.bytes.len() / self.size) as u64;
-        let start = (number % messages) as usize * self.size;
+        let start = (number % self.number()) as usize * self.size;
         &self.bytes[start..start + self.size]
     }
 }

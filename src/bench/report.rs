@@ -38,12 +38,16 @@ pub struct Report<'a> {
     pub by_worker: Option<Distribution>,
 }
 
-/// The messages of `size` bytes that each worker has answered between two looks.
-pub fn by_worker(before: &Snapshot, after: &Snapshot, size: usize) -> Distribution {
+/// The messages of `size` bytes that each worker has answered between two looks. None:
+/// some have left with their slots (TTOU), and what they had served is nobody's now.
+pub fn by_worker(before: &Snapshot, after: &Snapshot, size: usize) -> Option<Distribution> {
     let bytes = |look: &Snapshot| look.by_slot(|served| served.bytes).0;
     let mut earlier = bytes(before).into_iter();
-    let since = |bytes: u64| bytes.saturating_sub(earlier.next().unwrap_or(0)) / size as u64;
-    Distribution(bytes(after).into_iter().map(since).collect())
+    let since = |bytes: u64| bytes.saturating_sub(earlier.next().unwrap_or(0));
+    let since: Vec<u64> = bytes(after).into_iter().map(since).collect();
+    let all = after.served.bytes - before.served.bytes;
+    (since.iter().sum::<u64>() == all)
+        .then(|| Distribution(since.into_iter().map(|bytes| bytes / size as u64).collect()))
 }
 
 impl Report<'_> {
@@ -85,9 +89,9 @@ impl Report<'_> {
         }
         if self.options.mode == Mode::Connect && self.tally.messages() > MOST_PORTS {
             lines.push(format!(
-                "\nafter some {MOST_PORTS} the kernel lacks ports, and that is measured as well: that of a \
-                 closed\nconnection (TIME_WAIT) it gives out again after a second, at the earliest; \
-                 -n {MOST_PORTS}\nmeasures the server"
+                "\nafter some {MOST_PORTS} connections the kernel may lack ports, and that is measured as \
+                 well:\nit keeps those of closed connections for a while (TIME_WAIT); \
+                 -n {MOST_PORTS} avoids that"
             ));
         }
         if let Some(by_worker) = &self.by_worker {

@@ -1,5 +1,6 @@
 //! What has been measured so far: all callers count here.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -16,12 +17,12 @@ pub struct Tally {
     pub latencies: Histogram<u64>,
     /// Of each kind of trouble: how many messages it has cost, and the first.
     troubles: Vec<(u64, Trouble)>,
-    /// When something last came back, or failed.
+    /// When a message last came back.
     last: Option<Instant>,
     /// When the user had seen enough.
     pub interrupted: Option<Instant>,
-    /// Is the server here, as its address tells?
-    pub is_on_this_machine: bool,
+    /// Where the server has answered, if that is on this machine.
+    pub server: Option<SocketAddr>,
 }
 
 impl Tally {
@@ -32,7 +33,7 @@ impl Tally {
             troubles: Vec::new(),
             last: None,
             interrupted: None,
-            is_on_this_machine: false,
+            server: None,
         }
     }
 
@@ -42,16 +43,15 @@ impl Tally {
         self.last = Some(now);
     }
 
-    /// So many messages have failed.
+    /// So many messages have failed; none, if it was only the end that went wrong.
     pub fn failed(&mut self, messages: u64, trouble: Trouble) {
         match self.troubles.iter_mut().find(|(_, first)| first.kind == trouble.kind) {
             Some((number, _)) => *number += messages,
             None => self.troubles.push((messages, trouble)),
         }
-        self.last = Some(Instant::now());
     }
 
-    /// From `start` to the last thing that has happened.
+    /// From `start` to the last answer, or until the user had seen enough.
     pub fn elapsed(&self, start: Option<Instant>) -> Duration {
         let end = self.interrupted.or(self.last);
         start.zip(end).map_or(Duration::ZERO, |(start, end)| end.saturating_duration_since(start))
@@ -69,12 +69,13 @@ impl Tally {
 
     /// Has everything come back as it was sent?
     pub fn is_flawless(&self) -> bool {
-        self.troubles.is_empty()
+        self.failures() == 0
     }
 
     /// What has gone wrong, a line for each kind.
     pub fn troubles(&self) -> impl Iterator<Item = String> {
         self.troubles.iter().map(|(number, first)| match number {
+            0 => format!("{first}; so it counts as no error"),
             1 => first.to_string(),
             several => format!("{first} (the first of {several} messages that failed so)"),
         })

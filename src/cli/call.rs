@@ -63,7 +63,7 @@ pub struct ClientOptions {
 }
 
 /// What `bench` is to do.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct BenchOptions {
     /// What to measure
     #[arg(short, long, value_enum, default_value_t = Mode::Keep)]
@@ -79,7 +79,7 @@ pub struct BenchOptions {
     #[arg(value_parser = |text: &str| number(text, 1..=u64::MAX))]
     pub messages: Option<u64>,
 
-    /// Begin no message after this time; 0: go on until Ctrl-C [default: 3s]
+    /// Send no message that is due later; 0: go on until Ctrl-C [default: 3s]
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]
     duration: Option<Duration>,
 
@@ -107,7 +107,7 @@ pub struct BenchOptions {
 }
 
 /// Who is called, and how patiently.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Server {
     /// Where the server listens
     #[arg(value_name = "[HOST:]PORT", default_value = "127.0.0.1:7777", value_parser = server)]
@@ -119,7 +119,7 @@ pub struct Server {
 }
 
 impl BenchOptions {
-    /// After so long no message begins; None is never.
+    /// A message that is due later isn't sent; None is never.
     pub fn duration(&self) -> Option<Duration> {
         let duration = match self.messages {
             Some(_) => Duration::ZERO,

@@ -67,7 +67,8 @@ impl Trouble {
         };
         let reason = match (kind, timeout) {
             (Kind::Refused, _) => "connection refused".into(),
-            (Kind::Timeout, Some(timeout)) => in_vain(timeout),
+            // The kernel's own time-out has a number.
+            (Kind::Timeout, Some(timeout)) if error.raw_os_error().is_none() => in_vain(timeout),
             _ => reason(error),
         };
         Trouble { kind, what: format!("cannot connect to {peer}: {reason}; {remedy}") }
@@ -75,17 +76,12 @@ impl Trouble {
 
     /// The connection has ended by an error.
     pub(super) fn broken(connection: &Connection, error: &io::Error) -> Trouble {
-        let kind = match error.kind() {
-            // All say it: the last two, when it had come before the call.
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected => Kind::Reset,
-            ErrorKind::TimedOut => Kind::Timeout,
-            _ => Kind::Other,
-        };
-        let how = match kind {
-            Kind::Reset => "the connection was reset".into(),
-            _ => format!("the connection broke ({})", reason(error)),
-        };
-        Trouble { kind, what: format!("{how}, and {}", missing(connection)) }
+        let missing = missing(connection);
+        if is_reset(error) {
+            return Trouble { kind: Kind::Reset, what: format!("the connection was reset, and {missing}") };
+        }
+        let kind = if error.kind() == ErrorKind::TimedOut { Kind::Timeout } else { Kind::Other };
+        Trouble { kind, what: format!("the connection broke ({}), and {missing}", reason(error)) }
     }
 
     /// The next byte isn't the one that was sent.
@@ -101,8 +97,11 @@ impl Trouble {
         Trouble { kind: Kind::Wrong, what }
     }
 
-    /// The server has closed too early.
+    /// The end has come too early.
     pub fn lost(connection: &Connection) -> Trouble {
+        if connection.is_reset {
+            return Trouble::broken(connection, &ErrorKind::ConnectionReset.into());
+        }
         let what = format!("the server closed the connection, and {}", missing(connection));
         Trouble { kind: Kind::Lost, what }
     }
@@ -117,6 +116,12 @@ impl Trouble {
         let what = format!("{in_vain} (--timeout), and {}{hint}", missing(connection));
         Trouble { kind: Kind::Timeout, what }
     }
+}
+
+/// Does it say that the connection was reset? Which of the three depends on the call, on
+/// what came before it, and on the system.
+pub(super) fn is_reset(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected)
 }
 
 fn missing(connection: &Connection) -> String {

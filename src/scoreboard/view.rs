@@ -107,6 +107,11 @@ impl View {
         }
     }
 
+    /// Does the server answer at this address?
+    pub fn is_at(&self, address: SocketAddr) -> bool {
+        is_at(self.identity.address, address)
+    }
+
     /// Does the server live?
     pub fn lives(&self) -> bool {
         is_held(&self.file)

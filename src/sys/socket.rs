@@ -16,6 +16,9 @@ use socket2::Socket;
 /// calls a connection; macOS starts each connection without any.
 pub const TIMEOUTS_ARE_INHERITED: bool = cfg!(target_os = "linux");
 
+/// Does the time-out for sending (`SO_SNDTIMEO`) end a connect, too? Linux: socket(7).
+const CONNECTING_IS_SENDING: bool = cfg!(target_os = "linux");
+
 /// The smallest accept queue that `listen` can be asked for. Linux takes 0
 /// (room for one connection); macOS takes 0 for the largest it has.
 pub const SMALLEST_BACKLOG: i32 = if cfg!(target_os = "macos") { 1 } else { 0 };
@@ -40,30 +43,49 @@ pub fn unsent(socket: impl AsFd) -> nix::Result<usize> {
 }
 
 /// Connects, and waits for that no longer than `timeout`, which the socket has as its
-/// time-out for sending. To Linux that means connecting, too (socket(7),
-/// SO_SNDTIMEO): one call does it. Elsewhere it takes several.
+/// time-out for sending: where that means connecting, too, one call does it.
 ///
 /// # Errors
 /// `TimedOut`, and all that connect(2) lists.
 pub fn connect(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>) -> io::Result<()> {
-    #[cfg(not(target_os = "linux"))]
-    {
-        const A_YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-        socket.connect_timeout(&peer.into(), timeout.unwrap_or(A_YEAR))
+    if !CONNECTING_IS_SENDING {
+        return connect_by_poll(socket, peer, timeout);
     }
-    #[cfg(target_os = "linux")]
     loop {
         let Err(error) = socket.connect(&peer.into()) else { return Ok(()) };
         match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
-            // Stopped and continued: the kernel has gone on, and may be done.
+            // Stopped and continued: the kernel has gone on meanwhile.
             Errno::EINTR => {}
-            Errno::EISCONN => return Ok(()),
             Errno::EINPROGRESS | Errno::EALREADY if timeout.is_some() => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             _ => return Err(error),
         }
     }
+}
+
+/// The same with a socket that doesn't block meanwhile, as connect(2) advises. Only room
+/// to send is waited for: on macOS poll reports a server that has closed already as it
+/// does a failure.
+fn connect_by_poll(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>) -> io::Result<()> {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    socket.set_nonblocking(true)?;
+    match socket.connect(&peer.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
+            let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+            loop {
+                match poll(&mut ready, timeout_until(deadline)) {
+                    Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+                    Ok(_) => break,
+                    Err(Errno::EINTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            socket.take_error()?.map_or(Ok(()), Err)?;
+        }
+        result => result?,
+    }
+    socket.set_nonblocking(false)
 }
 
 /// poll's time-out for a wait until `deadline`, None being for ever. Rounded up: a

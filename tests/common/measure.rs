@@ -7,8 +7,20 @@ use super::command;
 /// Runs `bench --json`: its exit status, what it measured, and its stderr.
 #[track_caller]
 pub fn bench(address: impl ToString, arguments: &[&str]) -> (i32, Value, String) {
+    bench_for(address, "20s", arguments)
+}
+
+/// The same, with a time-out that is soon over.
+#[track_caller]
+pub fn impatient(address: impl ToString, arguments: &[&str]) -> (i32, Value, String) {
+    bench_for(address, "500ms", arguments)
+}
+
+#[track_caller]
+fn bench_for(address: impl ToString, timeout: &str, arguments: &[&str]) -> (i32, Value, String) {
+    let address = address.to_string();
     let (code, stdout, stderr) =
-        command(&[&["bench", "--json", &address.to_string(), "--timeout", "500ms"], arguments].concat());
+        command(&[&["bench", "--json", &address, "--timeout", timeout], arguments].concat());
     let json = serde_json::from_str(&stdout).unwrap_or_else(|_| panic!("no JSON in {stdout:?}; {stderr}"));
     (code, json, stderr)
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::PATIENCE;
+use super::{PATIENCE, wait_until};
+use prefork_echo::sys::socket::unsent;
 
 /// A server within the test, with a thread for each client. It ends with the test.
 pub struct Fake {
@@ -87,6 +88,16 @@ pub fn echo_with(mut client: TcpStream, mut change: impl FnMut(&mut Vec<u8>)) {
 /// Receives so many bytes, and answers nothing.
 pub fn swallow(client: &mut TcpStream, bytes: usize) {
     let _ = client.read_exact(&mut vec![0; bytes]);
+}
+
+/// Echoes so many bytes, waits until the client's kernel has them, and closes with more
+/// unread: that is a reset.
+pub fn echo_and_leave(mut client: TcpStream, bytes: usize) {
+    let mut buffer = vec![0; bytes];
+    client.read_exact(&mut buffer).unwrap();
+    client.write_all(&buffer).unwrap();
+    wait_until("all has arrived", || unsent(&client) == Ok(0));
+    client.read_exact(&mut [0]).unwrap();
 }
 
 /// Closes so that the client gets a reset.
