@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::measure::{bench, errors, number, sum};
-use common::servers::{Fake, closed_port, echo_with, well_behaved};
+use common::servers::{Fake, echo_with, well_behaved};
 use common::terminal::Terminal;
 use common::{Guarded, Server, binary, command, wait_until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -215,7 +215,7 @@ fn with_a_rate_all_that_is_due_in_time_is_sent_also_late() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere whoever finds no room in the queue is refused.
 fn connecting_is_part_of_the_latency() {
-    let (socket, address) = closed_port();
+    let (socket, address) = common::servers::closed_port();
     socket.listen(0).unwrap();
     let first = std::net::TcpStream::connect(address).unwrap();
     let mut command = binary();

@@ -8,9 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::measure::{bench, errors, impatient, sum};
-use common::servers::{
-    Fake, closed_port, echo_and_leave, echo_with, never_closes, reset, swallow, well_behaved,
-};
+use common::servers::{Fake, closed_port, echo_with, never_closes, reset, swallow, well_behaved};
 use common::{Guarded, Server, binary, command, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -232,7 +230,7 @@ fn a_byte_too_much_at_the_end_is_counted_once() {
 #[cfg(target_os = "linux")] // What the kernel keeps after a reset is its own affair.
 fn answers_that_came_before_a_reset_count() {
     // One of each connection is answered, and all that is on the way then is lost.
-    let server = Fake::start(|client| echo_and_leave(client, 19_999));
+    let server = Fake::start(|client| common::servers::echo_and_leave(client, 19_999));
     let arguments = ["--mode", "stream", "-c", "1", "-n", "20", "--size", "19999"];
     let (code, done, _) = bench(server.address, &arguments);
     let (messages, reset) = (done["messages"].as_u64().unwrap(), done["errors"]["reset"].as_u64().unwrap());

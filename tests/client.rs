@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::servers::{Fake, closed_port, echo_and_leave, echo_with, never_closes, reset, swallow};
+use common::servers::{Fake, closed_port, echo_with, never_closes, reset, swallow};
 use common::terminal::Terminal;
 use common::{Guarded, Server, binary, command, noise, number_after, wait_until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -313,7 +313,7 @@ fn a_server_that_answers_more_bytes() {
 #[cfg(target_os = "linux")] // What the kernel keeps after a reset is its own affair.
 fn a_server_that_resets_after_it_has_answered() {
     // The client hears of it when it sends, with the answers not yet received.
-    let server = Fake::start(|client| echo_and_leave(client, 300_000));
+    let server = Fake::start(|client| common::servers::echo_and_leave(client, 300_000));
     let mut client = piped(server.address);
     let mut input = client.stdin.take().unwrap();
     let writer = thread::spawn(move || input.write_all(&noise(3_000_000)));
