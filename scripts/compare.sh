@@ -11,17 +11,20 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(uname)" = Linux ] || { echo "compare.sh: it reads /proc, which only Linux has" >&2; exit 1; }
 
-rounds=5 time=1s workers=4 csv=target/compare.csv
+usage() { sed -n 's/^# *usage: /usage: /p' "$0" >&2; exit 2; }
+rounds=5 time=1s workers=4 csv=${CARGO_TARGET_DIR:-target}/compare.csv
 while [ $# -gt 0 ]; do
+    [ $# -ge 2 ] || usage
     case $1 in
         --rounds) rounds=$2 ;;
         --time) time=$2 ;;
         --workers) workers=$2 ;;
         --csv) csv=$2 ;;
-        *) sed -n 's/^# *usage: /usage: /p' "$0" >&2; exit 2 ;;
+        *) usage ;;
     esac
     shift 2
 done
+[[ $rounds =~ ^[1-9][0-9]*$ && $workers =~ ^[1-9][0-9]*$ && $time =~ ^[1-9][0-9]*(ms|s|m)$ ]] || usage
 
 work=$(mktemp -d)
 declare -A wrapper=() server=() port=() idle=()
@@ -130,6 +133,10 @@ start() {
     local name=$1 command version tries=0
     port[$name]=$((17781 + ${#port[@]}))
     "$name" "${port[$name]}" || return 0
+    if "$echo_server" client "127.0.0.1:${port[$name]}" </dev/null >/dev/null 2>&1; then
+        echo "  left out: $name, because somebody else listens on port ${port[$name]}"
+        return 0
+    fi
     "$work/measure" run "${command[@]}" >"$work/$name.log" 2>&1 &
     wrapper[$name]=$!
     disown # Or bash would report each that we kill.
@@ -142,7 +149,7 @@ start() {
         fi
         sleep 0.05
     done
-    server[$name]=$(tr -d ' ' <"/proc/${wrapper[$name]}/task/${wrapper[$name]}/children")
+    server[$name]=$(cut -d' ' -f1 "/proc/${wrapper[$name]}/task/${wrapper[$name]}/children")
     sleep 0.6 # Python reaps twice a second.
     idle[$name]=$(count "$name")
     contestants+=("$name")
@@ -200,7 +207,7 @@ respawn() {
     "$work/measure" respawn "${server[$1]}" 3 | awk '{ print $1 / 1000 }' >>"$work/$1.respawn"
 }
 
-echo "machine: $(nproc) processors, $(uname -sr); $rounds rounds of $time each, $workers workers"
+echo "machine: $(nproc) processors, $(uname -sr); $workers workers; rounds: $rounds, $time a load (connections: 400ms)"
 for name in "${all[@]}"; do start "$name"; done
 
 in_order=("${contestants[@]}")
@@ -211,7 +218,7 @@ for ((round = 1; round <= rounds; round++)); do
     # Short: after some 14,000 connections the kernel, which keeps the port of each
     # closed one for a second (TIME_WAIT), would be what is measured.
     for name in "${contestants[@]}"; do load "$name" connect -c "$workers" --mode connect --duration 400ms; done
-    for name in "${contestants[@]}"; do load "$name" bulk -c 1 --mode stream --duration "$time"; done
+    for name in "${contestants[@]}"; do load "$name" bulk -c 1 --mode stream --size 65536 --duration "$time"; done
     for name in "${contestants[@]}"; do memory "$name"; done
     for name in "${contestants[@]}"; do respawn "$name"; done
     # Whoever comes first finds another machine than whoever comes last.

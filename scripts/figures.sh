@@ -4,7 +4,8 @@
 # compares with the plainest server in C; and `bench` with the plainest client.
 # Medians, on this machine, now.
 #
-# Linux only (it reads /proc); needs cc, and strace for the system calls.
+# Linux only (it reads /proc); needs bash 5, cc, taskset, and strace for the system
+# calls; takes some five minutes.
 # It uses ports 17771 and 17772 of the loopback.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -25,6 +26,7 @@ cleanup() {
 trap cleanup EXIT
 
 cargo build --release --quiet
+program=${CARGO_TARGET_DIR:-target}/release/prefork-echo
 cc -O2 -o "$work/plain" scripts/plain.c
 cc -O2 -o "$work/measure" scripts/measure.c
 ours=17771 theirs=17772
@@ -147,10 +149,16 @@ for clients in 1 4; do
     rm -f "$work"/client.*
     # A server of its own for each pair: on which processor the kernel puts whom
     # makes more of a difference, and stays so for long.
-    for _ in {1..21}; do
+    for pair in {1..21}; do
         serve --workers 4
-        "$work/measure" echo "$ours" "$clients" $((60000 / clients)) 64 >>"$work/client.c"
-        bench -c "$clients" -n 60000 | field per_second >>"$work/client.bench"
+        # Each is the first as often as the second.
+        for who in $((pair % 2)) $(((pair + 1) % 2)); do
+            if [ "$who" = 0 ]; then
+                "$work/measure" echo "$ours" "$clients" $((60000 / clients)) 64 >>"$work/client.c"
+            else
+                bench -c "$clients" -n 60000 | field per_second >>"$work/client.bench"
+            fi
+        done
         stop
     done
     a=$(median <"$work/client.bench") b=$(median <"$work/client.c")

@@ -109,6 +109,10 @@ static void latency(const char *port, int messages, size_t size)
     double *took = malloc(messages * sizeof *took);
     int fd = dial(port);
 
+    if (messages < 1) {
+        fprintf(stderr, "no messages, no latency\n");
+        exit(2);
+    }
     memset(message, 'x', size);
     for (int i = 0; i < messages; i++) {
         double start = now();
@@ -150,26 +154,27 @@ static int children(const char *parent, int *pids, int most)
 
 static void respawn(const char *parent, int times)
 {
-    int before[4096], after[4096], count = children(parent, before, 4096);
+    int before[4096], after[4096];
 
-    if (count == 0) {
-        fprintf(stderr, "process %s has no children\n", parent);
-        exit(1);
-    }
     for (int i = 0; i < times; i++) {
-        int newest = before[count - 1], victim = before[0];
+        int count = children(parent, before, 4096), n;
         double start = now();
 
-        kill(victim, SIGKILL);
+        if (count == 0) {
+            fprintf(stderr, "process %s has no children\n", parent);
+            exit(1);
+        }
+        kill(before[0], SIGKILL);
         do {
-            int n = children(parent, after, 4096);
-            if (n == count && after[n - 1] != newest && after[0] != victim)
-                break;
+            if (now() - start > 5) {
+                fprintf(stderr, "process %s has not replaced its child %d\n", parent, before[0]);
+                exit(1);
+            }
             usleep(20); /* leave the processor to those we watch */
-        } while (now() - start < 5);
+            n = children(parent, after, 4096);
+        } while (n != count || after[n - 1] == before[count - 1] || after[0] == before[0]);
         printf("%.0f\n", (now() - start) * 1e6);
         usleep(20000);
-        count = children(parent, before, 4096);
     }
 }
 

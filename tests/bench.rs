@@ -215,23 +215,12 @@ fn with_a_rate_all_that_is_due_in_time_is_sent_also_late() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere whoever finds no room in the queue is refused.
 fn connecting_is_part_of_the_latency() {
-    let (socket, address) = common::servers::closed_port();
-    socket.listen(0).unwrap();
-    let first = std::net::TcpStream::connect(address).unwrap();
+    let server = common::servers::Full::start();
     let mut command = binary();
-    command.args(["bench", "--json", &address.to_string(), "-c", "1", "-n", "1", "--mode", "connect"]);
+    command.args(["bench", "--json", &server.address.to_string(), "-c", "1", "-n", "1", "--mode", "connect"]);
     let mut running = Guarded(command.stdout(Stdio::piped()).spawn().unwrap());
-    // SYN_SENT, in proc(5).
-    let connecting = format!(" 0100007F:{:04X} 02 ", address.port());
-    let sockets = || std::fs::read_to_string("/proc/net/tcp").unwrap();
-    wait_until("it waits in connect", || sockets().contains(&connecting));
-    // There is room now; the kernel tries again a second after the first time.
-    let listener = std::net::TcpListener::from(socket);
-    let echo = thread::spawn(move || {
-        drop(first);
-        let (_gone, (client, _)) = (listener.accept().unwrap(), listener.accept().unwrap());
-        echo_with(client, |_| {});
-    });
+    server.wait_for_a_client();
+    let echo = server.serve();
     let mut stdout = String::new();
     running.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
     let done: Value = serde_json::from_str(&stdout).unwrap();

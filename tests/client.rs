@@ -352,9 +352,8 @@ fn a_server_that_never_accepts() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere whoever finds no room is refused.
 fn a_server_whose_queue_is_full() {
-    let (socket, address) = closed_port();
-    socket.listen(0).unwrap();
-    let _first = std::net::TcpStream::connect(address).unwrap();
+    let server = common::servers::Full::start();
+    let address = server.address;
     let (code, _, stderr) = client(address, &["hello"]);
     assert_eq!(code, 1);
     let wanted = format!("cannot connect to {address}: no answer within 300ms; is its accept queue full");
@@ -426,29 +425,18 @@ fn who_is_stopped_and_continued_goes_on() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere whoever finds no room is refused.
 fn who_is_stopped_while_it_connects_goes_on() {
-    let (socket, address) = closed_port();
-    socket.listen(0).unwrap();
-    let first = std::net::TcpStream::connect(address).unwrap();
+    let server = common::servers::Full::start();
     let mut command = binary();
-    command.args(["client", &address.to_string(), "--timeout", "10s", "hello"]);
+    command.args(["client", &server.address.to_string(), "--timeout", "10s", "hello"]);
     let mut client = Guarded(command.stdout(Stdio::piped()).spawn().unwrap());
     let pid = Pid::from_raw(client.0.id() as i32);
-    // SYN_SENT, in proc(5).
-    let connecting = format!(" 0100007F:{:04X} 02 ", address.port());
-    let sockets = || std::fs::read_to_string("/proc/net/tcp").unwrap();
-    wait_until("it waits in connect", || sockets().contains(&connecting));
+    server.wait_for_a_client();
     for (signal, is_stopped) in [(Signal::SIGSTOP, true), (Signal::SIGCONT, false)] {
         kill(pid, signal).unwrap();
         let state = || common::processes().into_iter().find(|process| process.pid == pid).unwrap().state;
         wait_until("it has taken the signal", || (state() == 'T') == is_stopped);
     }
-    // There is room now; the kernel tries again a second after the first time.
-    let listener = TcpListener::from(socket);
-    let echo = thread::spawn(move || {
-        drop(first);
-        let (_gone, (client, _)) = (listener.accept().unwrap(), listener.accept().unwrap());
-        echo_with(client, |_| {});
-    });
+    let echo = server.serve();
     assert_eq!(client.0.wait().unwrap().code(), Some(0));
     echo.join().unwrap();
 }

@@ -106,6 +106,38 @@ pub fn reset(client: TcpStream) {
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
+/// A server whose accept queue is full. On Linux whoever comes then waits in connect; the
+/// kernel tries again a second after the first time.
+pub struct Full {
+    listener: TcpListener,
+    first: TcpStream,
+    pub address: SocketAddr,
+}
+
+impl Full {
+    pub fn start() -> Full {
+        let (socket, address) = closed_port();
+        socket.listen(0).unwrap();
+        Full { listener: socket.into(), first: TcpStream::connect(address).unwrap(), address }
+    }
+
+    pub fn wait_for_a_client(&self) {
+        // SYN_SENT, in proc(5).
+        let connecting = format!(" 0100007F:{:04X} 02 ", self.address.port());
+        let sockets = || std::fs::read_to_string("/proc/net/tcp").unwrap();
+        wait_until("a client waits in connect", || sockets().contains(&connecting));
+    }
+
+    /// Makes room, and echoes to the next client.
+    pub fn serve(self) -> JoinHandle<()> {
+        thread::spawn(move || {
+            drop(self.first);
+            self.listener.accept().unwrap();
+            echo_with(self.listener.accept().unwrap().0, |_| {});
+        })
+    }
+}
+
 /// An address at which nobody listens: whoever holds it has only bound it.
 pub fn closed_port() -> (socket2::Socket, SocketAddr) {
     use socket2::{Domain, Socket, Type};
