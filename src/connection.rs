@@ -3,8 +3,9 @@
 //!
 //! Who sends more than the buffers on the way hold must receive at the same time:
 //! a server that can't get rid of its answers stops reading, and then both would
-//! wait in send for ever. [`Connection::never_block`] is for that. On macOS the
-//! flag MSG_DONTWAIT would not do instead: send ignores it there.
+//! wait in send for ever. [`Connection::never_block`] is for that. Then `bench` waits
+//! by [`Connection::wait`]; `client`, which waits for its input as well, by itself. On
+//! macOS the flag MSG_DONTWAIT would not do instead: send ignores it there.
 
 mod trouble;
 

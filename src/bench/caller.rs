@@ -189,8 +189,8 @@ impl<'a> Caller<'a> {
     /// Begins another message as soon as it is due, unless there is none left.
     fn begin(&mut self) -> bool {
         let now = Instant::now();
-        let due = self.due().unwrap_or(now);
-        if self.left == 0 || self.is_over(due) {
+        let due = self.due(now);
+        if !self.has_more(due) {
             return false;
         }
         // Who is late has waited for the server, and that counts. If we are early, and
@@ -210,16 +210,19 @@ impl<'a> Caller<'a> {
         true
     }
 
-    /// When the next message is to be sent: with a rate, the callers take turns.
-    fn due(&self) -> Option<Instant> {
+    /// When the next message is to be sent: now, or with a rate, as the callers take
+    /// turns.
+    fn due(&self, now: Instant) -> Instant {
         let BenchOptions { rate, connections, .. } = self.shared.options;
         let turn = self.begun * u64::from(connections) + self.index;
-        Some(self.start() + Duration::from_secs_f64(turn as f64 / f64::from(rate?)))
+        let after = |rate| Duration::from_secs_f64(turn as f64 / f64::from(rate));
+        rate.map_or(now, |rate| self.start() + after(rate))
     }
 
-    /// Is the run over by then?
-    fn is_over(&self, then: Instant) -> bool {
-        self.shared.options.duration().is_some_and(|duration| then >= self.start() + duration)
+    /// Is there another message for this caller, which is `due` then?
+    fn has_more(&self, due: Instant) -> bool {
+        let duration = self.shared.options.duration();
+        self.left > 0 && duration.is_none_or(|duration| due < self.start() + duration)
     }
 
     fn start(&self) -> Instant {
@@ -233,7 +236,7 @@ impl<'a> Caller<'a> {
         self.shared.tally().failed(self.on_the_way.len().max(1) as u64, trouble);
         self.on_the_way.clear();
         self.returned = 0;
-        if gives_up || self.left == 0 || self.is_over(Instant::now()) { Break(()) } else { Continue(()) }
+        if gives_up || !self.has_more(self.due(Instant::now())) { Break(()) } else { Continue(()) }
     }
 
     /// The message that was begun last.

@@ -45,7 +45,7 @@ pub fn by_worker(before: &Snapshot, after: &Snapshot, size: usize) -> Option<Dis
     let mut earlier = bytes(before).into_iter();
     let since = |bytes: u64| bytes.saturating_sub(earlier.next().unwrap_or(0));
     let since: Vec<u64> = bytes(after).into_iter().map(since).collect();
-    let all = after.served.bytes - before.served.bytes;
+    let all = after.served.bytes.saturating_sub(before.served.bytes);
     (since.iter().sum::<u64>() == all)
         .then(|| Distribution(since.into_iter().map(|bytes| bytes / size as u64).collect()))
 }
@@ -134,8 +134,7 @@ impl Report<'_> {
         }
     }
 
-    /// Messages that were to be sent, and weren't: their clients had given up, or were
-    /// too late for it.
+    /// Messages that were to be sent, and weren't: their clients had given up.
     fn never_sent(&self) -> u64 {
         let BenchOptions { messages, rate, .. } = self.options;
         let due = |rate: u32| self.options.duration().map(|time| time.as_secs_f64() * f64::from(rate));

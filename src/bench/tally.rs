@@ -40,7 +40,7 @@ impl Tally {
     /// A message has come back, at `now`.
     pub fn came_back(&mut self, after: Duration, now: Instant) {
         self.latencies.record(after.as_nanos() as u64).expect("it grows as needed");
-        self.last = Some(now);
+        self.last = self.last.max(Some(now));
     }
 
     /// So many messages have failed; none, if it was only the end that went wrong.
