@@ -2,7 +2,7 @@
 //! byte comes back.
 //!
 //! Each client is a thread that blocks in recv, as simple and as fast as the
-//! plainest client in C: what is measured is the server. They share a [`Tally`],
+//! plainest client in C: what is measured is the server. They share a tally,
 //! so that what has been measured so far can be told at any moment.
 
 mod caller;

@@ -1,8 +1,8 @@
 //! One of the clients that measure: a thread with one connection at a time.
 //!
-//! The life of a message: it is due ([`Caller::begin`]), is sent, in as many sends as
+//! The life of a message: it is due (`begin`), is sent, in as many sends as
 //! it takes, comes back in as many recvs, is compared with what was sent, and counted
-//! with the time from its beginning to its last byte ([`Caller::take_back`]).
+//! with the time from its beginning to its last byte (`take_back`).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
