@@ -13,7 +13,7 @@
 //! - [`echo`]: the service: one client's bytes back to it
 //! - [`farewell`]: parting from clients without a loss, when the worker leaves
 //! - [`client`]: the other end: one connection to a server, each byte checked;
-//!   [`bench`]: many, that measure it; both through a [`connection`]
+//!   [`mod@bench`]: many, that measure it; both through a [`connection`]
 //! - [`scoreboard`], [`private_counter`]: what all processes can see of each
 //!   other, and what none sees of another
 //! - [`snapshot`]: the scoreboard at one moment, as plain data; [`status`] prints it
