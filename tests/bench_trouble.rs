@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::measure::{bench, errors, impatient, sum};
+use common::measure::{bench, errors, impatient, number, sum};
 use common::servers::{Fake, closed_port, echo_with, never_closes, reset, swallow, well_behaved};
 use common::{Guarded, Server, binary, command, wait_until};
 use nix::sys::signal::{Signal, kill};
@@ -168,6 +168,8 @@ fn a_stream_into_servers_that_misbehave() {
     let arguments = ["--mode", "stream", "-c", "1", "--size", "1", "--duration", "1s"];
     let (code, done, stderr) = impatient(server.address, &arguments);
     assert_eq!((code, &done["errors"], stderr.as_str()), (0, &errors(0, 0, 0, 0, 0), ""));
+    // Sent for a second and received then, half of them would be on the way for longer.
+    assert!(number(&done["latency_us"]["p50"]) < 300e3, "{done}");
     // One that loses a byte of many.
     let (code, done, _) = stream(&Fake::start(|client| {
         let mut bytes = 0;
@@ -262,6 +264,63 @@ fn a_killed_worker_costs_its_message_and_no_more() {
     // what was on its way at the end.
     let answered = sum(&done["by_worker"]) - done["messages"].as_u64().unwrap();
     assert!(answered <= 4, "{done}");
+}
+
+/// Starts a run that ends by SIGINT, or when its clients have given up.
+fn start(server: &Server, arguments: &[&str]) -> Guarded {
+    let mut command = binary();
+    command.args(["bench", &server.address.to_string(), "-c", "2"]).args(arguments);
+    Guarded(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
+}
+
+fn output(mut running: Guarded) -> String {
+    let mut stdout = String::new();
+    running.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    stdout
+}
+
+#[test]
+fn who_has_answered_is_not_said_where_it_is_not_known() {
+    let arguments = ["--json", "--duration", "0", "--mode", "connect"];
+    // A slot has gone, and with it what was served there.
+    let server = Server::start(&["--workers", "2"]);
+    let running = start(&server, &arguments);
+    server.signal(Signal::SIGTTIN);
+    wait_until("the third has served", || {
+        server.status()["workers"][2]["connections"].as_u64().is_some_and(|number| number > 0)
+    });
+    server.signal(Signal::SIGTTOU);
+    server.wait_for_workers(2);
+    wait_until("its slot is gone", || server.status()["workers"].as_array().unwrap().len() == 2);
+    kill(Pid::from_raw(running.0.id() as i32), Signal::SIGINT).unwrap();
+    let done: Value = serde_json::from_str(&output(running)).unwrap();
+    assert_eq!(done["by_worker"], Value::Null);
+
+    // The server is no more.
+    let running = start(&server, &arguments);
+    let before = server.status()["totals"]["bytes"].as_u64().unwrap();
+    wait_until("it runs", || server.status()["totals"]["bytes"].as_u64().unwrap() > before);
+    server.signal(Signal::SIGKILL);
+    let done: Value = serde_json::from_str(&output(running)).unwrap();
+    assert_eq!((&done["by_worker"], &done["errors"]["refused"]), (&Value::Null, &json!(2)), "{done}");
+}
+
+#[test]
+fn what_an_end_by_hand_leaves_is_not_missed() {
+    let server = Server::start(&["--workers", "2"]);
+    let running = start(&server, &["-n", "1000000000"]);
+    wait_until("it runs", || server.status()["totals"]["bytes"].as_u64().unwrap() > 0);
+    kill(Pid::from_raw(running.0.id() as i32), Signal::SIGINT).unwrap();
+    let text = output(running);
+    assert!(text.contains("errors: none; every byte was right"), "{text}");
+}
+
+#[test]
+fn a_message_is_waited_for_from_its_beginning_not_from_the_last_answer() {
+    let server = Fake::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(50))));
+    let arguments = ["-c", "1", "-n", "2", "--rate", "1", "--size", "20000"];
+    let (code, done, stderr) = impatient(server.address, &arguments);
+    assert_eq!((code, &done["messages"], stderr.as_str()), (0, &json!(2), ""));
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -322,6 +324,22 @@ fn a_server_that_resets_after_it_has_answered() {
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 300_000));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(line(&stderr).starts_with("the connection was reset, and byte 300001 of"), "{stderr}");
+
+    // Nor are those forgotten that it has not received when it hears of the reset: it
+    // is held up by its own reader.
+    let has_left = Arc::new(AtomicBool::new(false));
+    let leaving = Arc::clone(&has_left);
+    let server = Fake::start(move |client| {
+        common::servers::echo_and_leave(client, 150_000);
+        leaving.store(true, Ordering::Relaxed);
+    });
+    let mut client = piped(server.address);
+    let mut input = client.stdin.take().unwrap();
+    let writer = thread::spawn(move || input.write_all(&noise(3_000_000)));
+    wait_until("the server has left", || has_left.load(Ordering::Relaxed));
+    let output = client.wait_with_output().unwrap();
+    let _ = writer.join().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 150_000));
 
     // At the end it does no harm.
     let server = Fake::start(|client| {
