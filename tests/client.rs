@@ -8,8 +8,6 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -314,6 +312,8 @@ fn a_server_that_answers_more_bytes() {
 #[test]
 #[cfg(target_os = "linux")] // What the kernel keeps after a reset is its own affair.
 fn a_server_that_resets_after_it_has_answered() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
     // The client hears of it when it sends, with the answers not yet received.
     let server = Fake::start(|client| common::servers::echo_and_leave(client, 300_000));
     let mut client = piped(server.address);
