@@ -41,8 +41,9 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The longest wait for a byte that is due; None is for ever.
     timeout: Option<Duration>,
+    /// Do send and receive wait?
     blocks: bool,
-    /// Who has sent has heard of a reset.
+    /// send or shutdown has told of a reset; what came before it can still be received.
     is_reset: bool,
     /// Bytes that the kernel has taken from us.
     pub sent: u64,
