@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::measure::{bench, errors, impatient, number, sum};
-use common::servers::{Fake, closed_port, echo_with, never_closes, reset, swallow, well_behaved};
+use common::servers::{Fake, closed_port, echo_bytes, echo_with, never_closes, reset, swallow, well_behaved};
 use common::{Guarded, Server, binary, command, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -55,9 +55,7 @@ fn a_server_that_closes_early() {
 fn a_server_that_closes_in_the_midst() {
     // Every second message of a connection goes unanswered.
     let server = Fake::start(|mut client| {
-        let mut message = [0; 64];
-        client.read_exact(&mut message).unwrap();
-        client.write_all(&message).unwrap();
+        echo_bytes(&mut client, 64);
         swallow(&mut client, 64);
     });
     let (code, done, _) = bench(server.address, &["-c", "1", "-n", "10"]);
@@ -68,11 +66,7 @@ fn a_server_that_closes_in_the_midst() {
 #[test]
 fn a_server_that_closes_between_two_messages() {
     // The second one is answered by a reset: by then nobody is there.
-    let server = Fake::start(|mut client| {
-        let mut message = [0; 64];
-        client.read_exact(&mut message).unwrap();
-        client.write_all(&message).unwrap();
-    });
+    let server = Fake::start(|mut client| echo_bytes(&mut client, 64));
     let (code, done, stderr) = bench(server.address, &["-c", "1", "-n", "2", "--rate", "5"]);
     assert_eq!((code, &done["messages"]), (1, &json!(1)));
     assert_eq!(sum(&json!([done["errors"]["lost"], done["errors"]["reset"]])), 1, "{done} {stderr}");

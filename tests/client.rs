@@ -25,6 +25,10 @@ fn client(address: impl ToString, messages: &[&str]) -> (i32, String, String) {
     command(&[&["client", &address.to_string(), "--timeout", "300ms"], messages].concat())
 }
 
+/// To a line of six bytes.
+const NO_ANSWER_AT_ALL: &str = "no answer within 300ms (--timeout), and byte 1 of 6 sent has not come back; are \
+    all workers busy? the kernel connects, but one of them has to accept";
+
 /// The one line on stderr, without the program's name.
 #[track_caller]
 fn line(stderr: &str) -> &str {
@@ -286,11 +290,7 @@ fn a_server_that_answers_fewer_bytes_or_none() {
     let none = Fake::start(|client| echo_with(client, |piece| piece.clear()));
     let (code, _, stderr) = client(none.address, &["hello"]);
     assert_eq!(code, 1);
-    assert_eq!(
-        line(&stderr),
-        "no answer within 300ms (--timeout), and byte 1 of 6 sent has not come back; are all \
-         workers busy? the kernel connects, but one of them has to accept"
-    );
+    assert_eq!(line(&stderr), NO_ANSWER_AT_ALL);
 }
 
 #[test]
@@ -360,11 +360,7 @@ fn a_server_that_never_accepts() {
     let address = listener.local_addr().unwrap();
     let (code, _, stderr) = client(address, &["hello"]);
     assert_eq!(code, 1);
-    assert_eq!(
-        line(&stderr),
-        "no answer within 300ms (--timeout), and byte 1 of 6 sent has not come back; are all \
-         workers busy? the kernel connects, but one of them has to accept"
-    );
+    assert_eq!(line(&stderr), NO_ANSWER_AT_ALL);
 }
 
 #[test]

@@ -161,11 +161,7 @@ impl Report<'_> {
         let latencies = &self.tally.latencies;
         let at = |quantile| micros(latencies, latencies.value_at_quantile(quantile));
         let json = Json {
-            mode: match self.options.mode {
-                Mode::Keep => "keep",
-                Mode::Connect => "connect",
-                Mode::Stream => "stream",
-            },
+            mode: self.options.mode,
             connections: self.options.connections,
             size: self.options.size(),
             messages: self.tally.messages(),
@@ -241,7 +237,7 @@ fn starts(least: u64, last: u64) -> Vec<u64> {
 
 #[derive(Serialize)]
 struct Json<'a> {
-    mode: &'a str,
+    mode: Mode,
     connections: u16,
     size: usize,
     messages: u64,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use super::{BindAddress, duration, number};
 
@@ -155,7 +156,8 @@ fn server(text: &str) -> Result<BindAddress, String> {
 }
 
 /// What `bench` measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Messages, one after the other, on connections that are kept open.
     Keep,

@@ -85,6 +85,13 @@ pub fn echo_with(mut client: TcpStream, mut change: impl FnMut(&mut Vec<u8>)) {
     }
 }
 
+/// Receives so many bytes, and sends them back.
+pub fn echo_bytes(client: &mut TcpStream, bytes: usize) {
+    let mut buffer = vec![0; bytes];
+    client.read_exact(&mut buffer).unwrap();
+    client.write_all(&buffer).unwrap();
+}
+
 /// Receives so many bytes, and answers nothing.
 pub fn swallow(client: &mut TcpStream, bytes: usize) {
     let _ = client.read_exact(&mut vec![0; bytes]);
@@ -93,9 +100,7 @@ pub fn swallow(client: &mut TcpStream, bytes: usize) {
 /// Echoes so many bytes, waits until the client's kernel has them, and closes with more
 /// unread: that is a reset.
 pub fn echo_and_leave(mut client: TcpStream, bytes: usize) {
-    let mut buffer = vec![0; bytes];
-    client.read_exact(&mut buffer).unwrap();
-    client.write_all(&buffer).unwrap();
+    echo_bytes(&mut client, bytes);
     wait_until("all has arrived", || unsent(&client) == Ok(0));
     // Unless that was all.
     let _ = client.read_exact(&mut [0]);
