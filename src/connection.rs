@@ -80,11 +80,14 @@ impl Connection {
         // A message goes out at once instead of waiting to be joined with the next.
         socket.set_tcp_nodelay(true)?;
         explain!("setsockopt({fd}, TCP_NODELAY) = 0: each send is to go out at once");
+        let called = Instant::now();
         connect(&socket, peer, timeout).inspect_err(|error| {
             explain!("connect({fd}, {peer}): {}; so the socket is closed", reason(error));
         })?;
         explain!(
-            "connect({fd}, {peer}) = 0: the kernel there has connected us; nobody need have accepted yet"
+            "connect({fd}, {peer}) = 0, after {:.1?}: the kernel there has connected us; nobody need have \
+             accepted yet",
+            called.elapsed()
         );
         // macOS doesn't say of a connection that is reset already.
         let local = socket.local_addr().map_err(|_| ErrorKind::ConnectionReset)?;

@@ -172,6 +172,12 @@ fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> Cont
                     may_go_on(error, host)?;
                 }
                 let unsent = unsent(&client.socket).unwrap_or(0);
+                explain!(
+                    "send({}): {} bytes find no room, and {unsent} wait to be taken; asleep until the client \
+                     reads",
+                    client.socket.as_raw_fd(),
+                    bytes.len()
+                );
                 match stall {
                     Some((before, since)) if unsent >= before => {
                         if client.idle_timeout.is_some_and(|limit| since.elapsed() >= limit) {

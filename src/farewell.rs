@@ -18,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::echo::{self, Client, End, Host};
 use crate::explain;
+use crate::logger::count;
 use crate::sys::socket::timeout_until;
 
 /// Parts from all clients; `close` is given each one when it is done. The moment
@@ -29,6 +30,10 @@ pub fn part_from(
     host: &mut impl Host,
     close: impl Fn(Client, &End),
 ) {
+    if !clients.is_empty() {
+        let whose = count(clients.len() as u64, "client");
+        explain!("poll(): {whose} to part from, each when it has been quiet for {patience:.1?}");
+    }
     let mut guests: Vec<_> = clients.into_iter().map(|client| Guest::new(client, patience)).collect();
     while !guests.is_empty() {
         host.receiving();
@@ -100,7 +105,13 @@ impl Guest {
             match self.stage {
                 Stage::Echoing => self.echo_once(patience, buffer, host)?,
                 Stage::Lingering => match self.client.socket.read(buffer) {
-                    Ok(0) => return Break(End::Left),
+                    Ok(0) => {
+                        explain!(
+                            "recv({}) = 0: end of file, the client has heard",
+                            self.client.socket.as_raw_fd()
+                        );
+                        return Break(End::Left);
+                    }
                     // Too late to be echoed, and read all the same: see above.
                     Ok(_) => {}
                     Err(error) => may_go_on(error)?,
@@ -115,15 +126,19 @@ impl Guest {
             Stage::Echoing if !self.pending.is_empty() => Break(End::Idle),
             Stage::Echoing => {
                 let fd = self.client.socket.as_raw_fd();
-                explain!("shutdown({fd}, SHUT_WR): the client is quiet; it now reads an end of file");
                 self.stage = Stage::Lingering;
                 self.deadline = Some(now + patience);
                 self.client
                     .socket
                     .shutdown(Shutdown::Write)
-                    .map_or_else(|error| Break(End::Lost(error)), Continue)
+                    .map_or_else(|error| Break(End::Lost(error)), Continue)?;
+                explain!("shutdown({fd}, SHUT_WR) = 0: the client is quiet, and reads an end of file now");
+                Continue(())
             }
-            Stage::Lingering => Break(End::Left),
+            Stage::Lingering => {
+                explain!("poll() = 0: the client hasn't closed within {patience:.1?}, so we close first");
+                Break(End::Left)
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use nix::unistd::{self, Pid};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
+use crate::explain;
 use crate::sys::socket::timeout_until;
 
 /// The signals that the parent answers; SIGCHLD says that a worker has died.
@@ -29,6 +30,11 @@ const SIGNALS: [Signal; 8] = [
     Signal::SIGUSR1,
     Signal::SIGCHLD,
 ];
+
+/// "SIGTERM, SIGCHLD".
+fn names(signals: &[Signal]) -> String {
+    signals.iter().map(|signal| signal.as_str()).collect::<Vec<_>>().join(", ")
+}
 
 /// Where the parent's news come in.
 #[derive(Debug)]
@@ -60,6 +66,10 @@ impl Inbox {
         let signals_writer = writer.as_raw_fd();
         let numbers = SIGNALS.map(|signal| signal as i32);
         let signals = SignalDelivery::with_pipe(signals, writer, SignalOnly, numbers)?;
+        explain!(
+            "sigaction({}): from now on these signals only write a byte into a pipe, at whose end we wait",
+            names(&SIGNALS)
+        );
         Ok(Inbox { signals, signals_writer, ready, ready_writer: Some(ready_writer) })
     }
 
@@ -69,6 +79,13 @@ impl Inbox {
             PollFd::new(self.signals.get_read().as_fd(), PollFlags::POLLIN),
             PollFd::new(self.ready.as_fd(), PollFlags::POLLIN),
         ];
+        match deadline {
+            None => explain!("poll(): asleep until a signal comes, or a worker is ready"),
+            Some(due) => {
+                let wait = due.saturating_duration_since(Instant::now());
+                explain!("poll(): asleep until a signal comes, a worker is ready, or {wait:.1?} are over");
+            }
+        }
         match poll(&mut sources, timeout_until(deadline)) {
             // EINTR: a signal, and its byte is in the pipe.
             Ok(_) | Err(Errno::EINTR) => {}
@@ -79,10 +96,15 @@ impl Inbox {
             }
         }
         let somebody_is_ready = sources[1].any() == Some(true);
-        News {
+        let news = News {
             signals: self.signals.pending().filter_map(|number| Signal::try_from(number).ok()).collect(),
             ready: if somebody_is_ready { self.read_ready() } else { Vec::new() },
+        };
+        if !news.signals.is_empty() {
+            explain!("poll(): woken by {}", names(&news.signals));
         }
+        news.ready.iter().for_each(|pid| explain!("poll(): woken by pid {pid}, which is ready to accept"));
+        news
     }
 
     fn read_ready(&mut self) -> Vec<Pid> {

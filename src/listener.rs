@@ -4,19 +4,20 @@
 //! The kernel completes handshakes by itself from `listen` on, whether anybody
 //! is in `accept` or not.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::stat::fstat;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::cli::BindAddress;
 use crate::echo;
 use crate::exit::{Failure, reason};
 use crate::explain;
-use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, readable_within};
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, address_bytes, readable_within};
 
 /// A socket in the listening state.
 #[derive(Debug)]
@@ -62,23 +63,35 @@ impl Listener {
         // What is set here, each accepted socket inherits: an echo goes out at
         // once instead of waiting to be joined with the next one (Nagle),
         socket.set_tcp_nodelay(true)?;
+        explain!("setsockopt({fd}, TCP_NODELAY) = 0: an echo is to go out at once, also a short one");
         // and no recv waits for a client for longer than it may be idle, no send
         // without a look whether the client takes anything.
         if TIMEOUTS_ARE_INHERITED {
             socket.set_read_timeout(idle_timeout)?;
             socket.set_write_timeout(Some(echo::stall_check(idle_timeout)))?;
+            explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: no client is waited for for ever");
         }
 
-        socket.bind(&address.into())?;
+        let sockaddr = SockAddr::from(address);
+        explain!(
+            "bind({fd}, {address}): the kernel gets the address as the bytes {}; the port in it is {}, its high \
+             byte first, as on the wire",
+            Hex(address_bytes(&sockaddr)),
+            Hex(&address.port().to_be_bytes())
+        );
+        socket.bind(&sockaddr).inspect_err(|error| explain!("bind({fd}, {address}): {}", reason(error)))?;
         explain!("bind({fd}, {address}) = 0: the socket has its address; nobody can connect yet");
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
         explain!(
             "getsockname({fd}) = {address}: the port is the one that the kernel has chosen, where 0 was asked for"
         );
-        socket.listen(backlog)?;
+        let called = Instant::now();
+        socket.listen(backlog).inspect_err(|error| explain!("listen({fd}, {backlog}): {}", reason(error)))?;
         explain!(
-            "listen({fd}, {backlog}) = 0: returned at once; from now on the kernel completes handshakes by \
-             itself, and up to {backlog} connections (or fewer, if its own limit is lower) wait to be accepted"
+            "listen({fd}, {backlog}) = 0, after {:.1?}: it doesn't wait for anybody; from now on the kernel \
+             completes handshakes by itself, and up to {backlog} connections (or fewer, if its own limit is \
+             lower) wait to be accepted",
+            called.elapsed()
         );
         Ok(Listener { socket, address, idle_timeout })
     }
@@ -129,8 +142,9 @@ impl Listener {
     pub fn resize(&self, backlog: i32) {
         let result = self.socket.listen(backlog);
         explain!(
-            "listen({}, {backlog}): called again, it only changes the length of the accept queue",
-            self.fd()
+            "listen({}, {backlog}) = {}: called again, it only changes the length of the accept queue",
+            self.fd(),
+            if result.is_ok() { 0 } else { -1 }
         );
         if let Err(error) = result {
             log::warn!("cannot change the length of the accept queue: {}; it stays as it is", reason(&error));
@@ -148,21 +162,42 @@ impl Listener {
     }
 }
 
+impl Drop for Listener {
+    fn drop(&mut self) {
+        explain!(
+            "close({}): this process listens no more; when no process has the socket open, the port is free",
+            self.fd()
+        );
+    }
+}
+
+/// Bytes as od shows them: "1e 61".
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for byte in self.0 {
+            write!(f, "{between}{byte:02x}")?;
+            between = " ";
+        }
+        Ok(())
+    }
+}
+
 /// What to do about an address that can't be had.
 fn remedy(error: &io::Error, address: SocketAddr) -> String {
-    let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            return format!(
-                "choose another port with --bind, or stop who holds it (lsof -i :{} shows who)",
-                address.port()
-            );
-        }
-        io::ErrorKind::AddrNotAvailable => "give --bind an address of this machine",
-        io::ErrorKind::PermissionDenied if address.port() < 1024 => {
-            "ports below 1024 are root's: start as root (and let --user take the rights from the workers), \
-             or choose a higher port with --bind"
-        }
-        _ => "choose another address with --bind",
-    };
-    remedy.to_owned()
+    let port = address.port();
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "somebody listens there, perhaps an earlier prefork-echo: `prefork-echo status {address}` or `lsof -i \
+             :{port}` shows who; end it, or choose another port with --bind"
+        ),
+        io::ErrorKind::AddrNotAvailable => "give --bind an address of this machine".into(),
+        io::ErrorKind::PermissionDenied if port < 1024 => format!(
+            "ports below 1024 are root's: start as root, with --user, and the parent binds port {port} before \
+             the workers, who alone talk to clients, give up root's rights; or choose a higher port with --bind"
+        ),
+        _ => "choose another address with --bind".into(),
+    }
 }

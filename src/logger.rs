@@ -36,10 +36,15 @@ use crate::sys::signal;
 /// The target of the lines that `--explain` adds.
 pub const EXPLAIN: &str = "explain";
 
-/// Narrates a step or a system call, if the user asked for it.
+/// Narrates a step or a system call, if the user asked for it. Only then are the
+/// arguments looked at: telling may cost a system call, not telling may not.
 #[macro_export]
 macro_rules! explain {
-    ($($text:tt)+) => { log::info!(target: $crate::logger::EXPLAIN, $($text)+) };
+    ($($text:tt)+) => {
+        if log::log_enabled!(target: $crate::logger::EXPLAIN, log::Level::Info) {
+            log::info!(target: $crate::logger::EXPLAIN, $($text)+)
+        }
+    };
 }
 
 /// Lines that this process had to drop and has not reported yet.

@@ -5,6 +5,7 @@
 //! parent keeps its own: it must bind no more, but signal and replace workers.
 
 use std::ffi::CString;
+use std::fmt;
 use std::io;
 
 use nix::errno::Errno;
@@ -79,6 +80,15 @@ impl Rights {
     /// `EPERM` where the process may not change its user after all.
     pub fn take(&self) -> nix::Result<()> {
         process::change_user(self.user, self.group, &self.groups)
+    }
+}
+
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(user) = self.user {
+            write!(f, "user {user}, ")?;
+        }
+        write!(f, "group {}", self.group)
     }
 }
 

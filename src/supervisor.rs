@@ -227,7 +227,7 @@ impl<'a> Supervisor<'a> {
         let (Some(ready), Some(listener)) = (self.inbox.leave_to_parent(), self.listener.take()) else {
             return 1;
         };
-        worker::run(Job {
+        let code = worker::run(Job {
             slot,
             errand,
             row,
@@ -237,7 +237,9 @@ impl<'a> Supervisor<'a> {
             rights: self.rights.as_ref(),
             parent: self.pid,
             ready,
-        })
+        });
+        explain!("_exit({code}): the kernel closes what is still open, and sends SIGCHLD to the parent");
+        code
     }
 
     // Reaping.
@@ -256,9 +258,7 @@ impl<'a> Supervisor<'a> {
             // As process 1 of a container we inherit other people's orphans.
             return debug!("reaped a stranger, pid {pid}");
         };
-        explain!(
-            "SIGCHLD, waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes"
-        );
+        explain!("waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes");
         let (slot, cause, connections) = (dead.slot, Cause::of(death), dead.connections);
         let (lived, connected) = (died - dead.born, count(connections, "connection"));
         let cut = dead.client.map_or(String::new(), |client| format!(", its client {client} is cut off"));

@@ -138,9 +138,11 @@ fn settle(job: &Job<'_>) -> io::Result<&'static mut [u8]> {
     let buffer = memory::buffer(BUFFER_SIZE)?;
     if let Some(rights) = job.rights {
         rights.take()?;
+        explain!("setgroups(), setgid(), setuid() = 0: this process is, for good, {rights}");
     }
     process::watch_parent()?;
     signal::become_worker()?;
+    explain!("sigaction(SIGTERM): from now on it asks this worker to leave; so does the parent's death");
     // Shorter than PIPE_BUF, so it goes at once or, with the parent dead, never.
     let _ = (&job.ready).write(&getpid().as_raw().to_ne_bytes());
     Ok(buffer)

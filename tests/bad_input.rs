@@ -40,8 +40,20 @@ fn a_port_that_is_taken() {
     let server = Server::start(&[]);
     let address = server.address.to_string();
     let message = could_not_run(&["--bind", &address]);
-    let wanted = format!("cannot bind {address}: address already in use; choose another port with --bind");
-    assert!(message.contains(&wanted), "{message}");
+    assert!(message.contains(&format!("cannot bind {address}: address already in use; ")), "{message}");
+    // Who may hold it, how to look, what to do.
+    let port = server.address.port();
+    for lesson in
+        ["an earlier prefork-echo", &format!("`lsof -i :{port}`"), "choose another port with --bind"]
+    {
+        assert!(message.contains(lesson), "no {lesson} in {message}");
+    }
+    let look = format!("prefork-echo status {address}");
+    assert!(message.contains(&format!("`{look}`")), "{message}");
+    let mut command = binary();
+    command.args(look.split(' ').skip(1));
+    let shown = command.output().unwrap();
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(&format!("(pid {})", server.pid)), "{shown:?}");
     server.echo(b"who has it keeps it");
 }
 
@@ -74,6 +86,7 @@ fn a_privileged_port_without_the_right() {
         command.args(["--bind", "127.0.0.1:7"]);
         let message = one_line(run(command));
         assert!(message.contains("cannot bind 127.0.0.1:7: permission denied; "), "{message}");
+        assert!(message.contains("the parent binds port 7 before the workers"), "{message}");
         assert!(message.contains("--user") && message.contains("--bind"), "{message}");
     } else {
         // Here every port is everybody's, and it must simply work.

@@ -7,8 +7,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use common::{Guarded, Server, binary, echo, number_after, wait_until};
+use common::{Guarded, Server, binary, echo, number_after, run, wait_until};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -53,31 +54,112 @@ fn quiet_leaves_warnings_and_verbose_adds_every_echo() {
     verbose.wait_for_log(&["echoed 5 bytes"]);
 }
 
+/// Finds each of the steps, in this order, in lines of `speaker`; other lines may
+/// stand between them. Returns the lines found.
+#[track_caller]
+fn narrated<'a>(log: &'a [String], speaker: &str, steps: &[&str]) -> Vec<&'a str> {
+    let mut lines = log.iter().filter(|line| line.contains(&format!("] {speaker}")));
+    let find = |step: &&str| lines.find(|line| line.contains(*step)).map(String::as_str);
+    let found: Vec<_> = steps.iter().map_while(find).collect();
+    assert_eq!(found.len(), steps.len(), "{speaker}: {:?} is missing in {log:#?}", steps.get(found.len()));
+    found
+}
+
 #[test]
-fn explain_narrates_the_calls_in_their_order() {
+fn explain_narrates_each_step_with_what_really_happened() {
     let mut server = Server::start(&["--explain", "--workers", "1", "--backlog", "5"]);
-    server.echo(b"hello");
+    let (address, worker) = (server.address, server.workers()[0]);
+    let mut client = server.connect();
+    let theirs = client.local_addr().unwrap();
+    client.write_all(b"hello").unwrap();
+    client.read_exact(&mut [0; 5]).unwrap();
+    drop(client);
     server.wait_for_log(&["closed "]);
+    let leaving = server.connect();
+    let asleep = |line: &&String| line.contains("asleep until the client sends");
+    wait_until("it waits for the second client", || server.log().iter().filter(asleep).count() == 3);
     assert_eq!(server.stop(), 0);
+
     let log = server.log();
-    let mut from = 0;
-    for call in [
-        "socket() = ",
-        "bind(",
-        "listen(",
-        "fork() = ",
-        "accept(",
-        "recv(",
-        "send(",
-        "recv(",
-        "close(",
-        "kill(",
-    ] {
-        let at = log[from..].iter().position(|line| line.contains(&format!(": {call}")));
-        from += at.unwrap_or_else(|| panic!("no {call} after line {from} of {log:#?}")) + 1;
+    let opening = narrated(
+        &log,
+        "parent ",
+        &[
+            "socket() = ",
+            ", SO_REUSEADDR) = 0",
+            "bind(",
+            ") = 0: the socket has its address",
+            &format!(") = {address}: the port is the one"),
+            ", 5) = 0, after ",
+            "sigaction(",
+            "MAP_SHARED",
+            &format!("fork() = {worker}: worker 0"),
+            "poll(): asleep",
+            &format!("poll(): woken by pid {worker}, which is ready"),
+            "poll(): woken by SIGTERM",
+            &format!("kill({worker}, SIGTERM): "),
+            "poll(): woken by SIGCHLD",
+            &format!("waitpid() = {worker}: "),
+        ],
+    );
+    let fd = number_after(opening[0], "socket() = ");
+    assert!(
+        opening[2].contains(&format!("bind({fd}, 127.0.0.1:0): the kernel gets the address as the bytes "))
+    );
+    assert!(opening[2].contains(" 00 00 7f 00 00 01 ") && opening[2].contains("the port in it is 00 00,"));
+    assert!(opening[5].contains(&format!("listen({fd}, 5)")), "{}", opening[5]);
+
+    let service = narrated(
+        &log,
+        &format!("worker 0 (pid {worker}): "),
+        &[
+            "fork() = 0: ",
+            "sigaction(SIGTERM)",
+            &format!("accept({fd}): asleep"),
+            &format!("on the same port, {address}, for the client at {theirs} alone; {fd} goes on listening"),
+            "): asleep until the client sends",
+            ") = 5: so many bytes have come",
+            ") = 5: so many bytes are on their way back",
+            "): asleep until the client sends",
+            ") = 0: end of file",
+            "close(",
+            &format!("accept({fd}): asleep"),
+            &format!("accept({fd}) = "),
+            ") = EINTR: a signal says that we must leave",
+            "poll(): 1 client to part from, each when it has been quiet for 300.0ms",
+            ", SHUT_WR) = 0: the client is quiet",
+            "poll() = 0: the client hasn't closed within 300.0ms",
+            "close(",
+            &format!("poll({fd}) = 0: nobody waits"),
+            "leaving after 2 connections",
+            &format!("close({fd}): "),
+            "_exit(0)",
+        ],
+    );
+    let new = number_after(service[3], &format!("accept({fd}) = "));
+    assert!(new > fd, "{}", service[3]);
+    for (step, call) in [(5, "recv"), (6, "send"), (8, "recv"), (9, "close"), (12, "recv"), (14, "shutdown")]
+    {
+        assert!(service[step].contains(&format!(": {call}({new}")), "{}", service[step]);
     }
-    server.wait_for_log(&["recv(", ") = 5: "]);
-    server.wait_for_log(&["recv(", ") = 0: end of file"]);
+}
+
+#[test]
+fn explain_tells_of_calls_that_fail_and_of_those_that_wait() {
+    let server = Server::start(&["--explain", "--workers", "1", "--idle-timeout", "1s"]);
+    let mut second = binary();
+    second.args(["--explain", "--bind", &server.address.to_string()]);
+    let (_, stderr) = run(second);
+    let wire = server.address.port().to_be_bytes().map(|byte| format!("{byte:02x}")).join(" ");
+    assert!(stderr.contains(&format!(" {wire} 7f 00 00 01 ")), "{stderr}");
+    assert!(stderr.contains(&format!("the port in it is {wire}, its high byte first")), "{stderr}");
+    assert!(stderr.contains(&format!("bind(3, {}): address already in use", server.address)), "{stderr}");
+
+    let mut client = server.connect();
+    client.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    while client.write(&[b'x'; 65536]).is_ok() {}
+    server.wait_for_log(&["send(", " bytes find no room, and ", " asleep until the client reads"]);
+    server.wait_for_log(&["closed ", "idle for too long"]);
 }
 
 #[test]

@@ -11,7 +11,6 @@ use nix::sys::signal::Signal;
 
 use super::Supervisor;
 use crate::exit::Exit;
-use crate::explain;
 use crate::listener::Listener;
 use crate::logger::count;
 use crate::scoreboard::Phase;
@@ -86,9 +85,7 @@ impl Supervisor<'_> {
             Stage::Draining(drain) if workers == 0 => {
                 let (before, exit) = (drain.connections_before, drain.exit);
                 if !self.needs_last_sweep(before) {
-                    if let Some(listener) = self.listener.take() {
-                        explain!("close({}): nobody listens any more", listener.fd());
-                    }
+                    self.listener = None;
                     self.stage = Stage::Ending(exit);
                 } else if !self.begin_last_sweep() {
                     self.end();

@@ -15,6 +15,15 @@ use crate::snapshot::Snapshot;
 use crate::status;
 use crate::worker::Errand;
 
+/// What the parent wants of a worker by a signal.
+fn what_for(signal: Signal) -> &'static str {
+    match signal {
+        Signal::SIGTERM => "asks the worker to finish its client and leave",
+        Signal::SIGCONT => "lets it go on, should it be stopped",
+        _ => "ends it at once",
+    }
+}
+
 impl Supervisor<'_> {
     pub(super) fn handle_signal(&mut self, signal: Signal) {
         let running = matches!(self.stage, Stage::Running);
@@ -79,7 +88,8 @@ impl Supervisor<'_> {
         if !self.children.contains(pid) {
             return;
         }
-        explain!("kill({pid}, {signal})");
+        // Before the call, or the worker's answer could stand above it.
+        explain!("kill({pid}, {signal}): {}", what_for(signal));
         if let Err(error) = kill(pid, signal) {
             error!("cannot send {signal} to pid {pid}: {}", reason(&error.into()));
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 
 /// Does an accepted socket inherit the listening socket's time-outs
 /// (`SO_RCVTIMEO`, `SO_SNDTIMEO`)? Linux copies them, which saves two system
@@ -22,6 +22,14 @@ const CONNECTING_IS_SENDING: bool = cfg!(target_os = "linux");
 /// The smallest accept queue that `listen` can be asked for. Linux takes 0
 /// (room for one connection); macOS takes 0 for the largest it has.
 pub const SMALLEST_BACKLOG: i32 = if cfg!(target_os = "macos") { 1 } else { 0 };
+
+/// An address as the kernel gets it: a `sockaddr_in` or `sockaddr_in6`. The family in
+/// it is in this machine's order of bytes, the port and the address in the network's.
+pub fn address_bytes(address: &SockAddr) -> &[u8] {
+    // SAFETY: an address is as long as it says, and all of it was written: zeros
+    // first, the fields after that. The borrow keeps it where it is.
+    unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), address.len() as usize) }
+}
 
 /// How many bytes we have sent that the peer's TCP has not taken yet. See tcp(7),
 /// SIOCOUTQ; on macOS SO_NWRITE.

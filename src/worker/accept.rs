@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{Level, debug, error, info, log_enabled, warn};
 use nix::errno::Errno;
@@ -66,19 +66,23 @@ impl Worker {
     /// Blocks in accept. An error says why there is no client; what it asks for
     /// is done already.
     pub(super) fn accept(&mut self) -> Result<Client, Answer> {
-        let mut told = false;
+        let mut asleep_since = None;
         loop {
             let Intake::Open(listener) = &self.intake else { return Err(Answer::Leave) };
             let (fd, idle_timeout) = (listener.fd(), listener.idle_timeout());
-            if !told {
+            let asleep_since = *asleep_since.get_or_insert_with(|| {
                 explain!("accept({fd}): asleep until a client connects");
-                told = true;
-            }
+                Instant::now()
+            });
             let error = match listener.accept() {
                 Ok((socket, peer)) => {
                     let new = socket.as_raw_fd();
                     explain!(
-                        "accept({fd}) = {new}: a new socket, for this client alone; {fd} goes on listening"
+                        "accept({fd}) = {new}, after {:.1?}: woken; {new} is a new socket on the same port, {}, \
+                         for the client at {} alone; {fd} goes on listening",
+                        asleep_since.elapsed(),
+                        Peer(socket.local_addr().ok().and_then(|local| local.as_socket())),
+                        Peer(peer)
                     );
                     self.count_accepted(peer, new);
                     return Ok(Client { socket, peer, idle_timeout, echoed: 0 });
@@ -91,7 +95,7 @@ impl Worker {
                 _ => self.accept_failed(answer, error),
             }
             if answer != Answer::Look || self.must_leave() {
-                explain!("accept({fd}) = {error:?}: no client this time");
+                explain!("accept({fd}) = {error:?}: {}; no client this time", reason(&error.into()));
                 return Err(answer);
             }
         }

@@ -59,8 +59,7 @@ impl Worker {
             self.finish(taken, buffer);
             taken = self.take_all(backlog.saturating_add(1), self.patience);
         }
-        if let Intake::Open(listener) = &self.intake {
-            explain!("close({}): nobody is in the accept queue, and nobody listens any more", listener.fd());
+        if let Intake::Open(_) = &self.intake {
             self.intake = Intake::Swept;
         }
         self.finish(taken, buffer);
@@ -93,7 +92,10 @@ impl Worker {
                     quiet_at = Instant::now() + silence;
                 }
                 Err(Errno::EINTR) => self.look_around(),
-                _ => break,
+                _ => {
+                    explain!("poll({}) = 0: nobody waits in the accept queue", listener.fd());
+                    break;
+                }
             }
         }
         taken
