@@ -7,7 +7,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use common::{Guarded, Server, binary, echo, number_after, run, wait_until};
 use nix::sys::signal::Signal;
@@ -155,9 +154,7 @@ fn explain_tells_of_calls_that_fail_and_of_those_that_wait() {
     assert!(stderr.contains(&format!("the port in it is {wire}, its high byte first")), "{stderr}");
     assert!(stderr.contains(&format!("bind(3, {}): address already in use", server.address)), "{stderr}");
 
-    let mut client = server.connect();
-    client.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
-    while client.write(&[b'x'; 65536]).is_ok() {}
+    let _client = server.connect_one_who_never_reads();
     server.wait_for_log(&["send(", " bytes find no room, and ", " asleep until the client reads"]);
     server.wait_for_log(&["closed ", "idle for too long"]);
 }
