@@ -74,7 +74,7 @@ fn explain_narrates_each_step_with_what_really_happened() {
     client.read_exact(&mut [0; 5]).unwrap();
     drop(client);
     server.wait_for_log(&["closed "]);
-    let leaving = server.connect();
+    let _leaving = server.connect();
     let asleep = |line: &&String| line.contains("asleep until the client sends");
     wait_until("it waits for the second client", || server.log().iter().filter(asleep).count() == 3);
     assert_eq!(server.stop(), 0);
