@@ -80,6 +80,7 @@ impl Connection {
         // A message goes out at once instead of waiting to be joined with the next.
         socket.set_tcp_nodelay(true)?;
         explain!("setsockopt({fd}, TCP_NODELAY) = 0: each send is to go out at once");
+        explain!("connect({fd}, {peer}): asleep until the kernel there answers");
         let called = Instant::now();
         connect(&socket, peer, timeout).inspect_err(|error| {
             explain!("connect({fd}, {peer}): {}; so the socket is closed", reason(error));

@@ -182,6 +182,7 @@ fn the_narration_is_what_happened() {
         "socket() = 3",
         "setsockopt(3, SO_RCVTIMEO, SO_SNDTIMEO) = 0",
         "setsockopt(3, TCP_NODELAY) = 0",
+        &format!("connect(3, {}): asleep", server.address),
         &format!("connect(3, {}) = 0", server.address),
         "getsockname(3) = 127.0.0.1:",
         "fcntl(3, O_NONBLOCK) = 0",
@@ -198,7 +199,7 @@ fn the_narration_is_what_happened() {
         assert!(line.contains(": ") && line.contains(step), "no {step:?} in {line:?}");
     }
     // The port is the one that the server sees.
-    let port = number_after(lines[4], "= 127.0.0.1:");
+    let port = number_after(lines[5], "= 127.0.0.1:");
     server.wait_for_log(&["accepted", &format!("127.0.0.1:{port} ")]);
 }
 

@@ -1,0 +1,249 @@
+# shellcheck shell=bash
+# What the lessons share: to say, to ask, to run, to check; a server; clients that
+# speak when they are told to; and an end that leaves no process behind.
+#
+# For a lesson to source. Needs bash 3.2 and what Linux and macOS both have. A lesson
+# with --no-pause, or without a terminal, runs through without waiting for Enter.
+set -u
+
+# What its user prefers is not to change what a lesson shows.
+for name in ${!PREFORK_ECHO_*}; do unset "$name"; done
+export LC_ALL=C
+
+program=${LESSON_PROGRAM:-}
+if [ -z "$program" ]; then
+    project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    program=${CARGO_TARGET_DIR:-$project/target}/release/prefork-echo
+    [ -x "$program" ] || echo "building prefork-echo, once; that takes a minute or two" >&2
+    cargo build --release --quiet --manifest-path "$project/Cargo.toml" || exit 1
+fi
+# So that what is shown as a command is the command that is run.
+PATH=$(dirname "$program"):$PATH
+
+case "${1:-}" in
+--no-pause) pausing=no ;;
+"") if [ -t 0 ] && [ -t 1 ]; then pausing=yes; else pausing=no; fi ;;
+*)
+    echo "usage: $0 [--no-pause]" >&2
+    exit 2
+    ;;
+esac
+
+command -v ps >/dev/null || {
+    echo "the lessons need ps (Debian has it in the package procps)" >&2
+    exit 1
+}
+
+number=${0##*lesson-}
+title="lesson $((10#${number%%-*})): $(sed -n "2s/^# //p" "$0")"
+server=""  # the pid of the server that runs
+clients="" # those of the clients
+failures=0
+verdict=no # has it been said?
+dir=$(mktemp -d)
+cd "$dir" || exit 1
+
+# Without a trap for INT and TERM, on purpose: bash runs this one then, too, and one
+# for INT would wait for Enter where bash 3.2 reads it.
+trap finish EXIT
+finish() {
+    local status=$?
+    # shellcheck disable=SC2086 # several pids in one string, on purpose
+    [ -z "$clients" ] || kill $clients
+    [ -z "$server" ] || kill -QUIT "$server"
+    wait
+    rm -rf "$dir"
+    if [ "$verdict" = no ]; then
+        printf '\nFAIL %s: not finished\n' "$title"
+        exit $((status > 0 ? status : 1))
+    fi
+} 2>/dev/null # what is gone already is no trouble
+
+# ----- To say and to ask.
+
+# lesson <<TEXT: its title stands in the second line of its file.
+lesson() {
+    printf '\n=== %s\n\n%s\n' "$title" "$(cat)"
+}
+
+# Each breaks its lines anew: what stands in them may be long or short.
+say() { printf '\n%s\n' "$(printf '%s' "$*" | tr '\n' ' ' | fold -s -w 80)"; }
+
+predict() {
+    say "??? $*"
+    pause "    Your prediction? Enter shows what happens."
+}
+
+pause() {
+    if [ "$pausing" = yes ]; then
+        printf '%s ' "$1"
+        read -r _
+    fi
+}
+
+# ----- To run.
+
+# Shows a command line, runs it, and leaves its exit status in $status.
+run() {
+    printf '\n  $ %s\n' "$1"
+    eval "$1" 2>&1 | sed 's/^/    /'
+    status=${PIPESTATUS[0]}
+}
+
+# So and so is Linux's alone: does this machine have it?
+on_linux() { [ "$(uname)" = Linux ]; }
+
+# wait_until WHAT COMMAND...: until the command succeeds. What never does in ten
+# seconds ends the lesson: what follows rests on it.
+wait_until() {
+    local what=$1 tries=0
+    shift
+    until "$@" >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        if [ "$tries" -ge 200 ]; then
+            printf '\n  [no] %s, not within ten seconds\n' "$what"
+            failures=$((failures + 1))
+            conclude
+        fi
+        sleep 0.05
+    done
+}
+
+# ----- To check.
+
+# check WHAT COMMAND...: was it so?
+check() {
+    local what=$1
+    shift
+    if "$@" >/dev/null 2>&1; then
+        printf '  [ok] %s\n' "$what"
+    else
+        printf '  [no] %s\n       this has failed: %s\n' "$what" "$*"
+        failures=$((failures + 1))
+    fi
+}
+
+is_not() { ! "$@"; }
+
+# in_order FILE PATTERN...: does the file have a line for each pattern, in this order?
+in_order() {
+    local file=$1 pattern at=0
+    shift
+    for pattern; do
+        at=$(awk -v after="$at" -v pattern="$pattern" 'NR > after && $0 ~ pattern { print NR; exit }' "$file")
+        if [ -z "$at" ]; then return 1; fi
+    done
+}
+
+# took FILE PATTERN: the microseconds that a narrated call took, in the first such line.
+took() {
+    awk -v pattern="$2" '$0 ~ pattern {
+        for (i = 1; $i != "after"; i++) if (i == NF) next
+        time = $(i + 1)
+        print int(time ~ /[0-9]s/ ? time * 1e6 : time ~ /ms/ ? time * 1e3 : time ~ /ns/ ? time / 1e3 : time + 0)
+        exit
+    }' "$1"
+}
+
+# The last line of a lesson, and its exit status.
+conclude() {
+    verdict=yes
+    if [ "$failures" -eq 0 ]; then
+        printf '\nPASS %s\n' "$title"
+        exit 0
+    fi
+    printf '\nFAIL %s: not as shown (%s)\n' "$title" "$failures"
+    exit 1
+}
+
+# ----- A server, and looks at it.
+
+# serve OPTIONS...: starts a server, at the port $port or at one that the kernel
+# chooses. Its log is in the file log.
+port=0
+serve() {
+    : >listening
+    printf '\n  $ prefork-echo --bind %s %s 2>log &\n' "$port" "$*"
+    (
+        let_go_of_pipes
+        exec prefork-echo --bind "$port" "$@" >listening 2>log
+    ) &
+    server=$!
+    wait_until "the server listens" test -s listening
+    sed 's/^/    /' listening
+    port=$(sed 's/.*:\([0-9]*\) .*/\1/' listening)
+}
+
+# Ends it in order; $status says how it went.
+stop_server() {
+    printf '\n  $ kill -TERM %s\n' "$server"
+    kill -TERM "$server"
+    status=0
+    wait "$server" || status=$?
+    server=""
+    printf '    the server has left, with status %s\n' "$status"
+}
+
+# What `status --json` says under a name, a line for each time that it stands there.
+values() {
+    prefork-echo status "$port" --json | grep -o "\"$1\": *[^,}]*" | sed -e 's/^[^:]*: *//' -e 's/"//g'
+}
+workers() { values pid | sed 1d; } # the first is the parent's
+parent_and_workers() { values pid; }
+
+# ----- Clients that talk when they are told to: A, B, C, D.
+
+# Each reads from a pipe that this shell holds open: for A the descriptor 3.
+pipe_of() { echo $(($(printf '%d' "'$1") - 62)); }
+let_go_of_pipes() { exec 3>&- 4>&- 5>&- 6>&-; }
+
+# connect A: starts a client. What it prints goes to the file A, its narration to A.log.
+connect() {
+    local name=$1
+    printf '\n  $ prefork-echo client %s --explain 2>%s.log &      # client %s, in a terminal of its own\n' \
+        "$port" "$name" "$name"
+    mkfifo "$name.pipe"
+    (
+        let_go_of_pipes
+        exec prefork-echo client "$port" --timeout 1m --explain <"$name.pipe" >"$name" 2>"$name.log"
+    ) &
+    clients="$clients $!"
+    eval "exec $(pipe_of "$name")>\"$name.pipe\""
+}
+
+# tell A WORDS: types a line.
+tell() {
+    printf '  %s types: %s\n' "$1" "$2"
+    # In a process of its own, which a client that is gone may end.
+    (printf '%s\n' "$2" >&"$(pipe_of "$1")") 2>/dev/null
+}
+
+# hear A WORDS: waits until they have come back.
+hear() {
+    wait_until "$1 gets $2 back" grep -qx "$2" "$1"
+    printf '  %s reads: %s\n' "$1" "$2"
+}
+
+# quit A: Ctrl-D.
+quit() {
+    printf '  %s has no more to say (Ctrl-D)\n' "$1"
+    eval "exec $(pipe_of "$1")>&-"
+}
+
+# The address of a client's end, as it was told by its kernel.
+address_of() { sed -n 's/.*getsockname([0-9]*) = \([^:]*:[0-9]*\):.*/\1/p' "$1.log"; }
+is_connected() { grep -q 'connect(.*) = 0' "$1.log"; }
+calls_connect() { grep -q 'connect(.*asleep' "$1.log"; }
+# The pid of the worker that serves it.
+worker_of() { prefork-echo status "$port" | awk -v peer="$(address_of "$1")" '$0 ~ peer { print $2 }'; }
+
+# What lists the connections that have an end at $port: state, local end, peer.
+command_for_connections() {
+    if command -v ss >/dev/null; then
+        echo "ss -tan | grep ':$port'"
+    elif command -v netstat >/dev/null; then
+        echo "netstat -an | grep '[.:]$port'"
+    else
+        echo "grep -i ':$(printf %04x "$port")' /proc/net/tcp"
+    fi
+}
