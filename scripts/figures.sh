@@ -5,10 +5,16 @@
 # Medians, on this machine, now.
 #
 # Linux only (it reads /proc); needs bash 5, cc, taskset, and strace for the system
-# calls; takes some five minutes.
+# calls; takes some five minutes. With --quick each is done once and in small, which
+# tells whether this script works, and no figures.
 # It uses ports 17771 and 17772 of the loopback.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+case "${1:-}" in
+    "") quick=no ;;
+    --quick) quick=yes ;;
+    *) echo "usage: scripts/figures.sh [--quick]" >&2; exit 2 ;;
+esac
 [ "$(uname)" = Linux ] || { echo "figures.sh: it reads /proc, which only Linux has" >&2; exit 1; }
 
 work=$(mktemp -d)
@@ -32,6 +38,8 @@ cc -O2 -o "$work/measure" scripts/measure.c
 ours=17771 theirs=17772
 
 nap() { sleep 0.002; }
+times() { seq "$([ $quick = yes ] && echo 1 || echo "$1")"; }
+load() { [ $quick = yes ] && echo $(($1 / 20)) || echo "$1"; }
 median() { sort -n | awk '{ line[NR] = $1 } END { print line[int((NR + 1) / 2)] }'; }
 milliseconds() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.1f\n", (b - a) * 1000 }'; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
@@ -76,7 +84,7 @@ for pid in $(children "$server"); do awk '/^Pss:/ { print $2 }' "/proc/$pid/smap
 compare() {
     local name=$1 unit=$2 port pid before
     shift 2
-    for _ in 1 2 3 4 5 6 7; do
+    for _ in $(times 7); do
         for who in ours theirs; do
             port=${!who}
             if [ "$who" = ours ]; then pid=$server; else pid=$plain; fi
@@ -90,20 +98,20 @@ compare() {
     c=$(median <"$work/$name.ours.cpu") d=$(median <"$work/$name.theirs.cpu")
     echo "  $unit: $a, plain C $b, ratio $(ratio "$a" "$b"); processor time $c ms, plain C $d ms, ratio $(ratio "$c" "$d")"
 }
-echo "the same load on both, in turn, seven rounds:"
-compare one "echoes of 64 bytes a second, 1 connection" echo 1 40000 64
-compare four "echoes of 64 bytes a second, 4 connections" echo 4 20000 64
-compare bulk "echoes of 500 kB a second, 1 connection" echo 1 2000 500000
-compare connect "connections with an echo a second" connect 10000
+echo "the same load on both, in turn:"
+compare one "echoes of 64 bytes a second, 1 connection" echo 1 "$(load 40000)" 64
+compare four "echoes of 64 bytes a second, 4 connections" echo 4 "$(load 20000)" 64
+compare bulk "echoes of 500 kB a second, 1 connection" echo 1 "$(load 2000)" 500000
+compare connect "connections with an echo a second" connect "$(load 10000)"
 stop
 
 echo "from SIGTERM to the exit, in milliseconds:"
-for _ in 1 2 3 4 5 6 7; do
+for _ in $(times 7); do
     serve --workers 4
     stop
     echo "$took"
 done | median | sed 's/^/  4 idle workers: /'
-for _ in 1 2 3; do
+for _ in $(times 3); do
     serve --workers 4
     exec 3<>"/dev/tcp/127.0.0.1/$ours"
     echo hello >&3
@@ -117,7 +125,7 @@ done | median | sed 's/^/  with a client connected that sits there: /'
 # status_takes: the median of 21 runs, in milliseconds.
 status_takes() {
     local from
-    for _ in {1..21}; do
+    for _ in $(times 21); do
         from=$EPOCHREALTIME
         "$program" status "127.0.0.1:$ours" >/dev/null
         milliseconds "$from" "$EPOCHREALTIME"
@@ -126,20 +134,20 @@ status_takes() {
 echo "status answers, in milliseconds:"
 serve --workers 4
 echo "  4 workers: $(status_takes)"
-"$work/measure" echo "$ours" 4 50000 64 >/dev/null &
-load=$!
-started+=("$load")
+"$work/measure" echo "$ours" 4 "$(load 50000)" 64 >/dev/null &
+busy=$!
+started+=("$busy")
 echo "  all of them busy: $(status_takes)"
 kill -STOP "$server"
 echo "  and the parent stopped: $(status_takes)"
 kill -CONT "$server"
-wait "$load"
+wait "$busy"
 stop
 serve --workers 1000
 echo "  1,000 workers: $(status_takes)"
 stop
-echo "the scoreboard's cost, in processor time, with and without it in turn:"
-taskset -c 0 cargo run --release --quiet --example scoreboard_cost
+[ $quick = yes ] || echo "the scoreboard's cost, in processor time, with and without it in turn:"
+[ $quick = yes ] || taskset -c 0 cargo run --release --quiet --example scoreboard_cost
 
 # The client side must not be what is measured: `bench` beside the plainest client
 # in C, on the same server, in turn.
@@ -149,14 +157,14 @@ for clients in 1 4; do
     rm -f "$work"/client.*
     # A server of its own for each pair: on which processor the kernel puts whom
     # makes more of a difference, and stays so for long.
-    for pair in {1..21}; do
+    for pair in $(times 21); do
         serve --workers 4
         # Each is the first as often as the second.
         for who in $((pair % 2)) $(((pair + 1) % 2)); do
             if [ "$who" = 0 ]; then
-                "$work/measure" echo "$ours" "$clients" $((60000 / clients)) 64 >>"$work/client.c"
+                "$work/measure" echo "$ours" "$clients" $(($(load 60000) / clients)) 64 >>"$work/client.c"
             else
-                bench -c "$clients" -n 60000 | field per_second >>"$work/client.bench"
+                bench -c "$clients" -n "$(load 60000)" | field per_second >>"$work/client.bench"
             fi
         done
         stop
@@ -167,9 +175,9 @@ for clients in 1 4; do
 done
 serve --workers 4
 rm -f "$work"/client.*
-for _ in {1..15}; do
-    "$work/measure" latency "$ours" 20000 64 >>"$work/client.c"
-    bench -c 1 -n 20000 >"$work/result"
+for _ in $(times 15); do
+    "$work/measure" latency "$ours" "$(load 20000)" 64 >>"$work/client.c"
+    bench -c 1 -n "$(load 20000)" >"$work/result"
     for quantile in p50 p90 p99; do field "$quantile" <"$work/result"; done | tr '\n' ' ' >>"$work/client.bench"
     echo >>"$work/client.bench"
 done
@@ -180,7 +188,7 @@ done
 stop
 
 echo "1,000 workers, in milliseconds:"
-for _ in 1 2 3; do
+for _ in $(times 3); do
     from=$EPOCHREALTIME
     serve --workers 1000
     started_in=$(milliseconds "$from" "$EPOCHREALTIME")
@@ -188,7 +196,7 @@ for _ in 1 2 3; do
     echo "$started_in $took"
 done >"$work/thousand"
 serve --workers 1000
-echo "  bench with 1,000 connections: $(bench -c 1000 -n 100000 --timeout 20s | sed 's/,"by_worker.*/}/')"
+echo "  bench with 1,000 connections: $(bench -c 1000 -n "$(load 100000)" --timeout 20s | sed 's/,"by_worker.*/}/')"
 stop
 echo "  to start $(cut -d' ' -f1 "$work/thousand" | median), to leave on SIGTERM $(cut -d' ' -f2 "$work/thousand" | median)"
 
