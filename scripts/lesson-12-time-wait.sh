@@ -14,7 +14,7 @@ waits() {
     here_hex=$(printf ':%04X' "$here")
     there_hex=$(printf ':%04X' "$there")
     eval "$(command_for_connections)" | grep -E 'TIME.WAIT|: .* 06 ' |
-        grep -qE "[.:]$here +[^ ]*[.:]$there|$here_hex [^ ]*$there_hex "
+        grep -qE "[.:]$here +[^ ]*[.:]$there( |\$)|$here_hex [^ ]*$there_hex "
 }
 port_of() { address_of "$1" | sed 's/.*://'; }
 

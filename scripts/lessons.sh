@@ -3,6 +3,7 @@
 # or all.
 # usage: scripts/lessons.sh [NUMBER | all] [--no-pause]
 set -u
+unset CDPATH # cd would print where it leads
 scripts=$(cd "$(dirname "$0")" && pwd)
 
 case "${1:-}" in

@@ -5,6 +5,7 @@
 # For a lesson to source. Needs bash 3.2 and what Linux and macOS both have. A lesson
 # with --no-pause, or without a terminal, runs through without waiting for Enter.
 set -u
+unset CDPATH # cd would print where it leads
 
 # What its user prefers is not to change what a lesson shows.
 for name in ${!PREFORK_ECHO_*}; do unset "$name"; done
@@ -49,9 +50,10 @@ trap finish EXIT
 finish() {
     local status=$?
     # shellcheck disable=SC2086 # several pids in one string, on purpose
-    [ -z "$clients" ] || kill $clients
-    [ -z "$server" ] || kill -QUIT "$server"
-    wait
+    kill $clients
+    kill -QUIT "$server" && kill -CONT "$server" # one that is stopped notices nothing else
+    # shellcheck disable=SC2086
+    wait $server $clients
     rm -rf "$dir"
     if [ "$verdict" = no ]; then
         printf '\nFAIL %s: not finished\n' "$title"
