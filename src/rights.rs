@@ -5,13 +5,13 @@
 //! parent keeps its own: it must bind no more, but signal and replace workers.
 
 use std::ffi::CString;
-use std::fmt;
 use std::io;
 
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid};
 
 use crate::exit::Failure;
+use crate::explain;
 use crate::sys::process;
 
 /// Whose rights the workers take.
@@ -79,16 +79,12 @@ impl Rights {
     /// # Errors
     /// `EPERM` where the process may not change its user after all.
     pub fn take(&self) -> nix::Result<()> {
-        process::change_user(self.user, self.group, &self.groups)
-    }
-}
-
-impl fmt::Display for Rights {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        process::change_user(self.user, self.group, &self.groups)?;
+        explain!("setgroups(), setgid({}) = 0: the rights of other groups are gone for good", self.group);
         if let Some(user) = self.user {
-            write!(f, "user {user}, ")?;
+            explain!("setuid({user}) = 0: so are those of other users, root's among them");
         }
-        write!(f, "group {}", self.group)
+        Ok(())
     }
 }
 

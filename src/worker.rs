@@ -138,7 +138,6 @@ fn settle(job: &Job<'_>) -> io::Result<&'static mut [u8]> {
     let buffer = memory::buffer(BUFFER_SIZE)?;
     if let Some(rights) = job.rights {
         rights.take()?;
-        explain!("setgroups(), setgid(), setuid() = 0: this process is, for good, {rights}");
     }
     process::watch_parent()?;
     signal::become_worker()?;

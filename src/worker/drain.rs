@@ -59,7 +59,7 @@ impl Worker {
             self.finish(taken, buffer);
             taken = self.take_all(backlog.saturating_add(1), self.patience);
         }
-        if let Intake::Open(_) = &self.intake {
+        if matches!(self.intake, Intake::Open(_)) {
             self.intake = Intake::Swept;
         }
         self.finish(taken, buffer);
@@ -92,10 +92,11 @@ impl Worker {
                     quiet_at = Instant::now() + silence;
                 }
                 Err(Errno::EINTR) => self.look_around(),
-                _ => {
+                Ok(false) => {
                     explain!("poll({}) = 0: nobody waits in the accept queue", listener.fd());
                     break;
                 }
+                Err(_) => break,
             }
         }
         taken
