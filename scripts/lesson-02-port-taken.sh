@@ -10,6 +10,7 @@ TEXT
 serve --workers 1
 predict "What does a second server say, and with which exit status does it end?"
 run "prefork-echo --bind $port 2>complaint; echo \"exit status \$?\" >end; cat complaint end"
+say "socket worked, bind did not. A server that can't have its port has nothing to do."
 check "its exit status is 1" grep -qx 'exit status 1' end
 check "it says why, in one line" test "$(grep -c 'address already in use' complaint) of $(grep -c '' complaint)" = '1 of 1'
 

@@ -13,6 +13,8 @@ tell A 'first'
 hear A 'first'
 predict "The one worker has a client, A. What does another client see, that waits for one second?"
 run "prefork-echo client $port --timeout 1s second"
+say "It is connected, by the kernel. But the worker sleeps in recv, for A, and can't be in
+accept at the same time."
 check "no echo, within its second" test "$status" = 1
 connect B
 tell B 'second'

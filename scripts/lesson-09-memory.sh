@@ -12,6 +12,9 @@ run "prefork-echo bench $port --mode connect --connections 4 --messages 200 | he
 predict "200 clients were served. What is in the variable of each process, the parent's too?"
 run "prefork-echo status $port | head -n 10"
 
+say "fork has copied the parent's memory: the variable lies at the same address in each
+process, and each has changed its own copy (PRIVATE). SERVED is what all can see."
+
 address=$(values address | tail -n 1 | tr -d '{')
 private=$(values private_counter | sed 1d)
 sum() { awk '{ total += $1 } END { print total + 0 }'; }
@@ -43,6 +46,8 @@ run "kill -9 $victim"
 is_replaced() { test -n "$(workers | head -n 1)" -a "$(workers | head -n 1)" != "$victim"; }
 wait_until "it is replaced" is_replaced
 run "prefork-echo status $port | sed -n '6,7p'"
+say "PRIVATE is gone with its process. SERVED lies in memory that is shared on purpose
+(mmap with MAP_SHARED), and outlives it."
 check "the memory died with its process: the new one has counted none" test "$(values private_counter | sed -n 2p)" = 0
 check "the scoreboard has not forgotten: $served" test "$(values connections | sed -n 2p)" = "$served"
 conclude

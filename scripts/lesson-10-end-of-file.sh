@@ -17,6 +17,8 @@ quit A
 wait_until "the worker is back in accept" in_order log 'closed 127' 'accept[(].*asleep'
 run "sed '1,${before##* }d' log"
 sed "1,${before##* }d" log >after
+say "The 0 is no message of A's: it is how recv says that the other side has closed, and that
+all it had sent was received before."
 check "recv returned 0, close followed, and accept" \
     in_order after 'recv[(].* = 0: end of file' 'close[(]' 'accept[(].*asleep'
 check "the log counts what was echoed" grep -q 'end of file, 6 bytes echoed' after

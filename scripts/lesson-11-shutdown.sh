@@ -16,6 +16,8 @@ before=$(wc -l <log)
 stop_server
 left_with=$status
 run "sed '1,${before##* }d' log | grep -E 'SIGTERM: sh|kill|shutdown\(|close\(|left|the end'"
+say "Parent and workers each had the listening socket open; it is gone when the last of them
+has closed it, or has left."
 check "the workers are told to leave, A reads its end of file, and both sockets are closed" \
     in_order log 'SIGTERM: shutting down' 'kill[(].*SIGTERM' 'worker.*shutdown[(].*, SHUT_WR[)] = 0' \
     'worker.*close[(]' 'parent.*left with exit code 0' 'close[(]' 'the end, with exit status 0'

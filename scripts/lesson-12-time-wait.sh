@@ -38,6 +38,9 @@ wait_until "another TIME_WAIT is there" waits "$port" "$(port_of B)"
 run "$(command_for_connections)"
 check "the server's end waits (local port $port, the peer's $(port_of B))" waits "$port" "$(port_of B)"
 
+say "TIME_WAIT is at the end that has closed first. It costs a server that closes first a port
+and some memory for each client, for a minute or so."
+
 predict "The port is in TIME_WAIT. Can a new server have it?"
 stop_server
 serve --workers 1 --explain

@@ -23,6 +23,8 @@ run "tail -n 2 A.log"
 tell B 'still there?'
 hear B 'still there?'
 run "prefork-echo client $port 'a new client'"
+say "The kernel closes what a dead process had open: that is the end of file that A reads.
+Nothing else was the dead one's to spoil."
 check "A reads an end of file: the kernel has closed its connection" grep -q 'recv(.*) = 0: end of file' A.log
 check "B has noticed nothing" test "$(cat B)" = "$(printf 'hello\nstill there?')"
 check "its worker is the same as before" test "$(worker_of B)" = "$other"

@@ -17,6 +17,8 @@ clients="$clients $!"
 wait_until "the worker's send finds no room" grep -q 'find no room' log
 run "prefork-echo status $port | grep -E 'SLOT|writing'"
 run "grep 'find no room' log | tail -n 1"
+say "send returns when a buffer has taken the bytes, not when the client has read them. Both
+directions are full now: the client waits for room to send, and so does the worker."
 check "the worker sleeps in send (writing)" test "$(values state | grep -c writing)" = 1
 echoed=$(values bytes | head -n 1)
 check "of 64 MB the server has sent back $echoed bytes: that is what the buffers hold" test "$echoed" -lt 64000000
