@@ -51,6 +51,7 @@
 //! - A signal to leave is noticed within some 10 ms of running, whichever call
 //!   the worker is in.
 //! - Every child is reaped, and no child outlives the parent by a second.
+//! - A worker opens nothing, and reaches nobody but its clients (Linux).
 //! - What a client has got is counted, also when its worker is killed.
 
 pub mod bench;

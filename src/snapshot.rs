@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 
 use crate::distribution::Distribution;
 use crate::scoreboard::{Event, Identity, Phase, Row, Scoreboard, Served, State, View};
 use crate::sys::process::{Condition, look_at};
+use crate::sys::sandbox::Sandbox;
 use crate::sys::{clock, socket};
 
 /// What a server is doing.
@@ -74,6 +75,8 @@ pub struct Process {
     pub private_counter: u64,
     /// Its client.
     pub peer: Option<SocketAddr>,
+    /// Its user, and what holds it back besides; None as long as it starts.
+    pub rights: Option<(Uid, Sandbox)>,
 }
 
 impl Snapshot {
@@ -170,6 +173,7 @@ impl Process {
             uptime: now.saturating_sub(row.born()),
             private_counter: row.private_counter(),
             peer: row.peer(),
+            rights: row.rights(),
         }
     }
 }

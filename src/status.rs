@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use nix::unistd::{Uid, User};
 use serde::Serialize;
 
 use crate::cli::StatusOptions;
@@ -12,6 +13,7 @@ use crate::logger::count;
 use crate::scoreboard::{Phase, View};
 use crate::snapshot::{Snapshot, Worker};
 use crate::sys::process::Condition;
+use crate::sys::sandbox::Sandbox;
 use crate::{short, table};
 
 /// Looks at the server that the user means, and prints what is seen.
@@ -57,6 +59,7 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
         "private counter: in each process at {:#x}; in the parent it is {}",
         identity.private_counter, snapshot.parents_counter
     ));
+    lines.extend(rights(snapshot));
     let columns = table::columns(80);
     lines.extend([String::new(), table::headings(&columns)]);
     lines.extend(snapshot.workers.iter().map(|worker| table::row(&columns, worker)));
@@ -79,23 +82,54 @@ fn phase(phase: Phase) -> &'static str {
     }
 }
 
-/// How the last process that left a slot has died, those of one kind together.
+/// What rights the workers have: one line, unless they differ.
+fn rights(snapshot: &Snapshot) -> Vec<String> {
+    let kinds = kinds(snapshot, |worker| {
+        let (user, sandbox) = worker.process.as_ref()?.rights?;
+        let sandbox = sandbox_names(sandbox);
+        let sandbox = if sandbox.is_empty() { "none".into() } else { sandbox.join(", ") };
+        Some(format!("workers' user: {}; sandbox: {sandbox}", user_name(user)))
+    });
+    let alike = kinds.len() == 1;
+    kinds
+        .into_iter()
+        .map(|(kind, slots)| if alike { kind } else { format!("{kind} {}", named(&slots)) })
+        .collect()
+}
+
+fn user_name(user: Uid) -> String {
+    User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name)
+}
+
+fn sandbox_names(sandbox: Sandbox) -> Vec<String> {
+    sandbox.parts().map(|part| part.to_string()).collect()
+}
+
+/// How the last process that left a slot has died.
 fn last_exits(snapshot: &Snapshot) -> Vec<String> {
-    const NAMED: usize = 8;
-    let mut kinds: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    let kinds = kinds(snapshot, |worker| worker.last_exit.clone());
+    kinds.into_iter().map(|(exit, slots)| format!("last exit: {exit} {}", named(&slots))).collect()
+}
+
+/// The slots of those of whom the same is to be said.
+fn kinds(snapshot: &Snapshot, say: impl Fn(&Worker) -> Option<String>) -> BTreeMap<String, Vec<usize>> {
+    let mut kinds: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for worker in &snapshot.workers {
-        if let Some(exit) = &worker.last_exit {
-            kinds.entry(exit).or_default().push(worker.slot);
+        if let Some(kind) = say(worker) {
+            kinds.entry(kind).or_default().push(worker.slot);
         }
     }
-    let line = |(exit, slots): (&str, Vec<usize>)| {
-        let named: Vec<_> = slots.iter().take(NAMED).map(usize::to_string).collect();
-        let more = slots.len().saturating_sub(NAMED);
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        let noun = if slots.len() == 1 { "slot" } else { "slots" };
-        format!("last exit: {exit} ({noun} {}{more})", named.join(", "))
-    };
-    kinds.into_iter().map(line).collect()
+    kinds
+}
+
+/// "(slots 0, 1)", and no more than a line holds.
+fn named(slots: &[usize]) -> String {
+    const NAMED: usize = 8;
+    let named: Vec<_> = slots.iter().take(NAMED).map(usize::to_string).collect();
+    let more = slots.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let noun = if slots.len() == 1 { "slot" } else { "slots" };
+    format!("({noun} {}{more})", named.join(", "))
 }
 
 /// One line, for programs.
@@ -172,11 +206,14 @@ struct WorkerStatus<'a> {
     private_counter: Option<u64>,
     peer: Option<String>,
     last_exit: Option<&'a str>,
+    user: Option<String>,
+    sandbox: Option<Vec<String>>,
 }
 
 impl<'a> From<&'a Worker> for WorkerStatus<'a> {
     fn from(worker: &'a Worker) -> Self {
         let process = worker.process.as_ref();
+        let rights = process.and_then(|process| process.rights);
         WorkerStatus {
             slot: worker.slot,
             pid: process.and_then(|process| process.pid).map(|pid| pid.as_raw()),
@@ -188,6 +225,8 @@ impl<'a> From<&'a Worker> for WorkerStatus<'a> {
             private_counter: process.map(|process| process.private_counter),
             peer: process.and_then(|process| process.peer).map(|peer| peer.to_string()),
             last_exit: worker.last_exit.as_deref(),
+            user: rights.map(|(user, _)| user_name(user)),
+            sandbox: rights.map(|(_, sandbox)| sandbox_names(sandbox)),
         }
     }
 }

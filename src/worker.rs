@@ -16,8 +16,8 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use log::{debug, error, info, warn};
-use nix::unistd::{Pid, getpid};
+use log::{Level, debug, error, info, log, warn};
+use nix::unistd::{Pid, geteuid, getpid};
 
 use crate::cli::Options;
 use crate::echo::{self, BUFFER_SIZE, Client, End, Host};
@@ -28,6 +28,7 @@ use crate::logger::{self, Speaker, count};
 use crate::private_counter;
 use crate::rights::Rights;
 use crate::scoreboard::{Phase, Row, Scoreboard, State};
+use crate::sys::sandbox::{Part, Sandbox};
 use crate::sys::{memory, process, signal};
 
 /// An orphan's client has this long: no process outlives the parent by a second.
@@ -132,8 +133,9 @@ pub fn run(job: Job<'_>) -> u8 {
 }
 
 /// Takes up the life of a process of its own. The order matters: a change of
-/// user undoes the watch on the parent, and who is ready can be told to leave.
-/// Returns the buffer for the bytes of its clients.
+/// user undoes the watch on the parent, the sandbox lets nobody change his user
+/// nor watch, and who is ready can be told to leave. Returns the buffer for the
+/// bytes of its clients.
 fn settle(job: &Job<'_>) -> io::Result<&'static mut [u8]> {
     let buffer = memory::buffer(BUFFER_SIZE)?;
     if let Some(rights) = job.rights {
@@ -142,9 +144,27 @@ fn settle(job: &Job<'_>) -> io::Result<&'static mut [u8]> {
     process::watch_parent()?;
     signal::become_worker()?;
     explain!("sigaction(SIGTERM): from now on it asks this worker to leave; so does the parent's death");
+    job.row
+        .holds(geteuid(), if job.options.no_sandbox { Sandbox::default() } else { enter_sandbox(job.slot) });
     // Shorter than PIPE_BUF, so it goes at once or, with the parent dead, never.
     let _ = (&job.ready).write(&getpid().as_raw().to_ne_bytes());
     Ok(buffer)
+}
+
+/// Enters all of the sandbox that this system has. Returns what is in force.
+fn enter_sandbox(slot: usize) -> Sandbox {
+    // It is the same for all, so one of them says it.
+    let level = if slot == 0 { Level::Info } else { Level::Debug };
+    Part::ALL.iter().fold(Sandbox::default(), |sandbox, part| match part.enter() {
+        Ok(()) => {
+            explain!("{part}: {}", part.effect());
+            sandbox.with(*part)
+        }
+        Err(why) => {
+            log!(level, "serving without {part}: {why}");
+            sandbox
+        }
+    })
 }
 
 /// How many clients a worker serves: up to 10 % more than asked, another number

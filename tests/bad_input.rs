@@ -6,7 +6,6 @@ use std::fs;
 use std::path::Path;
 
 use common::{Server, binary, run, unprivileged_binary};
-use nix::unistd::geteuid;
 
 /// Runs the server with `arguments`; it must end with status 1 and one line.
 #[track_caller]
@@ -237,34 +236,5 @@ fn the_pid_file_goes_however_the_server_ends_by_itself() {
         server.signal(signal);
         server.wait();
         assert!(!path.exists(), "{signal} left it behind");
-    }
-}
-
-#[test]
-fn workers_take_the_rights_of_another_user() {
-    if geteuid().is_root() {
-        let server = Server::start(&["--user", "nobody", "--workers", "2"]);
-        server.echo(b"served by nobody");
-        for worker in server.workers() {
-            let ids = |option: &str| {
-                let output =
-                    std::process::Command::new("ps").args(["-o", option, "-p", &worker.to_string()]).output();
-                String::from_utf8(output.unwrap().stdout).unwrap().trim().to_owned()
-            };
-            // Real and effective: neither leads back.
-            for option in ["uid=", "ruid="] {
-                assert_ne!(ids(option), "0", "{option} of {worker}");
-            }
-        }
-        // The parent, who keeps its rights, can still signal and replace them.
-        let worker = server.workers()[0];
-        nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGKILL).unwrap();
-        server.wait_for_log(&[&format!("replaces pid {worker}")]);
-        let mut server = server;
-        assert_eq!(server.stop(), 0);
-    } else {
-        // Without root only oneself can be asked for, and that changes nothing.
-        let me = nix::unistd::User::from_uid(geteuid()).unwrap().unwrap().name;
-        Server::start(&["--user", &me]).echo(b"served by me");
     }
 }

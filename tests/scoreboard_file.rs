@@ -352,7 +352,7 @@ fn what_is_no_scoreboard_is_an_error_and_no_crash() {
     with("nearly all", &whole[..whole.len() - 1], "is cut short or damaged");
     with("more", &[whole.as_slice(), b"!"].concat(), "is cut short or damaged");
     let text = String::from_utf8_lossy(&whole[..512]).into_owned();
-    let other = text.replace("\"layout\":1", "\"layout\":2").replace(env!("CARGO_PKG_VERSION"), "9.9.9");
+    let other = text.replace("\"layout\":2", "\"layout\":3").replace(env!("CARGO_PKG_VERSION"), "9.9.9");
     with("other", &[other.as_bytes(), &whole[512..]].concat(), "was made by another version, 9.9.9");
     let coloured = text.replace(env!("CARGO_PKG_VERSION"), "\\u001b[31m");
     with("coloured", &[coloured.as_bytes(), &whole[512..]].concat(), "is damaged at its beginning");

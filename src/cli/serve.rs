@@ -55,6 +55,11 @@ pub struct Options {
     #[arg(env = "PREFORK_ECHO_GROUP", hide_env = true, help_heading = "Supervision")]
     pub group: Option<String>,
 
+    /// Let workers keep the rights that serving doesn't need (Linux)
+    #[arg(long, action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    #[arg(env = "PREFORK_ECHO_NO_SANDBOX", hide_env = true, help_heading = "Supervision")]
+    pub no_sandbox: bool,
+
     /// Holds the parent's pid while the server runs
     #[arg(long, value_name = "PATH")]
     #[arg(env = "PREFORK_ECHO_PID_FILE", hide_env = true, help_heading = "Supervision")]

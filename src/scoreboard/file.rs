@@ -29,7 +29,7 @@ pub(super) const IDENTITY_SIZE: usize = 512;
 const WHAT: &str = "prefork-echo scoreboard";
 
 /// Changes whenever the numbers change their places.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 
 /// How its name ends.
 pub(super) const EXTENSION: &str = "scoreboard";

@@ -5,12 +5,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
 
 use super::Served;
 use super::words::{load_address, store_address};
 use crate::sys::clock;
 use crate::sys::memory::Line;
+use crate::sys::sandbox::Sandbox;
 
 // The numbers of a row's line. First what the parent writes:
 /// The slot and 1; 0 is nobody's row.
@@ -25,6 +26,9 @@ const CONNECTIONS: usize = 5;
 const BYTES: usize = 6;
 const PRIVATE: usize = 7;
 const PEER: std::ops::Range<usize> = 8..11;
+/// The user and 1; 0 is not settled yet.
+const USER: usize = 11;
+const SANDBOX: usize = 12;
 
 const STATE_BITS: u32 = 3;
 
@@ -114,6 +118,12 @@ impl Row {
         if self.state().0 != state {
             self.enter_at(state, clock::now());
         }
+    }
+
+    /// The worker has these rights from now on, and no others.
+    pub fn holds(self, user: Uid, sandbox: Sandbox) {
+        self.numbers[SANDBOX].store(sandbox.bits(), Relaxed);
+        self.numbers[USER].store(u64::from(user.as_raw()) + 1, Relaxed);
     }
 
     /// The worker has accepted a client; so many are in its private counter.
@@ -215,6 +225,12 @@ impl Row {
     /// Its client.
     pub fn peer(self) -> Option<SocketAddr> {
         load_address(&self.numbers[PEER])
+    }
+
+    /// What rights it has; None as long as it has not settled.
+    pub fn rights(self) -> Option<(Uid, Sandbox)> {
+        let user = self.numbers[USER].load(Relaxed).checked_sub(1)?;
+        Some((Uid::from_raw(user as u32), Sandbox::from_bits(self.numbers[SANDBOX].load(Relaxed))))
     }
 
     /// Has it a client, as far as it has said?

@@ -9,5 +9,6 @@
 pub mod clock;
 pub mod memory;
 pub mod process;
+pub mod sandbox;
 pub mod signal;
 pub mod socket;

@@ -25,6 +25,7 @@ fn worker(slot: usize, state: State, peer: Option<&str>) -> Worker {
             uptime: SECOND * 245,
             private_counter: 10 + number,
             peer: peer.map(|peer| peer.parse().unwrap()),
+            rights: None,
         }),
         restarts: number,
         served: Served { connections: 10 + number, bytes: 1280 * (number + 1) },

@@ -1,0 +1,98 @@
+//! What a worker gives up before it talks to anybody, so that one gone wrong, or
+//! taken over by a client, can do no more than serve.
+//!
+//! Each [`Part`] is a door of its own that the kernel closes for good. Where it
+//! lacks one, the others hold, and the worker serves all the same. All of them
+//! let pass what is open already: the listening socket, the log. Only Linux has
+//! them; elsewhere the sandbox is empty.
+//!
+//! Left out on purpose: the parent. It must fork, and signal its workers.
+
+use std::fmt;
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+/// A part of the sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// No program that is executed can give rights back, as setuid ones do. The
+    /// others ask for it. See prctl(2), PR_SET_NO_NEW_PRIVS.
+    NoNewPrivs,
+    /// No file, no TCP port to bind or to connect to, no signal to any other
+    /// process. See landlock(7).
+    Landlock,
+    /// Only the system calls of a worker's loop; all others fail with EPERM.
+    /// See seccomp(2).
+    Seccomp,
+}
+
+impl Part {
+    /// All that this system may have, in the order in which they are entered.
+    pub const ALL: &[Part] =
+        if cfg!(target_os = "linux") { &[Part::NoNewPrivs, Part::Landlock, Part::Seccomp] } else { &[] };
+
+    /// What it does, in a few words.
+    pub fn effect(self) -> &'static str {
+        match self {
+            Part::NoNewPrivs => "no program can give this process rights back",
+            Part::Landlock => {
+                "no file can be opened, no port bound or connected to, no other process signalled"
+            }
+            Part::Seccomp => "only the system calls of this loop are left",
+        }
+    }
+
+    /// Closes this door behind the calling process, for good. Its only thread
+    /// calls this; what it forks later inherits it.
+    ///
+    /// # Errors
+    /// In words: the kernel lacks it or refuses it, or has closed the door only
+    /// in part.
+    pub fn enter(self) -> Result<(), String> {
+        #[cfg(target_os = "linux")]
+        return match self {
+            Part::NoNewPrivs => linux::no_new_privs(),
+            Part::Landlock => linux::landlock(),
+            Part::Seccomp => linux::seccomp(),
+        };
+        #[cfg(not(target_os = "linux"))]
+        Err("this system has none".into())
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Part::NoNewPrivs => "no_new_privs",
+            Part::Landlock => "landlock",
+            Part::Seccomp => "seccomp",
+        })
+    }
+}
+
+/// The parts that are in force, wholly, in some process.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sandbox(u64);
+
+impl Sandbox {
+    /// This one, and one part more.
+    pub fn with(self, part: Part) -> Sandbox {
+        Sandbox(self.0 | 1 << part as u64)
+    }
+
+    /// As a number, a bit for each part.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// Of such a number.
+    pub fn from_bits(bits: u64) -> Sandbox {
+        Sandbox(bits)
+    }
+
+    /// The parts in force.
+    pub fn parts(self) -> impl Iterator<Item = Part> {
+        Part::ALL.iter().copied().filter(move |part| self.0 & 1 << *part as u64 != 0)
+    }
+}

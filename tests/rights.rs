@@ -1,0 +1,117 @@
+//! Workers hold few rights: those of another user, and a sandbox.
+
+mod common;
+
+use common::Server;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{User, geteuid};
+
+#[test]
+fn workers_take_the_rights_of_another_user() {
+    if !geteuid().is_root() {
+        // Without root only oneself can be asked for, and that changes nothing.
+        let me = User::from_uid(geteuid()).unwrap().unwrap().name;
+        return Server::start(&["--user", &me]).echo(b"served by me");
+    }
+    let mut server = Server::start(&["--user", "nobody", "--workers", "2"]);
+    server.echo(b"served by nobody");
+    for worker in server.workers() {
+        let ids = |option: &str| {
+            let output =
+                std::process::Command::new("ps").args(["-o", option, "-p", &worker.to_string()]).output();
+            String::from_utf8(output.unwrap().stdout).unwrap().trim().to_owned()
+        };
+        // Real and effective: neither leads back.
+        for option in ["uid=", "ruid=", "gid=", "rgid="] {
+            assert_ne!(ids(option), "0", "{option} of {worker}");
+        }
+    }
+    for worker in server.status()["workers"].as_array().unwrap() {
+        assert_eq!(worker["user"], "nobody");
+    }
+    // The parent, who keeps its rights, can still signal and replace them.
+    let worker = server.workers()[0];
+    kill(worker, Signal::SIGKILL).unwrap();
+    server.wait_for_log(&[&format!("replaces pid {worker}")]);
+    assert_eq!(server.stop(), 0);
+}
+
+#[cfg(target_os = "linux")]
+mod as_linux_knows_them {
+    use std::fs;
+
+    use nix::unistd::{Pid, User, geteuid};
+    use serde_json::{Value, json};
+
+    use super::common::{self, Server, binary};
+
+    /// A field of /proc/PID/status, its words parted by single spaces.
+    fn field(pid: Pid, name: &str) -> String {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    /// What a worker says of its sandbox, and what the kernel knows of it.
+    fn sandbox(server: &Server) -> (Value, [String; 2]) {
+        let worker = &server.status()["workers"][0];
+        let pid = Pid::from_raw(worker["pid"].as_i64().unwrap() as i32);
+        (worker["sandbox"].clone(), [field(pid, "NoNewPrivs"), field(pid, "Seccomp")])
+    }
+
+    #[test]
+    fn all_that_the_kernel_has_is_in_force_and_shown() {
+        let server = Server::start(&["--explain", "--workers", "1"]);
+        server.echo(b"served from a sandbox");
+        let (said, known) = sandbox(&server);
+        assert_eq!(known, ["1", "2"], "no new privileges, a filter");
+        let landlock = said.as_array().unwrap().contains(&json!("landlock"));
+        if landlock {
+            assert_eq!(said, json!(["no_new_privs", "landlock", "seccomp"]));
+        } else {
+            assert_eq!(said, json!(["no_new_privs", "seccomp"]));
+            server.wait_for_log(&["worker 0", "serving without landlock: "]);
+        }
+        let (_, table, _) = common::status(&[&server.address.to_string()]);
+        let names: Vec<_> = said.as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert!(table.contains(&format!("; sandbox: {}\n", names.join(", "))), "{table}");
+        for name in names {
+            server.wait_for_log(&[&format!("worker 0 (pid {}): {name}: ", server.workers()[0])]);
+        }
+        // The parent has to fork, and to signal.
+        assert_eq!([field(server.pid, "NoNewPrivs"), field(server.pid, "Seccomp")], ["0", "0"]);
+    }
+
+    #[test]
+    fn who_wants_none_gets_none() {
+        let by_option = Server::start(&["--no-sandbox", "--workers", "1"]);
+        let by_environment = Server::spawn({
+            let mut command = binary();
+            command.args(["--bind", "127.0.0.1:0"]).env("PREFORK_ECHO_NO_SANDBOX", "1");
+            command
+        });
+        for server in [by_option, by_environment] {
+            server.echo(b"served without");
+            assert_eq!(sandbox(&server), (json!([]), ["0".into(), "0".into()]));
+            let (_, table, _) = common::status(&[&server.address.to_string()]);
+            assert!(table.contains("; sandbox: none\n"), "{table}");
+        }
+    }
+
+    #[test]
+    fn another_user_s_workers_have_no_capability_left() {
+        if geteuid().is_root() {
+            let server = Server::start(&["--user", "nobody", "--workers", "1"]);
+            server.echo(b"hello");
+            let worker = server.workers()[0];
+            let nobody = User::from_name("nobody").unwrap().unwrap();
+            let four = |id: u32| [id; 4].map(|id| id.to_string()).join(" ");
+            assert_eq!(field(worker, "Uid"), four(nobody.uid.as_raw()), "real, effective, saved, of files");
+            assert_eq!(field(worker, "Gid"), four(nobody.gid.as_raw()));
+            assert!(!field(worker, "Groups").split(' ').any(|group| group == "0"));
+            for set in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+                assert_eq!(field(worker, set), "0000000000000000", "{set}");
+            }
+        }
+    }
+}

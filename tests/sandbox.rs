@@ -1,0 +1,163 @@
+//! What a process in the sandbox is refused: each attempt is made outside, where it
+//! succeeds, then behind each door alone.
+//!
+//! It forks, which wants a single thread; so it is a program of its own, without
+//! the threads of the usual test harness. Linux only, as the sandbox is.
+
+#[cfg(not(target_os = "linux"))]
+fn main() {}
+
+#[cfg(target_os = "linux")]
+fn main() {
+    linux::each_door_refuses_what_it_is_for();
+    linux::the_rights_of_root_are_not_to_be_regained();
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::fs::File;
+    use std::io;
+    use std::net::{SocketAddr, TcpListener, UdpSocket};
+    use std::os::unix::net::UnixStream;
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use nix::errno::Errno;
+    use nix::sys::ptrace;
+    use nix::sys::signal::{Signal, kill};
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{Gid, Uid, geteuid, getppid, seteuid, setgid, setgroups, setuid};
+    use prefork_echo::rights::Rights;
+    use prefork_echo::sys::process;
+    use prefork_echo::sys::sandbox::Part::{self, Landlock, NoNewPrivs, Seccomp};
+    use socket2::{Domain, Socket, Type};
+
+    /// What a process has from before.
+    struct Held {
+        file: File,
+        /// Not bound, not connected.
+        socket: Socket,
+        listener: TcpListener,
+    }
+
+    type Attempt = (&'static str, fn(&Held) -> io::Result<()>, &'static [Part]);
+
+    fn anywhere() -> SocketAddr {
+        "127.0.0.1:0".parse().expect("it is an address")
+    }
+
+    /// What is tried, and which doors refuse it.
+    const ATTEMPTS: &[Attempt] = &[
+        ("open a file", |_| File::open("/etc/passwd").map(drop), &[Landlock, Seccomp]),
+        ("make a file", |_| tempfile::tempfile().map(drop), &[Landlock, Seccomp]),
+        ("make a pipe", |_| io::pipe().map(drop), &[Seccomp]),
+        ("fork", |_| Ok(waitpid(process::fork(|| 0)?, None).map(drop)?), &[Seccomp]),
+        // /bin/true ends the process with status 0: success.
+        ("exec", |_| Err(Command::new("/bin/true").exec()), &[Landlock, Seccomp]),
+        ("a TCP socket", |_| Socket::new(Domain::IPV4, Type::STREAM, None).map(drop), &[Seccomp]),
+        ("a UDP socket", |_| UdpSocket::bind(anywhere()).map(drop), &[Seccomp]),
+        ("a Unix socket", |_| UnixStream::pair().map(drop), &[Seccomp]),
+        ("bind", |held| held.socket.bind(&anywhere().into()), &[Landlock, Seccomp]),
+        ("connect", |held| held.socket.connect(&held.listener.local_addr()?.into()), &[Landlock, Seccomp]),
+        ("signal the parent", |_| Ok(kill(getppid(), Signal::SIGCONT)?), &[Landlock, Seccomp]),
+        ("be traced", |_| Ok(ptrace::traceme()?), &[Seccomp]),
+        (
+            "change a file's owner",
+            |held| Ok(nix::unistd::fchown(&held.file, Some(geteuid()), None)?),
+            &[Seccomp],
+        ),
+        (
+            "raise a limit",
+            |_| {
+                let (soft, hard) =
+                    nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
+                Ok(nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, soft, hard)?)
+            },
+            &[Seccomp],
+        ),
+        // What a worker lives by.
+        (
+            "look who the parent is",
+            |_| {
+                getppid();
+                Ok(())
+            },
+            &[],
+        ),
+        ("signal oneself", |_| Ok(nix::sys::signal::raise(Signal::SIGCONT)?), &[]),
+        ("read the time-out of a socket", |held| held.socket.read_timeout().map(drop), &[]),
+        ("write", |_| nix::unistd::write(io::stdout(), b"").map(drop).map_err(io::Error::from), &[]),
+    ];
+
+    /// Exit codes of a child.
+    const DONE: u8 = 0;
+    const REFUSED: u8 = 1;
+    const FAILED: u8 = 2;
+    const NO_DOOR: u8 = 3;
+
+    /// Makes the attempt in a child, behind the door.
+    fn try_it(attempt: &Attempt, door: Option<Part>) -> u8 {
+        let held = Held {
+            file: tempfile::tempfile().expect("room for a file"),
+            socket: Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor more"),
+            listener: TcpListener::bind(anywhere()).expect("a port is free"),
+        };
+        in_child(|| {
+            if let Some(door) = door {
+                NoNewPrivs.enter().expect("Linux has it since 3.5");
+                if let Err(why) = door.enter() {
+                    println!("{door}: {why}");
+                    return NO_DOOR;
+                }
+            }
+            match attempt.1(&held) {
+                Ok(()) => DONE,
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => REFUSED,
+                Err(error) => {
+                    eprintln!("{}: {error}", attempt.0);
+                    FAILED
+                }
+            }
+        })
+    }
+
+    fn in_child(work: impl FnOnce() -> u8) -> u8 {
+        let child = process::fork(work).expect("a process more");
+        match waitpid(child, None).expect("it is our child") {
+            WaitStatus::Exited(_, code) => code as u8,
+            // A tracer is told of the signals before the process is.
+            WaitStatus::Stopped(..) => DONE,
+            status => panic!("{status:?}"),
+        }
+    }
+
+    pub fn each_door_refuses_what_it_is_for() {
+        for attempt in ATTEMPTS {
+            let (name, _, doors) = attempt;
+            assert_eq!(try_it(attempt, None), DONE, "{name}, outside");
+            for door in [Landlock, Seccomp] {
+                let outcome = try_it(attempt, Some(door));
+                let expected = if doors.contains(&door) { REFUSED } else { DONE };
+                // A kernel that lacks the door is no failure of ours.
+                assert!(outcome == expected || outcome == NO_DOOR, "{name}, behind {door}: {outcome}");
+            }
+        }
+        println!("test each_door_refuses_what_it_is_for ... ok, {} attempts", ATTEMPTS.len());
+    }
+
+    pub fn the_rights_of_root_are_not_to_be_regained() {
+        if !geteuid().is_root() {
+            return println!("test the_rights_of_root_are_not_to_be_regained ... only root has any");
+        }
+        let rights = Rights::find(Some("nobody"), None).expect("nobody is a user").expect("another one");
+        let (root, his) = (Uid::from_raw(0), Gid::from_raw(0));
+        let left = in_child(|| {
+            rights.take().expect("root may");
+            assert!(!Uid::current().is_root() && Gid::current() != his);
+            let attempts = [setuid(root), seteuid(root), setgid(his), setgroups(&[his])];
+            attempts.into_iter().filter(|result| *result != Err(Errno::EPERM)).count() as u8
+        });
+        assert_eq!(left, 0, "so many ways lead back");
+        println!("test the_rights_of_root_are_not_to_be_regained ... ok");
+    }
+}
