@@ -78,7 +78,7 @@ fn processor_time_of_an_echo(row: Option<Row>) -> Result<f64, Box<dyn error::Err
     let (serves, peer) = listener.accept()?;
     asks.set_nodelay(true)?;
     serves.set_nodelay(true)?;
-    let mut client = Client { socket: serves.into(), peer: Some(peer), idle_timeout: None, echoed: 0 };
+    let mut client = Client::new(serves.into(), Some(peer), None);
     let time = thread::scope(|scope| {
         let server = scope.spawn(move || {
             let mut buffer = vec![0; BUFFER_SIZE];

@@ -52,6 +52,32 @@ pub struct Client {
     pub idle_timeout: Option<Duration>,
     /// Bytes sent back to it.
     pub echoed: u64,
+    /// The system's time-out for recv (socket(7), SO_RCVTIMEO).
+    recv_timeout: Option<Duration>,
+}
+
+impl Client {
+    /// A client just accepted, from a listening socket whose time-out for recv is
+    /// `idle_timeout`.
+    pub fn new(socket: Socket, peer: Option<SocketAddr>, idle_timeout: Option<Duration>) -> Client {
+        Client { socket, peer, idle_timeout, echoed: 0, recv_timeout: idle_timeout }
+    }
+
+    /// So much fits into any receive buffer. Who was sent more may have left some of
+    /// it untaken, and then each recv looks now and then whether that changes: when
+    /// the silence is over, it would be too late to ask. One system call a
+    /// connection.
+    fn watch_if_much_was_sent(&mut self) {
+        const ALWAYS_TAKEN: u64 = 1024;
+        if self.echoed > ALWAYS_TAKEN && self.recv_timeout == self.idle_timeout && self.idle_timeout.is_some()
+        {
+            let look = Some(stall_check(self.idle_timeout));
+            // An error is for a client that is gone, as recv will tell.
+            if self.socket.set_read_timeout(look).is_ok() {
+                self.recv_timeout = look;
+            }
+        }
+    }
 }
 
 /// How a connection ended.
@@ -100,8 +126,9 @@ fn echo_once(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> Co
 fn receive(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End, Option<usize>> {
     let fd = client.socket.as_raw_fd();
     explain!("recv({fd}): asleep until the client sends");
-    // The system's time-out starts anew after an interruption. So that the waits
-    // add up, the first interruption counts as the beginning.
+    client.watch_if_much_was_sent();
+    // The system's time-out starts anew after an interruption, so the waits are
+    // added up, from the first one on: when none interrupts recv, no clock is read.
     let mut since = None;
     // A client that sends nothing may be taking what it was sent before.
     let mut unsent_before = None;
@@ -126,13 +153,15 @@ fn receive(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> Cont
             explain!("recv({fd}) = EINTR: a signal says that we must leave");
             return Continue(None);
         }
-        let waited = since.get_or_insert_with(Instant::now).elapsed();
-        if timed_out || client.idle_timeout.is_some_and(|limit| waited >= limit) {
-            let unsent = unsent(&client.socket).unwrap_or(0);
-            if unsent_before.map_or(unsent == 0, |before| unsent >= before) {
-                return Break(End::Idle);
-            }
-            (unsent_before, since) = (Some(unsent), None);
+        let now = Instant::now();
+        let slept = client.recv_timeout.filter(|_| timed_out).unwrap_or_default();
+        let waited = now - *since.get_or_insert(now.checked_sub(slept).unwrap_or(now));
+        let unsent = unsent(&client.socket).unwrap_or(0);
+        let may_be_taking = unsent_before.replace(unsent).map_or(unsent > 0, |before| unsent < before);
+        if may_be_taking {
+            since = Some(now);
+        } else if client.idle_timeout.is_some_and(|limit| waited >= limit) {
+            return Break(End::Idle);
         }
     }
 }
@@ -150,10 +179,10 @@ pub fn send(client: &mut Client, bytes: &[u8], host: &impl Host) -> io::Result<u
     result
 }
 
-/// How often a send that waits looks whether the client takes anything: it may
-/// be slow, and take what was sent before without room for more.
+/// How often a call that waits looks whether the client takes anything: it may be
+/// slow, and take what was sent before without room for more.
 pub fn stall_check(idle_timeout: Option<Duration>) -> Duration {
-    (idle_timeout.unwrap_or(Duration::MAX) / 4).clamp(Duration::from_millis(1), Duration::from_millis(500))
+    (idle_timeout.unwrap_or(Duration::MAX) / 4).clamp(Duration::from_millis(1), Duration::from_millis(250))
 }
 
 /// Blocks until the kernel has taken all of it: send may take a part.

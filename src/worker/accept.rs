@@ -85,7 +85,7 @@ impl Worker {
                         Peer(peer)
                     );
                     self.count_accepted(peer, new);
-                    return Ok(Client { socket, peer, idle_timeout, echoed: 0 });
+                    return Ok(Client::new(socket, peer, idle_timeout));
                 }
                 Err(error) => Errno::try_from(error).unwrap_or(Errno::UnknownErrno),
             };
