@@ -297,8 +297,8 @@ fn hammer(address: std::net::SocketAddr, tally: &Tally, done: &AtomicBool) {
 
 #[test]
 fn clients_that_connect_without_a_pause_are_not_reset() {
-    let mut cut = 0;
-    for _ in 0..5 {
+    let (mut served, mut cut) = (0, 0);
+    for _ in 0..40 {
         let mut server = Server::start(&["-q"]);
         let (tally, done) = (Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)));
         let clients: Vec<_> = (0..24)
@@ -311,10 +311,11 @@ fn clients_that_connect_without_a_pause_are_not_reset() {
         assert_eq!(server.stop(), 0);
         done.store(true, Ordering::Relaxed);
         clients.into_iter().for_each(|client| client.join().unwrap());
+        served += tally.served.load(Ordering::Relaxed);
         cut += tally.cut.load(Ordering::Relaxed);
     }
-    println!("{cut} connections of 5 runs were cut");
-    assert!(cut <= 1, "{cut} connections were cut");
+    println!("{cut} connections of {served} in 40 runs were cut");
+    assert!(cut <= 6, "{cut} connections of {served} were cut");
 }
 
 #[test]

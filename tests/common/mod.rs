@@ -135,6 +135,11 @@ impl Server {
         killpg(self.pid, signal).expect("the group lives");
     }
 
+    /// The same, to a group that may be gone by now.
+    pub fn signal_group_if_any(&self, signal: Signal) {
+        let _ = killpg(self.pid, signal);
+    }
+
     /// The log so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().expect("no panic holds the log").clone()
@@ -284,6 +289,23 @@ pub fn noise(length: usize) -> Vec<u8> {
         (state >> 32) as u8
     };
     std::iter::repeat_with(step).take(length).collect()
+}
+
+/// Numbers without a pattern, the same ones in each run of a seed.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Dice {
+        Dice(seed)
+    }
+
+    /// One of 0 to `limit` - 1. The steps are those of splitmix64.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % limit
+    }
 }
 
 /// A line of ps.

@@ -1,0 +1,295 @@
+//! Blows at any instant, again and again. Each test prints what it has measured:
+//! `cargo test --test faults -- --nocapture`.
+//!
+//! The limits are those that users are promised; what is measured is far below them.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Dice, Server, noise, processes, wait_until};
+use nix::sys::signal::{Signal, kill};
+use socket2::SockRef;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Reads to the end, whatever it is: the blows that these clients share with their
+/// workers may well reset them.
+fn read_to_the_end(client: &mut TcpStream) {
+    let mut buffer = vec![0; 65_536];
+    while client.read(&mut buffer).is_ok_and(|length| length > 0) {}
+}
+
+/// What a client does before the blow.
+#[derive(Debug, Clone, Copy)]
+enum Client {
+    None,
+    /// Its worker waits in recv.
+    HasBeenServed,
+    /// Its worker is somewhere on the way.
+    HasJustSent,
+    /// Its worker is in accept, or just out of it.
+    HasJustConnected,
+    /// Its worker is back in accept, or nearly.
+    HasJustLeft,
+    /// Its worker waits in send.
+    NeverReads,
+    /// Its worker is dead, or his successor starts.
+    IsServedByTheDead,
+}
+
+/// One server with clients of all kinds, and TERM; how long after the last client's
+/// end it has left.
+fn term_at_some_instant(dice: &mut Dice) -> Duration {
+    let mut server = Server::start(&["-q", "--workers", "4"]);
+    let kinds: Vec<_> = (0..4)
+        .map(|_| match dice.below(14) {
+            0..=3 => Client::None,
+            4..=5 => Client::HasBeenServed,
+            6..=7 => Client::HasJustSent,
+            8..=9 => Client::HasJustConnected,
+            10..=11 => Client::HasJustLeft,
+            12 => Client::NeverReads,
+            _ => Client::IsServedByTheDead,
+        })
+        .collect();
+    let mut clients = Vec::new();
+    for kind in &kinds {
+        match kind {
+            Client::None => {}
+            Client::NeverReads => clients.push(server.connect_one_who_never_reads()),
+            Client::IsServedByTheDead => {
+                let worker = server.workers().first().copied();
+                worker.into_iter().for_each(|worker| kill(worker, Signal::SIGKILL).unwrap());
+            }
+            _ => {
+                let mut client = server.connect();
+                match kind {
+                    // Unless it falls to one who is being killed.
+                    Client::HasBeenServed => {
+                        let _ = client.write_all(b"hello").and_then(|()| client.read(&mut [0; 5]));
+                    }
+                    Client::HasJustSent => client.write_all(&noise(20_000)).unwrap(),
+                    _ => {}
+                }
+                if !matches!(kind, Client::HasJustLeft) {
+                    clients.push(client);
+                }
+            }
+        }
+    }
+    let instant = Duration::from_micros(dice.below(3_000));
+    let start = Instant::now();
+    while start.elapsed() < instant {
+        std::hint::spin_loop();
+    }
+    server.signal(Signal::SIGTERM);
+    for mut client in clients {
+        // Who hasn't read reads now; of the others most go by themselves.
+        if dice.below(4) == 0 || kinds.iter().any(|kind| matches!(kind, Client::NeverReads)) {
+            read_to_the_end(&mut client);
+        }
+    }
+    let last_end = Instant::now();
+    assert_eq!(server.wait_code(), 0, "{kinds:?}, TERM after {instant:?}");
+    let took = last_end.elapsed();
+    assert!(took < SECOND, "{took:?} after the last client's end: {kinds:?}, TERM after {instant:?}");
+    assert!(!server.is_anybody_left(), "{kinds:?}, TERM after {instant:?}");
+    took
+}
+
+#[test]
+fn term_at_any_instant_in_any_state_ends_it_within_a_second_of_the_last_client() {
+    let threads: Vec<_> = (0..3)
+        .map(|seed| {
+            thread::spawn(move || {
+                let mut dice = Dice::new(seed);
+                (0..100).map(|_| term_at_some_instant(&mut dice)).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    let mut took: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    took.sort();
+    println!(
+        "from the last client's end to the exit, {} times: median {:?}, most {:?}",
+        took.len(),
+        took[150],
+        took[299]
+    );
+}
+
+#[test]
+fn all_workers_killed_while_the_parent_is_stopped_are_replaced_when_it_goes_on() {
+    let mut most = Duration::ZERO;
+    for _ in 0..20 {
+        let mut server = Server::start(&["-q", "--workers", "8"]);
+        let old = server.wait_for_workers(8);
+        server.signal(Signal::SIGSTOP);
+        old.iter().for_each(|worker| kill(*worker, Signal::SIGKILL).unwrap());
+        let dead = || {
+            processes().iter().filter(|process| process.parent == server.pid && process.state == 'Z').count()
+        };
+        wait_until("all are zombies", || dead() == 8);
+        let start = Instant::now();
+        server.signal(Signal::SIGCONT);
+        wait_until("all are replaced, and no zombie is left", || server.workers().len() == 8 && dead() == 0);
+        most = most.max(start.elapsed());
+        server.echo(b"as before");
+        assert_eq!(server.stop(), 0);
+    }
+    println!("from SIGCONT until 8 of 8 workers were replaced, 20 times: most {most:?}");
+    assert!(most < SECOND, "it took {most:?}");
+}
+
+#[test]
+fn ctrl_c_twice_ends_it_at_once_and_leaves_nobody() {
+    let mut most = Duration::ZERO;
+    for round in 0..20 {
+        let mut server = Server::start(&["--workers", "4", "--grace", "1h"]);
+        let _greedy = (round % 2 == 0).then(|| server.connect_one_who_never_reads());
+        let start = Instant::now();
+        server.signal_group(Signal::SIGINT);
+        server.wait_for_log(&["SIGINT: shutting down"]);
+        // Without a client it may be gone by now.
+        server.signal_group_if_any(Signal::SIGINT);
+        let code = server.wait_code();
+        most = most.max(start.elapsed());
+        assert!(code == 0 || code == 3 && round % 2 == 0, "exit status {code}");
+        assert!(!server.is_anybody_left());
+    }
+    println!("from Ctrl-C twice to the exit, 20 times: most {most:?}");
+    assert!(most < SECOND, "it took {most:?}");
+}
+
+/// As many bad clients as there are workers, then an honest one: how long it waits.
+fn wait_behind(name: &str, misbehave: impl Fn(&Server) -> Option<TcpStream>) {
+    let mut server = Server::start(&["-q", "--workers", "4", "--idle-timeout", "2s"]);
+    let bad: Vec<_> = (0..4).map(|_| misbehave(&server)).collect();
+    let start = Instant::now();
+    server.echo(b"I am honest");
+    let waited = start.elapsed();
+    println!("behind four clients that {name}, with --idle-timeout 2s: served after {waited:?}");
+    assert!(waited < 3 * SECOND, "behind clients that {name}: {waited:?}");
+    drop(bad);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn clients_that_never_send_keep_nobody_for_longer_than_the_idle_time_out() {
+    wait_behind("never send", |server| Some(server.connect()));
+}
+
+#[test]
+fn clients_that_never_read_keep_nobody_for_longer_than_the_idle_time_out() {
+    wait_behind("never read", |server| Some(server.connect_one_who_never_reads()));
+    wait_behind("read nothing of what the server's side holds", |server| {
+        let mut client = server.connect();
+        SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
+        client.write_all(&noise(300_000)).unwrap();
+        Some(client)
+    });
+    wait_behind("close their side, and never read", |server| {
+        let mut client = server.connect();
+        client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
+        while client.write(&noise(65_536)).is_ok() {}
+        client.shutdown(Shutdown::Write).unwrap();
+        Some(client)
+    });
+}
+
+#[test]
+fn clients_that_reset_or_vanish_keep_nobody() {
+    wait_behind("reset at once", |server| {
+        let mut client = server.connect();
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        let _ = client.write_all(&noise(1000));
+        None
+    });
+    wait_behind("connect and vanish", |server| {
+        server.connect();
+        None
+    });
+}
+
+/// Resident memory of a process in kB, and its open descriptors where /proc tells.
+fn size_of(pid: nix::unistd::Pid) -> (i64, usize) {
+    let output =
+        std::process::Command::new("ps").args(["-o", "rss=", "-p", &pid.to_string()]).output().unwrap();
+    let rss = String::from_utf8(output.stdout).unwrap().trim().parse().expect("ps knows it");
+    (rss, std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count))
+}
+
+#[test]
+fn ten_thousand_connections_and_a_hundred_respawns_leave_no_trace() {
+    let mut server = Server::start(&["--workers", "4"]);
+    let load = |connections: usize| (0..connections).for_each(|_| server.echo(b"hello"));
+    let respawn = |times: usize| {
+        for _ in 0..times {
+            let worker = server.workers()[0];
+            kill(worker, Signal::SIGKILL).unwrap();
+            wait_until("it is replaced", || {
+                server.workers().len() == 4 && !server.workers().contains(&worker)
+            });
+        }
+    };
+    // In the beginning memory grows a little: of what was never used before. Who has
+    // just been forked has touched less, so all are replaced, and serve, before both.
+    let sizes = || {
+        respawn(4);
+        load(400);
+        let worker = server.workers()[3];
+        wait_until("all are idle", || {
+            server.status()["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "idle")
+        });
+        (size_of(server.pid), size_of(worker))
+    };
+    let before = sizes();
+    load(5_000);
+    let worker = server.workers()[0];
+    let after_load = size_of(worker);
+    load(5_000);
+    let later = size_of(worker);
+    respawn(100);
+    let after = sizes();
+    println!(
+        "memory in kB, descriptors: parent {:?} and {:?}, worker {:?} and {:?}; one worker through 5,000 connections {after_load:?} and {later:?}",
+        before.0, after.0, before.1, after.1
+    );
+    for (before, after) in [(before.0, after.0), (before.1, after.1), (after_load, later)] {
+        assert_eq!(before.1, after.1, "descriptors");
+        assert!(after.0 - before.0 < 1024, "memory has grown by {} kB", after.0 - before.0);
+    }
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
+fn no_byte_is_lost_to_one_who_reads_only_after_term() {
+    for round in 0..20 {
+        let mut server = Server::start(&["-q", "--workers", "2"]);
+        // The larger ones don't fit into the buffers on the way: the worker gets stuck in send.
+        let large = round % 2 == 0;
+        let (mut client, message) = (server.connect(), noise(if large { 16_000_000 } else { 4_000_000 }));
+        let (mut sender, sent) = (client.try_clone().unwrap(), message.clone());
+        let sending = thread::spawn(move || sender.write_all(&sent));
+        if large {
+            wait_until("the worker waits in send", || {
+                server.status()["workers"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .any(|worker| worker["state"] == "writing")
+            });
+        }
+        server.signal(Signal::SIGTERM);
+        let mut answer = vec![0; message.len()];
+        client.read_exact(&mut answer).expect("every byte");
+        assert!(answer == message, "what came back differs");
+        sending.join().unwrap().unwrap();
+        assert!(common::read_to_end(&mut client).is_empty());
+        drop(client);
+        assert_eq!(server.wait_code(), 0);
+    }
+}
