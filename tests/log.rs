@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use common::measure::{bench, number};
 use common::{Guarded, Server, binary, echo, number_after, run, wait_until};
 use nix::sys::signal::Signal;
 
@@ -336,4 +337,68 @@ fn a_log_that_cannot_be_written_stops_nobody() {
         (0..20).for_each(|_| server.echo(b"hello"));
         assert_eq!(server.stop(), 0, "{script}");
     }
+}
+
+#[test]
+fn a_log_without_room_slows_nobody() {
+    // The first one's stderr is a pipe that nobody reads.
+    for (name, script) in [
+        ("a full pipe", "exec \"$0\" -v --bind 127.0.0.1:0"),
+        ("a closed stderr", "exec \"$0\" -v --bind 127.0.0.1:0 2>&-"),
+        ("a full disk", "exec \"$0\" -v --bind 127.0.0.1:0 2>/dev/full"),
+    ] {
+        if script.contains("/dev/full") && !std::path::Path::new("/dev/full").exists() {
+            continue; // macOS has none.
+        }
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_prefork-echo")]);
+        shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Guarded(shell.spawn().unwrap());
+        let mut line = String::new();
+        BufReader::new(child.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.split(' ').nth(2).unwrap();
+        // A line for each echo: a pipe takes some hundreds.
+        let (code, result, stderr) = bench(address, &["-n", "20000"]);
+        assert_eq!((code, stderr.as_str()), (0, ""), "{name}: {result}");
+        let p99 = number(&result["latency_us"]["p99"]);
+        println!("{name}: 20,000 echoes, each a line of log; p99 of the latency {p99} µs");
+        assert!(p99 < 50_000.0, "{name}: {result}");
+        child.terminate();
+    }
+}
+
+#[test]
+fn lines_of_many_workers_never_tear() {
+    let mut server = Server::start(&["-v", "--workers", "16"]);
+    let (code, _, stderr) = bench(server.address, &["-m", "connect", "-c", "16", "-n", "5000"]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert_eq!(server.stop(), 0);
+    let log = server.log();
+    for line in &log {
+        // 12:34:56.789 [INFO ] worker 3 (pid 4242): accepted ...
+        let whole = line.is_char_boundary(22)
+            && line[..22].bytes().zip(*b"00:00:00.000 [-----] .").all(|(byte, like)| match like {
+                b'0' => byte.is_ascii_digit(),
+                b'-' => byte.is_ascii_uppercase() || byte == b' ',
+                b'.' => true,
+                _ => byte == like,
+            });
+        let (speaker, message) = line[21..].split_once(": ").unwrap_or_default();
+        let is_speaker = speaker.starts_with("worker ") && speaker.ends_with(')')
+            || speaker == format!("parent {}", server.pid);
+        assert!(whole && is_speaker && message.matches(" (pid ").count() <= 1, "{line}");
+    }
+    let count = |what: &str| log.iter().filter(|line| line.contains(what)).count();
+    let lost: usize = log
+        .iter()
+        .filter(|line| line.contains(" of this log lost"))
+        .map(|line| {
+            let number = line.split("): ").last().and_then(|words| words.split(' ').next());
+            number.and_then(|number| number.parse::<usize>().ok()).expect("so many lines were lost")
+        })
+        .sum();
+    println!("{} lines of 16 workers, none torn; {lost} lost", log.len());
+    // Three lines a connection: nothing is missing but what is said to be.
+    let there = count(": accepted ") + count(": echoed ") + count(": closed ");
+    assert!(there <= 15_000 && there + lost >= 15_000, "{there} lines, {lost} lost");
 }
