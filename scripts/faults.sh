@@ -1,0 +1,321 @@
+#!/usr/bin/env bash
+# Attacks the server with what cargo test can't bring along: a debugger's fault in
+# each system call, no descriptors, a jump of the clock, a container without an init.
+# Each blow is shown with the figure that was measured, and checked; the script fails
+# when one isn't so.
+#
+# Linux only, as root; needs bash 5, strace, gdb, faketime, prlimit, unshare and
+# nsenter (Debian: strace gdb faketime util-linux). Takes a minute and a half.
+# usage: scripts/faults.sh [part of a fault's name]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ "$(uname)" = Linux ] && [ "$(id -u)" = 0 ] || {
+    echo "faults.sh: only Linux's root may do all that (sudo scripts/faults.sh)" >&2
+    exit 1
+}
+for tool in strace gdb faketime prlimit unshare nsenter; do
+    command -v "$tool" >/dev/null || {
+        echo "faults.sh: it needs $tool (Debian: apt-get install strace gdb faketime util-linux)" >&2
+        exit 1
+    }
+done
+
+cargo build --release --quiet
+program=$(realpath "${CARGO_TARGET_DIR:-target}/release/prefork-echo")
+only=${1:-}
+dir=$(mktemp -d)
+chmod 755 "$dir"
+server="" # the pid of the server that runs
+started=() # all that may still run at the end
+failures=0
+
+finish() {
+    local pid
+    exec 3>&- 2>/dev/null || true
+    for pid in "${started[@]}"; do kill -KILL "$pid" 2>/dev/null || true; done
+    rm -rf "$dir"
+}
+trap finish EXIT
+
+# ----- To say, to wait, to check.
+
+say() { printf '\n== %s\n' "$*"; }
+figure() { printf '   %s\n' "$*"; }
+check() { # WHAT COMMAND...
+    if "${@:2}" >/dev/null 2>&1; then
+        printf '   [ok] %s\n' "$1"
+    else
+        printf '   [no] %s (%s)\n' "$1" "${*:2}"
+        failures=$((failures + 1))
+    fi
+}
+is_not() { ! "$@"; }
+wait_for() { # WHAT COMMAND...: for ten seconds
+    local tries=0
+    until "${@:2}" >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        if [ "$tries" -ge 1000 ]; then
+            echo "!! in vain waited until $1" >&2
+            tail -n 20 "$dir/log" >&2
+            exit 1
+        fi
+        sleep 0.01
+    done
+}
+milliseconds() { # since $1, a time of EPOCHREALTIME
+    awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%d", (b - a) * 1000 }'
+}
+
+# ----- The server.
+
+serve() { # OPTIONS...; what is to stand before it, in $before
+    : >"$dir/line"
+    # shellcheck disable=SC2086 # words
+    ${before:-} "$program" --bind 127.0.0.1:0 "$@" >"$dir/line" 2>"$dir/log" </dev/null &
+    server=$!
+    started+=("$server")
+    wait_for "the server listens" test -s "$dir/line"
+    port=$(sed 's/.*:\([0-9]*\) .*/\1/' "$dir/line")
+    server=$(sed 's/.*(pid \([0-9]*\),.*/\1/' "$dir/line")
+}
+stop() { # TERM; its exit status must be $1
+    local status=0
+    kill -TERM "$server"
+    wait "$server" || status=$?
+    check "exit status $1 on TERM" test "$status" -eq "$1"
+}
+workers() { cat "/proc/$server/task/$server/children"; }
+alive() { test -d "/proc/$1"; }
+echoes() { "$program" client "$port" hello --timeout 10s; }
+logged() { grep -qE "$1" "$dir/log"; }
+
+# ----- strace: it makes a call fail, and counts it.
+
+tracer=""
+inject() { # PID CALLS ERROR
+    : >"$dir/calls"
+    strace -qq -o "$dir/calls" -e trace="$2" -e inject="$2:error=$3" -p "$1" 2>"$dir/strace" &
+    tracer=$!
+    started+=("$tracer")
+    wait_for "strace has attached" grep -q "TracerPid:.*$tracer" "/proc/$1/status"
+}
+let_go() {
+    kill "$tracer" 2>/dev/null || true
+    wait "$tracer" 2>/dev/null || true
+}
+calls() { grep -c "$1" "$dir/calls" || true; }
+
+accept_fails() { # ERROR: for two seconds, with a client waiting
+    local error=$1 worker from rate
+    serve --workers 1
+    worker=$(workers | tr -d ' ')
+    inject "$worker" accept "$error"
+    kill -CONT "$worker" # It is in a call that began before: look around, and accept anew.
+    echoes >"$dir/answer" &
+    local client=$!
+    sleep 2 # The time that is looked at.
+    rate=$(($(calls "$error") / 2))
+    from=$EPOCHREALTIME
+    let_go
+    wait "$client" || true
+    figure "accept fails with $error: $rate calls a second; the client was served $(milliseconds "$from") ms after the end of it"
+    check "no busy loop: under 20 a second" test "$rate" -lt 20
+    check "it was tried again" test "$rate" -gt 0
+    check "served within a second" test "$(milliseconds "$from")" -lt 1000
+    check "the client got its answer" grep -qx hello "$dir/answer"
+    check "the worker lives" alive "$worker"
+    stop 0
+}
+
+accept_is_broken() { # ERROR: one that doesn't mend
+    local worker
+    serve --workers 1
+    worker=$(workers | tr -d ' ')
+    inject "$worker" accept "$1"
+    kill -CONT "$worker"
+    wait_for "the worker has left" is_not alive "$worker"
+    let_go
+    figure "accept fails with $1: the worker leaves after $(calls "$1") call, and is replaced"
+    check "one call was enough" test "$(calls "$1")" -eq 1
+    check "the next one serves" echoes
+    stop 0
+}
+
+fork_fails() { # ERROR: for two seconds
+    local worker rate from
+    serve --workers 2
+    worker=$(workers | cut -d' ' -f1)
+    inject "$server" clone,clone3,fork "$1"
+    kill -KILL "$worker"
+    sleep 2 # The time that is looked at.
+    rate=$(($(calls "$1") / 2))
+    check "the other worker serves" echoes
+    check "the parent lives" alive "$server"
+    from=$EPOCHREALTIME
+    let_go
+    wait_for "the worker is replaced" logged "replaces pid $worker"
+    figure "fork fails with $1: $rate calls a second; the worker was replaced $(milliseconds "$from") ms after the end of it"
+    check "no busy loop: under 20 a second" test "$rate" -lt 20
+    check "it was tried again" test "$rate" -gt 0
+    check "replaced within a second" test "$(milliseconds "$from")" -lt 1000
+    stop 0
+}
+
+fault_01_accept_fails() {
+    local error
+    say "accept fails: for want of something, or as the network has it"
+    for error in EMFILE ENFILE ENOBUFS ENOMEM; do accept_fails "$error"; done
+    for error in ECONNABORTED EPROTO EPERM ENETDOWN EHOSTUNREACH ETIMEDOUT EOPNOTSUPP; do accept_fails "$error"; done
+    say "accept fails for good"
+    for error in EBADF EINVAL ENOTSOCK; do accept_is_broken "$error"; done
+}
+
+fault_02_fork_fails() {
+    say "fork fails"
+    fork_fails EAGAIN
+    fork_fails ENOMEM
+}
+
+fault_03_no_descriptors() {
+    local worker rate from client
+    say "no descriptors are left"
+    serve --workers 1
+    worker=$(workers | tr -d ' ')
+    prlimit --pid "$worker" --nofile=1:
+    : >"$dir/calls"
+    strace -qq -o "$dir/calls" -e trace=accept -p "$worker" 2>"$dir/strace" &
+    tracer=$!
+    started+=("$tracer")
+    wait_for "strace has attached" grep -q "TracerPid:.*$tracer" "/proc/$worker/status"
+    kill -CONT "$worker"
+    echoes >"$dir/answer" &
+    client=$!
+    sleep 2 # The time that is looked at.
+    rate=$(($(calls EMFILE) / 2))
+    from=$EPOCHREALTIME
+    prlimit --pid "$worker" --nofile=1000:
+    wait "$client" || true
+    figure "$rate accepts a second; the client was served $(milliseconds "$from") ms after there were descriptors again"
+    check "no busy loop: under 20 a second" test "$rate" -lt 20
+    check "it was tried again" test "$rate" -gt 0
+    check "served within a second" test "$(milliseconds "$from")" -lt 1000
+    let_go
+    stop 0
+}
+
+# in_worker PID CALL: what it returns there, and errno.
+in_worker() {
+    gdb -nx -batch -p "$1" -ex "print (int)$2" -ex 'print *(int *)__errno_location()' 2>/dev/null \
+        | sed -n 's/^\$[12] = //p' | tr '\n' ' '
+}
+
+fault_04_taken_over() {
+    local worker call
+    say "a worker taken over, with the hands of a debugger (-1 and 1: EPERM)"
+    serve --workers 1 --user nobody
+    worker=$(workers | tr -d ' ')
+    check "it does what a worker may" test "$(in_worker "$worker" 'getppid()' | cut -d' ' -f1)" = "$server"
+    for call in 'open("/etc/passwd", 0)' 'open("/tmp/loot", 0101, 0600)' 'socket(2, 1, 0)' 'socket(2, 2, 0)' \
+        'connect(3, "\002\0\0\007\177\0\0\001", 16)' 'bind(3, "\002\0\0\007\177\0\0\001", 16)' \
+        'execl("/bin/sh", "sh", 0)' 'fork()' "kill($server, 15)" 'kill(-1, 9)' 'ptrace(16, 1, 0, 0)' \
+        'setuid(0)' 'setresuid(0, 0, 0)' 'setgid(0)' 'mprotect(0, 4096, 7)' 'unshare(0x10000000)' 'prctl(4, 1)'; do
+        local result
+        result=$(in_worker "$worker" "$call")
+        figure "$call = $result"
+        check "refused" test "$result" = "-1 1 "
+    done
+    check "it serves as before" echoes
+    stop 0
+    check "no file was made" test ! -e /tmp/loot
+}
+
+fault_05_clock() {
+    local preload from worker took
+    say "the wall clock jumps by an hour"
+    preload=$(dirname "$(dpkg -L libfaketime | grep '/libfaketime\.so\.1$')")/libfaketime.so.1
+    # The sandbox would keep the worker from looking up what time it is to be.
+    for jump in +3600 -3600; do
+        echo "+0" >"$dir/clock"
+        before="env LD_PRELOAD=$preload FAKETIME_TIMESTAMP_FILE=$dir/clock FAKETIME_NO_CACHE=1 \
+            FAKETIME_DONT_FAKE_MONOTONIC=1 DONT_FAKE_MONOTONIC=1" \
+            serve --workers 2 --no-sandbox --idle-timeout 2s --grace 2s
+        exec 3<>"/dev/tcp/127.0.0.1/$port"
+        echo hello >&3
+        read -r _ <&3
+        from=$EPOCHREALTIME
+        echo "$jump" >"$dir/clock"
+        cat <&3 >/dev/null # to the end of file
+        exec 3>&-
+        took=$(milliseconds "$from")
+        figure "$jump s: an idle client was closed after $took ms (--idle-timeout 2s)"
+        check "not earlier, and not a second later" test "$took" -ge 1900 -a "$took" -lt 3000
+        check "the log shows the other hour, so the clock has jumped" is_not test \
+            "$(tail -n 1 "$dir/log" | cut -c1-2)" = "$(head -n 1 "$dir/log" | cut -c1-2)"
+        # A worker that crashes at its start comes back after 0.1 s, by whatever clock.
+        worker=$(workers | cut -d' ' -f1)
+        kill -KILL "$worker"
+        wait_for "the worker is replaced" logged "replaces pid $worker"
+        # One who never reads holds the server up until the grace is over.
+        "$program" bench "$port" --mode stream -c 1 --duration 20s >/dev/null 2>&1 &
+        started+=("$!")
+        wait_for "it is served" grep -q '"writing"\|"reading"' <("$program" status "$port" --json)
+        wait_for "the client is stopped" kill -STOP "$!"
+        sleep 0.2 # The buffers on the way are full.
+        from=$EPOCHREALTIME
+        kill -TERM "$server"
+        if [ "$jump" = +3600 ]; then echo "+7200" >"$dir/clock"; else echo "-7200" >"$dir/clock"; fi
+        wait "$server" || true
+        took=$(milliseconds "$from")
+        figure "and another $jump s: killed when the grace was over, after $took ms (--grace 2s)"
+        check "not earlier, and not a second later" test "$took" -ge 1900 -a "$took" -lt 3000
+        kill -KILL "$!"
+    done
+}
+
+fault_06_process_1() {
+    local outside
+    say "as process 1, with strangers to reap"
+    before="unshare --pid --fork --kill-child --mount-proc" serve --workers 2
+    check "it is process 1" test "$server" -eq 1
+    outside=$(cat "/proc/$!/task/$!/children" | tr -d ' ')
+    server=$outside
+    # In its container each of these forks a child, and is gone before that one ends.
+    nsenter --target "$outside" --pid --mount sh -c 'for i in $(seq 100); do (sleep 0.2 & exit); done'
+    strangers() { ps -o pid=,stat= --ppid "$outside" | awk -v w="$1" '$2 ~ w' | wc -l; }
+    all_reaped() { test "$(ps -o pid= --ppid "$outside" | wc -l)" -eq 2; }
+    check "strangers are its children" test "$(ps -o pid= --ppid "$outside" | wc -l)" -gt 50
+    wait_for "all strangers are reaped" all_reaped
+    figure "100 strangers reaped, no zombie: $(strangers '^Z')"
+    check "the workers live, and serve" echoes
+    kill -TERM "$outside"
+    local status=0
+    wait "$!" || status=$?
+    check "exit status 0 on TERM" test "$status" -eq 0
+}
+
+fault_07_no_standard_files() {
+    say "descriptors 0 to 2 are closed"
+    # Nobody is told the port, so it is one of our own.
+    port=17773
+    "$program" --bind "$port" --workers 2 <&- >&- 2>&- &
+    server=$!
+    started+=("$server")
+    wait_for "it serves" echoes
+    local worker
+    worker=$(workers | cut -d' ' -f1)
+    kill -KILL "$worker"
+    wait_for "the worker is replaced" is_not grep -qw "$worker" <(workers)
+    check "it serves" echoes
+    check "descriptors 0 to 2 are /dev/null, and no client's" \
+        test "$(readlink /proc/"$server"/fd/{0,1,2} | sort -u)" = /dev/null
+    stop 0
+}
+
+for fault in $(declare -F | awk '/fault_[0-9]/ { print $3 }'); do
+    case "$fault" in *"$only"*) $fault ;; esac
+done
+if [ "$failures" -gt 0 ]; then
+    printf '\n%s checks failed\n' "$failures"
+    exit 1
+fi
+printf '\nall faults were survived\n'
