@@ -34,7 +34,7 @@ os.environ["PATH"] = f"{work}/bin:{os.environ['PATH']}"
 os.environ["XDG_RUNTIME_DIR"] = str(work)
 
 # What CI runs in a step of its own, or is itself; and how what takes long is run in short.
-ELSEWHERE = {"cargo test", "scripts/compare.sh"}
+ELSEWHERE = {"cargo test", "scripts/compare.sh", "scripts/faults.sh"}
 INSTEAD = {
     "cargo doc --no-deps --open": "cargo doc --no-deps",
     "scripts/figures.sh": "scripts/figures.sh --quick",

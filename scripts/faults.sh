@@ -289,6 +289,26 @@ fault_06_no_standard_files() {
     stop 0
 }
 
+# without CALL ERROR SANDBOX: the kernel has no such call; what is in force then?
+without() {
+    before="strace -qq -f -o $dir/calls -e trace=$1 -e inject=$1:error=$2" serve --workers 2
+    started+=("$server")
+    figure "$1 fails with $2: $("$program" status "$port" | sed -n 's/.*\(sandbox: .*\)/\1/p')"
+    check "status shows what is left" grep -q "sandbox: $3\$" <("$program" status "$port")
+    check "one worker says so" test "$(grep -c "serving without" "$dir/log")" -eq 1
+    check "it serves" echoes
+    kill -TERM "$server"
+    wait "$!" || true
+}
+
+fault_07_kernel_without_sandbox() {
+    say "a kernel without parts of the sandbox"
+    without landlock_create_ruleset ENOSYS "no_new_privs, seccomp"
+    without landlock_create_ruleset EOPNOTSUPP "no_new_privs, seccomp"
+    without landlock_restrict_self E2BIG "no_new_privs, seccomp"
+    without seccomp EINVAL "no_new_privs, landlock"
+}
+
 for fault in $(declare -F | awk '/fault_[0-9]/ { print $3 }'); do
     case "$fault" in *"$only"*) $fault ;; esac
 done

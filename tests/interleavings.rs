@@ -64,6 +64,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (client.clone(), 1..400_000_usize).prop_map(|(client, bytes)| Step::Send(client, bytes)),
         4 => (client.clone(), 1..100_usize).prop_map(|(client, bytes)| Step::Send(client, bytes)),
+        // More than the buffers on the way hold: the worker blocks in send.
+        2 => (client.clone(), 4_000_000..12_000_000_usize).prop_map(|(client, bytes)| Step::Send(client, bytes)),
         2 => client.clone().prop_map(Step::StopReading),
         1 => client.clone().prop_map(Step::ReadOn),
         2 => client.clone().prop_map(Step::HalfClose),
