@@ -268,7 +268,7 @@ fn ten_thousand_connections_and_a_hundred_respawns_leave_no_trace() {
 #[test]
 fn no_byte_is_lost_to_one_who_reads_only_after_term() {
     for round in 0..20 {
-        let mut server = Server::start(&["-q", "--workers", "2"]);
+        let mut server = Server::start(&["--workers", "2"]);
         // The larger ones don't fit into the buffers on the way: the worker gets stuck in send.
         let large = round % 2 == 0;
         let (mut client, message) = (server.connect(), noise(if large { 16_000_000 } else { 4_000_000 }));
@@ -283,7 +283,9 @@ fn no_byte_is_lost_to_one_who_reads_only_after_term() {
                     .any(|worker| worker["state"] == "writing")
             });
         }
+        server.wait_for_log(&["accepted"]);
         server.signal(Signal::SIGTERM);
+        server.wait_for_log(&["shutting down"]);
         let mut answer = vec![0; message.len()];
         client.read_exact(&mut answer).expect("every byte");
         assert!(answer == message, "what came back differs");
