@@ -75,6 +75,10 @@ impl Client {
             // An error is for a client that is gone, as recv will tell.
             if self.socket.set_read_timeout(look).is_ok() {
                 self.recv_timeout = look;
+                let fd = self.socket.as_raw_fd();
+                explain!(
+                    "setsockopt({fd}, SO_RCVTIMEO) = 0: recv is to look now and then whether the client reads"
+                );
             }
         }
     }
@@ -125,8 +129,8 @@ fn echo_once(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> Co
 /// Blocks until bytes come, 0 being the end of file. None: the host must leave.
 fn receive(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End, Option<usize>> {
     let fd = client.socket.as_raw_fd();
-    explain!("recv({fd}): asleep until the client sends");
     client.watch_if_much_was_sent();
+    explain!("recv({fd}): asleep until the client sends");
     // The system's time-out starts anew after an interruption, so the waits are
     // added up, from the first one on: when none interrupts recv, no clock is read.
     let mut since = None;

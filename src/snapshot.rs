@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Pid;
 
 use crate::distribution::Distribution;
 use crate::scoreboard::{Event, Identity, Phase, Row, Scoreboard, Served, State, View};
@@ -75,8 +75,8 @@ pub struct Process {
     pub private_counter: u64,
     /// Its client.
     pub peer: Option<SocketAddr>,
-    /// Its user, and what holds it back besides; None as long as it starts.
-    pub rights: Option<(Uid, Sandbox)>,
+    /// Its user's number, and what holds it back besides; None while it starts.
+    pub rights: Option<(u32, Sandbox)>,
 }
 
 impl Snapshot {

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use nix::unistd::{Uid, User};
 use serde::Serialize;
 
 use crate::cli::StatusOptions;
@@ -13,7 +12,7 @@ use crate::logger::count;
 use crate::scoreboard::{Phase, View};
 use crate::snapshot::{Snapshot, Worker};
 use crate::sys::process::Condition;
-use crate::sys::sandbox::Sandbox;
+use crate::sys::sandbox::{Part, Sandbox};
 use crate::{short, table};
 
 /// Looks at the server that the user means, and prints what is seen.
@@ -82,38 +81,30 @@ fn phase(phase: Phase) -> &'static str {
     }
 }
 
-/// What rights the workers have: one line, unless they differ.
+/// What rights the workers have: one line, unless they differ. The user by number:
+/// the parent logs this, too, and must not wait for whoever knows names.
 fn rights(snapshot: &Snapshot) -> Vec<String> {
-    let kinds = kinds(snapshot, |worker| {
-        let (user, sandbox) = worker.process.as_ref()?.rights?;
-        let sandbox = sandbox_names(sandbox);
-        let sandbox = if sandbox.is_empty() { "none".into() } else { sandbox.join(", ") };
-        Some(format!("workers' user: {}; sandbox: {sandbox}", user_name(user)))
-    });
+    let kinds = kinds(snapshot, |worker| worker.process.as_ref()?.rights);
     let alike = kinds.len() == 1;
-    kinds
-        .into_iter()
-        .map(|(kind, slots)| if alike { kind } else { format!("{kind} {}", named(&slots)) })
-        .collect()
-}
-
-fn user_name(user: Uid) -> String {
-    User::from_uid(user).ok().flatten().map_or_else(|| user.to_string(), |user| user.name)
-}
-
-fn sandbox_names(sandbox: Sandbox) -> Vec<String> {
-    sandbox.parts().map(|part| part.to_string()).collect()
+    let line = |((uid, sandbox), slots): ((u32, Sandbox), Vec<usize>)| {
+        let slots = if alike { String::new() } else { format!(" {}", named(&slots)) };
+        format!("workers' user id: {uid}; sandbox: {sandbox}{slots}")
+    };
+    kinds.into_iter().map(line).collect()
 }
 
 /// How the last process that left a slot has died.
 fn last_exits(snapshot: &Snapshot) -> Vec<String> {
-    let kinds = kinds(snapshot, |worker| worker.last_exit.clone());
+    let kinds = kinds(snapshot, |worker| worker.last_exit.as_ref());
     kinds.into_iter().map(|(exit, slots)| format!("last exit: {exit} {}", named(&slots))).collect()
 }
 
-/// The slots of those of whom the same is to be said.
-fn kinds(snapshot: &Snapshot, say: impl Fn(&Worker) -> Option<String>) -> BTreeMap<String, Vec<usize>> {
-    let mut kinds: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+/// The slots of those of whom the same can be said.
+fn kinds<'a, T: Ord>(
+    snapshot: &'a Snapshot,
+    say: impl Fn(&'a Worker) -> Option<T>,
+) -> BTreeMap<T, Vec<usize>> {
+    let mut kinds: BTreeMap<T, Vec<usize>> = BTreeMap::new();
     for worker in &snapshot.workers {
         if let Some(kind) = say(worker) {
             kinds.entry(kind).or_default().push(worker.slot);
@@ -206,8 +197,8 @@ struct WorkerStatus<'a> {
     private_counter: Option<u64>,
     peer: Option<String>,
     last_exit: Option<&'a str>,
-    user: Option<String>,
-    sandbox: Option<Vec<String>>,
+    uid: Option<u32>,
+    sandbox: Option<Vec<&'static str>>,
 }
 
 impl<'a> From<&'a Worker> for WorkerStatus<'a> {
@@ -225,8 +216,8 @@ impl<'a> From<&'a Worker> for WorkerStatus<'a> {
             private_counter: process.map(|process| process.private_counter),
             peer: process.and_then(|process| process.peer).map(|peer| peer.to_string()),
             last_exit: worker.last_exit.as_deref(),
-            user: rights.map(|(user, _)| user_name(user)),
-            sandbox: rights.map(|(_, sandbox)| sandbox_names(sandbox)),
+            uid: rights.map(|(uid, _)| uid),
+            sandbox: rights.map(|(_, sandbox)| sandbox.parts().map(Part::name).collect()),
         }
     }
 }

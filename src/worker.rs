@@ -157,11 +157,11 @@ fn enter_sandbox(slot: usize) -> Sandbox {
     let level = if slot == 0 { Level::Info } else { Level::Debug };
     Part::ALL.iter().fold(Sandbox::default(), |sandbox, part| match part.enter() {
         Ok(()) => {
-            explain!("{part}: {}", part.effect());
+            explain!("{}: {}", part.name(), part.effect());
             sandbox.with(*part)
         }
         Err(why) => {
-            log!(level, "serving without {part}: {why}");
+            log!(level, "serving without {}: {why}", part.name());
             sandbox
         }
     })

@@ -27,7 +27,7 @@ fn workers_take_the_rights_of_another_user() {
         }
     }
     for worker in server.status()["workers"].as_array().unwrap() {
-        assert_eq!(worker["user"], "nobody");
+        assert_eq!(worker["uid"], User::from_name("nobody").unwrap().unwrap().uid.as_raw());
     }
     // The parent, who keeps its rights, can still signal and replace them.
     let worker = server.workers()[0];

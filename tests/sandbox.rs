@@ -106,7 +106,7 @@ mod linux {
             if let Some(door) = door {
                 NoNewPrivs.enter().expect("Linux has it since 3.5");
                 if let Err(why) = door.enter() {
-                    println!("{door}: {why}");
+                    println!("{door:?}: {why}");
                     return NO_DOOR;
                 }
             }
@@ -139,7 +139,7 @@ mod linux {
                 let outcome = try_it(attempt, Some(door));
                 let expected = if doors.contains(&door) { REFUSED } else { DONE };
                 // A kernel that lacks the door is no failure of ours.
-                assert!(outcome == expected || outcome == NO_DOOR, "{name}, behind {door}: {outcome}");
+                assert!(outcome == expected || outcome == NO_DOOR, "{name}, behind {door:?}: {outcome}");
             }
         }
         println!("test each_door_refuses_what_it_is_for ... ok, {} attempts", ATTEMPTS.len());

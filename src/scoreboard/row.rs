@@ -227,10 +227,10 @@ impl Row {
         load_address(&self.numbers[PEER])
     }
 
-    /// What rights it has; None as long as it has not settled.
-    pub fn rights(self) -> Option<(Uid, Sandbox)> {
+    /// Its user's number and its sandbox; None as long as it has not settled.
+    pub fn rights(self) -> Option<(u32, Sandbox)> {
         let user = self.numbers[USER].load(Relaxed).checked_sub(1)?;
-        Some((Uid::from_raw(user as u32), Sandbox::from_bits(self.numbers[SANDBOX].load(Relaxed))))
+        Some((user as u32, Sandbox::from_bits(self.numbers[SANDBOX].load(Relaxed))))
     }
 
     /// Has it a client, as far as it has said?

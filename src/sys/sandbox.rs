@@ -32,6 +32,15 @@ impl Part {
     pub const ALL: &[Part] =
         if cfg!(target_os = "linux") { &[Part::NoNewPrivs, Part::Landlock, Part::Seccomp] } else { &[] };
 
+    /// The kernel's word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::NoNewPrivs => "no_new_privs",
+            Part::Landlock => "landlock",
+            Part::Seccomp => "seccomp",
+        }
+    }
+
     /// What it does, in a few words.
     pub fn effect(self) -> &'static str {
         match self {
@@ -61,16 +70,6 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Part::NoNewPrivs => "no_new_privs",
-            Part::Landlock => "landlock",
-            Part::Seccomp => "seccomp",
-        })
-    }
-}
-
 /// The parts that are in force, wholly, in some process.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sandbox(u64);
@@ -94,5 +93,12 @@ impl Sandbox {
     /// The parts in force.
     pub fn parts(self) -> impl Iterator<Item = Part> {
         Part::ALL.iter().copied().filter(move |part| self.0 & 1 << *part as u64 != 0)
+    }
+}
+
+impl fmt::Display for Sandbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.parts().map(Part::name).collect();
+        f.write_str(if names.is_empty() { "none".into() } else { names.join(", ") }.as_str())
     }
 }
