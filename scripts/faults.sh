@@ -289,12 +289,17 @@ fault_06_no_standard_files() {
     stop 0
 }
 
+in_sandbox() { # does status show it?
+    "$program" status "$port" >"$dir/status" && grep -q "sandbox: $1" "$dir/status"
+}
+
 # without CALL ERROR SANDBOX: the kernel has no such call; what is in force then?
 without() {
     before="strace -qq -f -o $dir/calls -e trace=$1 -e inject=$1:error=$2" serve --workers 2
     started+=("$server")
-    figure "$1 fails with $2: $("$program" status "$port" | sed -n 's/.*\(sandbox: .*\)/\1/p')"
-    check "status shows what is left" grep -q "sandbox: $3\$" <("$program" status "$port")
+    wait_for "a worker has settled" in_sandbox ""
+    figure "$1 fails with $2: $(sed -n 's/.*\(sandbox: .*\)/\1/p' "$dir/status")"
+    check "status shows what is left" in_sandbox "$3"
     check "one worker says so" test "$(grep -c "serving without" "$dir/log")" -eq 1
     check "it serves" echoes
     kill -TERM "$server"
