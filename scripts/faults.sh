@@ -299,7 +299,7 @@ without() {
     started+=("$server")
     wait_for "a worker has settled" in_sandbox ""
     figure "$1 fails with $2: $(sed -n 's/.*\(sandbox: .*\)/\1/p' "$dir/status")"
-    check "status shows what is left" in_sandbox "$3"
+    check "status shows what is left" in_sandbox "$3\$"
     check "one worker says so" test "$(grep -c "serving without" "$dir/log")" -eq 1
     check "it serves" echoes
     kill -TERM "$server"

@@ -7,7 +7,7 @@
 # Linux only (it reads /proc); needs bash 5, cc, taskset, and strace for the system
 # calls; takes some five minutes. With --quick each is done once and in small, which
 # tells whether this script works, and no figures.
-# It uses ports 17771 and 17772 of the loopback.
+# It uses ports 17771 to 17773 of the loopback.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 case "${1:-}" in
@@ -35,7 +35,7 @@ cargo build --release --quiet
 program=${CARGO_TARGET_DIR:-target}/release/prefork-echo
 cc -O2 -o "$work/plain" scripts/plain.c
 cc -O2 -o "$work/measure" scripts/measure.c
-ours=17771 theirs=17772
+ours=17771 theirs=17772 bare=17773
 
 nap() { sleep 0.002; }
 times() { seq "$([ $quick = yes ] && echo 1 || echo "$1")"; }
@@ -148,6 +148,29 @@ echo "  1,000 workers: $(status_takes)"
 stop
 [ $quick = yes ] || echo "the scoreboard's cost, in processor time, with and without it in turn:"
 [ $quick = yes ] || taskset -c 0 cargo run --release --quiet --example scoreboard_cost
+
+# On a processor of their own, beside the client's: which worker runs where makes more
+# of a difference than the sandbox.
+serve --workers 1
+taskset -cp 0 "$(children "$server" | tr -d ' ')" >/dev/null
+"$program" --bind "127.0.0.1:$bare" -q --workers 1 --no-sandbox >"$work/line" &
+without=$!
+started+=("$without")
+until grep -q "pid $without," "$work/line"; do nap; done
+taskset -cp 0 "$(children "$without" | tr -d ' ')" >/dev/null
+spent() { cut -d' ' -f1 "/proc/$(children "$1" | tr -d ' ')/schedstat"; } # in nanoseconds
+for pair in $(times 15); do
+    for who in $((pair % 2)) $(((pair + 1) % 2)); do
+        if [ "$who" = 0 ]; then pid=$server port=$ours name=with; else pid=$without port=$bare name=without; fi
+        before=$(spent "$pid")
+        taskset -c 1 "$work/measure" echo "$port" 1 "$(load 40000)" 64 >/dev/null
+        echo $((($(spent "$pid") - before) / $(load 40000))) >>"$work/sandbox.$name"
+    done
+done
+kill -TERM "$without"
+wait "$without"
+stop
+echo "processor time of an echo in nanoseconds, in the sandbox and without, in turn: $(median <"$work/sandbox.with") and $(median <"$work/sandbox.without"), pair by pair $(paste "$work/sandbox.with" "$work/sandbox.without" | awk '{ printf "%.3f\n", $1 / $2 }' | median)"
 
 # The client side must not be what is measured: `bench` beside the plainest client
 # in C, on the same server, in turn.
