@@ -27,10 +27,10 @@ pub const BUFFER_SIZE: usize = 64 * 1024;
 
 /// What the service needs of the process that runs it.
 pub trait Host {
-    /// Asked before each recv: must the host leave?
+    /// Must the host leave? Asked before each recv, and after one that has failed.
     fn must_leave(&self) -> bool;
     /// A signal has ended a blocking call: the moment to see what it was about.
-    /// Afterwards the call is taken up again.
+    /// Afterwards the call is taken up again, unless the host must leave.
     fn look_around(&mut self);
     /// The next call is a recv. The moment to notice a signal: a client that
     /// never lets us block never lets us be interrupted.
@@ -63,13 +63,15 @@ impl Client {
         Client { socket, peer, idle_timeout, echoed: 0, recv_timeout: idle_timeout }
     }
 
-    /// So much fits into any receive buffer. Who was sent more may have left some of
-    /// it untaken, and then each recv looks now and then whether that changes: when
-    /// the silence is over, it would be too late to ask. One system call a
+    /// Who was sent more than fits into any receive buffer may still be reading when
+    /// he sends nothing. From then on recv wakes now and then to see whether he is;
+    /// when the idle time-out is over, it would be too late to ask. One system call a
     /// connection.
     fn watch_if_much_was_sent(&mut self) {
-        const ALWAYS_TAKEN: u64 = 1024;
-        if self.echoed > ALWAYS_TAKEN && self.recv_timeout == self.idle_timeout && self.idle_timeout.is_some()
+        const FITS_ANY_BUFFER: u64 = 1024;
+        if self.echoed > FITS_ANY_BUFFER
+            && self.recv_timeout == self.idle_timeout
+            && self.idle_timeout.is_some()
         {
             let look = Some(stall_check(self.idle_timeout));
             // An error is for a client that is gone, as recv will tell.

@@ -80,9 +80,9 @@ impl Rights {
     /// `EPERM` where the process may not change its user after all.
     pub fn take(&self) -> nix::Result<()> {
         process::change_user(self.user, self.group, &self.groups)?;
-        explain!("setgroups(), setgid({}) = 0: the rights of other groups are gone for good", self.group);
+        explain!("setgroups(), setgid({}) = 0: the rights of other groups are gone", self.group);
         if let Some(user) = self.user {
-            explain!("setuid({user}) = 0: so are those of other users, root's among them");
+            explain!("setuid({user}) = 0: so are those of other users, root's among them, and all for good");
         }
         Ok(())
     }

@@ -87,8 +87,8 @@ fn rights(snapshot: &Snapshot) -> Vec<String> {
     let kinds = kinds(snapshot, |worker| worker.process.as_ref()?.rights);
     let alike = kinds.len() == 1;
     let line = |((uid, sandbox), slots): ((u32, Sandbox), Vec<usize>)| {
-        let slots = if alike { String::new() } else { format!(" {}", named(&slots)) };
-        format!("workers' user id: {uid}; sandbox: {sandbox}{slots}")
+        let line = format!("workers' user id: {uid}; sandbox: {sandbox}");
+        if alike { line } else { name_slots(line, &slots) }
     };
     kinds.into_iter().map(line).collect()
 }
@@ -96,7 +96,7 @@ fn rights(snapshot: &Snapshot) -> Vec<String> {
 /// How the last process that left a slot has died.
 fn last_exits(snapshot: &Snapshot) -> Vec<String> {
     let kinds = kinds(snapshot, |worker| worker.last_exit.as_ref());
-    kinds.into_iter().map(|(exit, slots)| format!("last exit: {exit} {}", named(&slots))).collect()
+    kinds.into_iter().map(|(exit, slots)| name_slots(format!("last exit: {exit}"), &slots)).collect()
 }
 
 /// The slots of those of whom the same can be said.
@@ -113,14 +113,15 @@ fn kinds<'a, T: Ord>(
     kinds
 }
 
-/// "(slots 0, 1)", and no more than a line holds.
-fn named(slots: &[usize]) -> String {
-    const NAMED: usize = 8;
-    let named: Vec<_> = slots.iter().take(NAMED).map(usize::to_string).collect();
-    let more = slots.len().saturating_sub(NAMED);
+/// Adds "(slots 0, 1 and 2 more)": as many as the line has room for, and one at least.
+fn name_slots(line: String, slots: &[usize]) -> String {
+    let room = 80_usize.saturating_sub(line.len() + " (slots  and 4096 more)".len());
+    let named = slots.len().min((room / ", 4095".len()).max(1));
+    let names: Vec<_> = slots[..named].iter().map(usize::to_string).collect();
+    let more = slots.len() - named;
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let noun = if slots.len() == 1 { "slot" } else { "slots" };
-    format!("({noun} {}{more})", named.join(", "))
+    format!("{line} ({noun} {}{more})", names.join(", "))
 }
 
 /// One line, for programs.

@@ -153,22 +153,22 @@ fn settle(job: &Job<'_>) -> io::Result<&'static mut [u8]> {
 
 /// Enters all of the sandbox that this system has. Returns what is in force.
 fn enter_sandbox(slot: usize) -> Sandbox {
-    // It is the same for all, so one of them says it.
-    let level = if slot == 0 { Level::Info } else { Level::Debug };
+    // It is the same for all, so those of one slot say it.
+    let level = if slot == 0 { Level::Warn } else { Level::Debug };
     Part::ALL.iter().fold(Sandbox::default(), |sandbox, part| match part.enter() {
         Ok(()) => {
             explain!("{}: {}", part.name(), part.effect());
             sandbox.with(*part)
         }
         Err(why) => {
-            log!(level, "serving without {}: {why}", part.name());
+            log!(level, "the sandbox lacks {}: {why}", part.name());
             sandbox
         }
     })
 }
 
-/// How many clients a worker serves: up to 10 % more than asked, another number
-/// for each pid, so that workers forked together don't leave together.
+/// How many clients a worker serves: up to 10 % more than asked, by its pid, so
+/// that workers forked together hardly leave together.
 fn limit_with_jitter(asked: u64, pid: Pid) -> u64 {
     match asked {
         0 => u64::MAX,

@@ -1,7 +1,7 @@
 //! Blows at any instant, again and again. Each test prints what it has measured:
 //! `cargo test --test faults -- --nocapture`.
 //!
-//! The limits are those that users are promised; what is measured is far below them.
+//! The limits hold on a slow machine, too; what a quick one measures is in the README.
 
 mod common;
 
@@ -165,33 +165,34 @@ fn ctrl_c_twice_ends_it_at_once_and_leaves_nobody() {
 }
 
 /// As many bad clients as there are workers, then an honest one: how long it waits.
-fn wait_behind(name: &str, misbehave: impl Fn(&Server) -> Option<TcpStream>) {
+#[track_caller]
+fn wait_behind(name: &str, limit: Duration, misbehave: impl Fn(&Server) -> Option<TcpStream>) {
     let mut server = Server::start(&["-q", "--workers", "4", "--idle-timeout", "2s"]);
     let bad: Vec<_> = (0..4).map(|_| misbehave(&server)).collect();
     let start = Instant::now();
     server.echo(b"I am honest");
     let waited = start.elapsed();
     println!("behind four clients that {name}, with --idle-timeout 2s: served after {waited:?}");
-    assert!(waited < 3 * SECOND, "behind clients that {name}: {waited:?}");
+    assert!(waited < limit, "behind clients that {name}: {waited:?}");
     drop(bad);
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
 fn clients_that_never_send_keep_nobody_for_longer_than_the_idle_time_out() {
-    wait_behind("never send", |server| Some(server.connect()));
+    wait_behind("never send", 3 * SECOND, |server| Some(server.connect()));
 }
 
 #[test]
 fn clients_that_never_read_keep_nobody_for_longer_than_the_idle_time_out() {
-    wait_behind("never read", |server| Some(server.connect_one_who_never_reads()));
-    wait_behind("read nothing of what the server's side holds", |server| {
+    wait_behind("never read", 3 * SECOND, |server| Some(server.connect_one_who_never_reads()));
+    wait_behind("read nothing of what the server's side holds", 3 * SECOND, |server| {
         let mut client = server.connect();
         SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
         client.write_all(&noise(300_000)).unwrap();
         Some(client)
     });
-    wait_behind("close their side, and never read", |server| {
+    wait_behind("close their side, and never read", 3 * SECOND, |server| {
         let mut client = server.connect();
         client.set_write_timeout(Some(Duration::from_millis(50))).unwrap();
         while client.write(&noise(65_536)).is_ok() {}
@@ -201,17 +202,31 @@ fn clients_that_never_read_keep_nobody_for_longer_than_the_idle_time_out() {
 }
 
 #[test]
-fn clients_that_reset_or_vanish_keep_nobody() {
-    wait_behind("reset at once", |server| {
+fn clients_that_reset_or_close_at_once_keep_nobody() {
+    wait_behind("reset at once", SECOND, |server| {
         let mut client = server.connect();
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
         let _ = client.write_all(&noise(1000));
         None
     });
-    wait_behind("connect and vanish", |server| {
+    wait_behind("connect and close at once", SECOND, |server| {
         server.connect();
         None
     });
+}
+
+/// Gone without a word, as when a cable is cut: a socket under repair is closed in
+/// silence, as only root can make it.
+#[cfg(target_os = "linux")]
+#[test]
+fn clients_that_vanish_keep_nobody_for_longer_than_the_idle_time_out() {
+    if nix::unistd::geteuid().is_root() {
+        wait_behind("vanish without a word", 3 * SECOND, |server| {
+            let client = server.connect();
+            nix::sys::socket::setsockopt(&client, nix::sys::socket::sockopt::TcpRepair, &1).unwrap();
+            None
+        });
+    }
 }
 
 /// Resident memory of a process in kB, and its open descriptors where /proc tells.
@@ -226,41 +241,34 @@ fn size_of(pid: nix::unistd::Pid) -> (i64, usize) {
 fn ten_thousand_connections_and_a_hundred_respawns_leave_no_trace() {
     let mut server = Server::start(&["--workers", "4"]);
     let load = |connections: usize| (0..connections).for_each(|_| server.echo(b"hello"));
-    let respawn = |times: usize| {
-        for _ in 0..times {
-            let worker = server.workers()[0];
-            kill(worker, Signal::SIGKILL).unwrap();
-            wait_until("it is replaced", || {
-                server.workers().len() == 4 && !server.workers().contains(&worker)
-            });
-        }
+    let idle = |look: serde_json::Value| {
+        look["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "idle")
     };
-    // In the beginning memory grows a little: of what was never used before. Who has
-    // just been forked has touched less, so all are replaced, and serve, before both.
+    // Of the parent, and of all workers together.
     let sizes = || {
-        respawn(4);
-        load(400);
-        let worker = server.workers()[3];
-        wait_until("all are idle", || {
-            server.status()["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "idle")
-        });
-        (size_of(server.pid), size_of(worker))
+        wait_until("all are idle", || idle(server.status()));
+        let workers = server.workers().into_iter().map(size_of);
+        (size_of(server.pid), workers.fold((0, 0), |sum, size| (sum.0 + size.0, sum.1 + size.1)))
     };
+    // In the beginning each touches memory that it has never used before.
+    load(2_000);
     let before = sizes();
-    load(5_000);
-    let worker = server.workers()[0];
-    let after_load = size_of(worker);
-    load(5_000);
-    let later = size_of(worker);
-    respawn(100);
+    load(10_000);
+    let loaded = sizes();
+    for _ in 0..100 {
+        let worker = server.workers()[0];
+        kill(worker, Signal::SIGKILL).unwrap();
+        wait_until("it is replaced", || server.workers().len() == 4 && !server.workers().contains(&worker));
+    }
+    load(2_000);
     let after = sizes();
-    println!(
-        "memory in kB, descriptors: parent {:?} and {:?}, worker {:?} and {:?}; one worker through 5,000 connections {after_load:?} and {later:?}",
-        before.0, after.0, before.1, after.1
-    );
-    for (before, after) in [(before.0, after.0), (before.1, after.1), (after_load, later)] {
-        assert_eq!(before.1, after.1, "descriptors");
-        assert!(after.0 - before.0 < 1024, "memory has grown by {} kB", after.0 - before.0);
+    println!("memory in kB and descriptors of the parent, of 4 workers: {before:?}");
+    println!("10,000 connections later: {loaded:?}; and 100 respawns: {after:?}");
+    for (before, later) in
+        [(before.0, loaded.0), (before.1, loaded.1), (before.0, after.0), (before.1, after.1)]
+    {
+        assert_eq!(before.1, later.1, "descriptors");
+        assert!(later.0 - before.0 < 1024, "memory has grown by {} kB", later.0 - before.0);
     }
     assert_eq!(server.stop(), 0);
 }

@@ -1,9 +1,9 @@
 //! What clients do and what befalls the server, in any order, and what holds all the
 //! same: every byte comes back in order or the connection ends, the workers are as
-//! many as before, no zombie and no orphan is left, the scoreboard's sums are right.
+//! many as were ordered, no zombie and no orphan is left, the scoreboard's sums are right.
 //!
-//! The seed is printed; `INTERLEAVINGS_SEED` takes it for the same interleavings again,
-//! and `PROPTEST_CASES` says how many.
+//! The seed is printed, 64 hexadecimal digits; `INTERLEAVINGS_SEED` takes it for the
+//! same interleavings again, and `PROPTEST_CASES` says how many (100).
 
 mod common;
 
@@ -166,7 +166,8 @@ struct World {
     connects: usize,
     gone: (usize, usize),
     kills: usize,
-    /// Has anything befallen workers that ends connections?
+    /// Has anything befallen workers that may end connections? Then bytes are only
+    /// checked as far as they came.
     blows: bool,
     slots_removed: bool,
 }
@@ -202,7 +203,7 @@ impl World {
     fn signal_worker(&mut self, number: usize, signal: Signal) {
         let workers = self.server.workers();
         if let Some(worker) = workers.get(number % workers.len().max(1)) {
-            // It may be gone by now; it isn't reaped by anybody else.
+            // The server may have reaped it since, and then this fails.
             let _ = kill(*worker, signal);
         }
     }

@@ -70,7 +70,7 @@ mod as_linux_knows_them {
             assert_eq!(said, json!(["no_new_privs", "landlock", "seccomp"]));
         } else {
             assert_eq!(said, json!(["no_new_privs", "seccomp"]));
-            server.wait_for_log(&["worker 0", "serving without landlock: "]);
+            server.wait_for_log(&["worker 0", "the sandbox lacks landlock: "]);
         }
         let (_, table, _) = common::status(&[&server.address.to_string()]);
         let names: Vec<_> = said.as_array().unwrap().iter().filter_map(Value::as_str).collect();

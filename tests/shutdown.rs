@@ -296,6 +296,8 @@ fn clients_that_connect_without_a_pause_are_not_reset() {
         cut += tally.cut.load(Ordering::Relaxed);
     }
     println!("{cut} connections of {served} in 40 runs were cut");
+    // Without the sweeps they are hundreds. One may be cut all the same: whoever's
+    // handshake ends in the instant in which the socket is closed.
     assert!(cut <= 6, "{cut} connections of {served} were cut");
 }
 

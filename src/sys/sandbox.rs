@@ -46,7 +46,7 @@ impl Part {
         match self {
             Part::NoNewPrivs => "no program can give this process rights back",
             Part::Landlock => {
-                "no file can be opened, no port bound or connected to, no other process signalled"
+                "no file can be opened, no TCP port bound or connected to, no other process signalled"
             }
             Part::Seccomp => "only the system calls of this loop are left",
         }
@@ -56,8 +56,7 @@ impl Part {
     /// calls this; what it forks later inherits it.
     ///
     /// # Errors
-    /// In words: the kernel lacks it or refuses it, or has closed the door only
-    /// in part.
+    /// In words: the kernel lacks it or refuses it, or has it only in part.
     pub fn enter(self) -> Result<(), String> {
         #[cfg(target_os = "linux")]
         return match self {

@@ -53,10 +53,9 @@ pub(super) fn no_new_privs() -> Result<(), String> {
     prctl::set_no_new_privs().map_err(|error| error.desc().to_lowercase())
 }
 
-/// Handles every right there is, and grants none.
+/// Handles each right of the first version that has all we ask for, and grants none.
 pub(super) fn landlock() -> Result<(), String> {
-    // The first with all that we ask for. Newer kernels know more rights, but those
-    // are for what seccomp refuses anyway.
+    // Linux 6.12. Newer ones know more rights, for what seccomp refuses anyway.
     const COMPLETE: ABI = ABI::V6;
     let restrict = || -> Result<RulesetStatus, RulesetError> {
         let ruleset = Ruleset::default()
@@ -67,7 +66,7 @@ pub(super) fn landlock() -> Result<(), String> {
     };
     match restrict() {
         Ok(RulesetStatus::FullyEnforced) => Ok(()),
-        Ok(RulesetStatus::PartiallyEnforced) => Err("in force only in part, as this kernel is old".into()),
+        Ok(RulesetStatus::PartiallyEnforced) => Err("this kernel is old, and has only a part of it".into()),
         Ok(RulesetStatus::NotEnforced) => Err("this kernel has none".into()),
         Err(error) => Err(error.to_string()),
     }
