@@ -110,22 +110,26 @@ impl fmt::Display for End {
     }
 }
 
-/// Echoes what the client sends until the host must leave.
-pub fn echo(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End> {
+/// Echoes what the client sends until the host must leave. The bytes are those that
+/// were received by then, and found no room on their way back.
+pub fn echo<'a>(
+    client: &mut Client,
+    buffer: &'a mut [u8],
+    host: &mut impl Host,
+) -> ControlFlow<End, &'a [u8]> {
     while !host.must_leave() {
-        echo_once(client, buffer, host)?;
+        host.receiving();
+        let length = match receive(client, buffer, host)? {
+            None => break,
+            Some(0) => return Break(End::EndOfFile),
+            Some(length) => length,
+        };
+        let left = send_all(client, &buffer[..length], host)?;
+        if left > 0 {
+            return Continue(&buffer[length - left..length]);
+        }
     }
-    Continue(())
-}
-
-/// One recv, and its bytes back.
-fn echo_once(client: &mut Client, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End> {
-    host.receiving();
-    match receive(client, buffer, host)? {
-        None => Continue(()),
-        Some(0) => Break(End::EndOfFile),
-        Some(length) => send_all(client, &buffer[..length], host),
-    }
+    Continue(&[])
 }
 
 /// Blocks until bytes come, 0 being the end of file. None: the host must leave.
@@ -191,8 +195,9 @@ pub fn stall_check(idle_timeout: Option<Duration>) -> Duration {
     (idle_timeout.unwrap_or(Duration::MAX) / 4).clamp(Duration::from_millis(1), Duration::from_millis(250))
 }
 
-/// Blocks until the kernel has taken all of it: send may take a part.
-fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> ControlFlow<End> {
+/// Blocks until the kernel has taken all of it: send may take a part. If the host
+/// must leave meanwhile, so many bytes are left.
+fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> ControlFlow<End, usize> {
     let length = bytes.len();
     // Since when, as far as we have looked, the client has taken nothing.
     let mut stall: Option<(usize, Instant)> = None;
@@ -205,6 +210,9 @@ fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> Cont
             Err(error) => {
                 if error.kind() != ErrorKind::WouldBlock {
                     may_go_on(error, host)?;
+                }
+                if host.must_leave() {
+                    return Continue(bytes.len());
                 }
                 let unsent = unsent(&client.socket).unwrap_or(0);
                 explain!(
@@ -225,7 +233,7 @@ fn send_all(client: &mut Client, mut bytes: &[u8], host: &mut impl Host) -> Cont
         }
     }
     debug!("echoed {length} bytes");
-    Continue(())
+    Continue(0)
 }
 
 fn may_go_on(error: io::Error, host: &mut impl Host) -> ControlFlow<End> {

@@ -4,8 +4,9 @@
 //!
 //! Closing at once would lose bytes: a close with bytes unread sends a reset, and
 //! that destroys those on their way to the client (RFC 1122, 4.2.2.13). So each
-//! client is served until its line has been quiet for a moment; then we say that
-//! no more comes, and read until it says the same, for another moment.
+//! client is served until its line has been quiet for a moment: nothing has come, and
+//! nothing that was sent is being taken. Then we say that no more comes, and read
+//! until it says the same, for another moment.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
@@ -19,22 +20,40 @@ use nix::poll::{PollFd, PollFlags, poll};
 use crate::echo::{self, Client, End, Host};
 use crate::explain;
 use crate::logger::count;
-use crate::sys::socket::timeout_until;
+use crate::sys::socket::{timeout_until, unsent};
 
-/// Parts from all clients; `close` is given each one when it is done. The moment
-/// is `patience` long.
+/// How long to wait for a client that gives no sign of life.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For more bytes, and for the answer to our end of file. Longer than most
+    /// round trips.
+    pub quiet: Duration,
+    /// For one that has not taken all bytes to take some: a slow reader's system
+    /// tells of it only now and then.
+    taking: Duration,
+}
+
+impl Patience {
+    /// Less where the grace is short.
+    pub fn within(grace: Duration) -> Patience {
+        let at_most = |duration: Duration| duration.min(grace / 4);
+        Patience { quiet: at_most(Duration::from_millis(300)), taking: at_most(Duration::from_secs(2)) }
+    }
+}
+
+/// Parts from all clients; `close` is given each one when it is done.
 pub fn part_from(
-    clients: Vec<Client>,
-    patience: Duration,
+    mut guests: Vec<Guest>,
+    patience: Patience,
     buffer: &mut [u8],
     host: &mut impl Host,
     close: impl Fn(Client, &End),
 ) {
-    if !clients.is_empty() {
-        let whose = count(clients.len() as u64, "client");
-        explain!("poll(): {whose} to part from, each when it has been quiet for {patience:.1?}");
+    if !guests.is_empty() {
+        let whose = count(guests.len() as u64, "client");
+        explain!("poll(): {whose} to part from, each when it has been quiet for {:.1?}", patience.quiet);
     }
-    let mut guests: Vec<_> = clients.into_iter().map(|client| Guest::new(client, patience)).collect();
+    guests.iter_mut().for_each(|guest| guest.shows_life(patience));
     while !guests.is_empty() {
         host.receiving();
         let ready = wait(&guests, host);
@@ -49,26 +68,32 @@ pub fn part_from(
     }
 }
 
-/// Blocks until a guest is ready for what it waits for, or a deadline is due.
+/// Blocks until a guest is ready for what it waits for, or is to be looked at.
 /// Says of each whether it is ready.
 fn wait(guests: &[Guest], host: &mut impl Host) -> Vec<bool> {
     let mut sources: Vec<_> = guests.iter().map(Guest::source).collect();
-    let deadline = guests.iter().filter_map(|guest| guest.deadline).min();
+    let deadline = guests.iter().map(|guest| guest.look_at).min();
     if poll(&mut sources, timeout_until(deadline)) == Err(Errno::EINTR) {
         host.look_around();
     }
     sources.iter().map(|source| source.any() == Some(true)).collect()
 }
 
-struct Guest {
+/// A client on its way out.
+#[derive(Debug)]
+pub struct Guest {
     client: Client,
     stage: Stage,
-    /// Received, and not yet taken back by the client.
+    /// Received, and not yet sent back.
     pending: Vec<u8>,
-    /// None: as long as it takes.
-    deadline: Option<Instant>,
+    /// The latest sign of life that we have seen,
+    alive_at: Instant,
+    /// how many bytes it had not taken by then, and when to look again.
+    unsent: usize,
+    look_at: Instant,
 }
 
+#[derive(Debug, Clone, Copy)]
 enum Stage {
     Echoing,
     /// We have said that no more comes.
@@ -76,15 +101,20 @@ enum Stage {
 }
 
 impl Guest {
-    fn new(client: Client, patience: Duration) -> Guest {
+    /// A client of whom so many bytes were received and not yet sent back.
+    pub fn new(client: Client, pending: &[u8]) -> Guest {
         // This connection's flag alone: the listening socket has its own. An
         // error would be for a client that is gone, as recv will tell.
         let _ = client.socket.set_nonblocking(true);
+        let now = Instant::now();
+        let unsent = unsent(&client.socket).unwrap_or(0);
         Guest {
             client,
             stage: Stage::Echoing,
-            pending: Vec::new(),
-            deadline: Some(Instant::now() + patience),
+            pending: pending.to_vec(),
+            alive_at: now,
+            unsent,
+            look_at: now,
         }
     }
 
@@ -97,14 +127,88 @@ impl Guest {
     fn attend(
         &mut self,
         ready: bool,
-        patience: Duration,
+        patience: Patience,
         buffer: &mut [u8],
         host: &mut impl Host,
     ) -> ControlFlow<End> {
-        if ready {
-            match self.stage {
-                Stage::Echoing => self.echo_once(patience, buffer, host)?,
-                Stage::Lingering => match self.client.socket.read(buffer) {
+        if ready && self.serve(buffer, host)? {
+            self.shows_life(patience);
+        }
+        if Instant::now() < self.look_at {
+            return Continue(());
+        }
+        let unsent = unsent(&self.client.socket).unwrap_or(0);
+        let takes = unsent < self.unsent;
+        self.unsent = unsent;
+        if takes {
+            self.shows_life(patience);
+            return Continue(());
+        }
+        let limit = self.limit(patience);
+        if limit.is_none_or(|limit| self.alive_at.elapsed() < limit) {
+            self.look_again(limit);
+            return Continue(());
+        }
+        self.part(patience)
+    }
+
+    /// Without a sign of life, for so long.
+    fn limit(&self, patience: Patience) -> Option<Duration> {
+        match self.stage {
+            Stage::Echoing if !self.pending.is_empty() => self.client.idle_timeout,
+            Stage::Echoing if self.unsent > 0 => Some(patience.taking),
+            _ => Some(patience.quiet),
+        }
+    }
+
+    fn shows_life(&mut self, patience: Patience) {
+        self.alive_at = Instant::now();
+        self.look_again(self.limit(patience));
+    }
+
+    /// When the limit is over; and now and then before, where there is something to
+    /// be taken.
+    fn look_again(&mut self, limit: Option<Duration>) {
+        let now_and_then = Instant::now() + echo::stall_check(self.client.idle_timeout);
+        let over = limit.map(|limit| self.alive_at + limit);
+        self.look_at = match over {
+            Some(over) if self.pending.is_empty() && self.unsent == 0 => over,
+            Some(over) => over.min(now_and_then),
+            None => now_and_then,
+        };
+    }
+
+    /// Nothing has happened for as long as the stage allows: on to the next one.
+    fn part(&mut self, patience: Patience) -> ControlFlow<End> {
+        match self.stage {
+            Stage::Echoing if !self.pending.is_empty() => Break(End::Idle),
+            Stage::Echoing => {
+                let fd = self.client.socket.as_raw_fd();
+                self.stage = Stage::Lingering;
+                self.client
+                    .socket
+                    .shutdown(Shutdown::Write)
+                    .map_or_else(|error| Break(End::Lost(error)), Continue)?;
+                explain!("shutdown({fd}, SHUT_WR) = 0: the client is quiet, and reads an end of file now");
+                self.shows_life(patience);
+                Continue(())
+            }
+            Stage::Lingering => {
+                explain!(
+                    "poll() = 0: the client hasn't closed within {:.1?}, so we close first",
+                    patience.quiet
+                );
+                Break(End::Left)
+            }
+        }
+    }
+
+    /// What the guest is ready for. Says whether that was a sign of life.
+    fn serve(&mut self, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End, bool> {
+        match self.stage {
+            Stage::Echoing => self.echo_once(buffer, host),
+            Stage::Lingering => {
+                match self.client.socket.read(buffer) {
                     Ok(0) => {
                         explain!(
                             "recv({}) = 0: end of file, the client has heard",
@@ -115,35 +219,14 @@ impl Guest {
                     // Too late to be echoed, and read all the same: see above.
                     Ok(_) => {}
                     Err(error) => may_go_on(error)?,
-                },
-            }
-        }
-        let now = Instant::now();
-        if self.deadline.is_none_or(|deadline| now < deadline) {
-            return Continue(());
-        }
-        match self.stage {
-            Stage::Echoing if !self.pending.is_empty() => Break(End::Idle),
-            Stage::Echoing => {
-                let fd = self.client.socket.as_raw_fd();
-                self.stage = Stage::Lingering;
-                self.deadline = Some(now + patience);
-                self.client
-                    .socket
-                    .shutdown(Shutdown::Write)
-                    .map_or_else(|error| Break(End::Lost(error)), Continue)?;
-                explain!("shutdown({fd}, SHUT_WR) = 0: the client is quiet, and reads an end of file now");
-                Continue(())
-            }
-            Stage::Lingering => {
-                explain!("poll() = 0: the client hasn't closed within {patience:.1?}, so we close first");
-                Break(End::Left)
+                }
+                Continue(false)
             }
         }
     }
 
     /// One recv, unless the last one's bytes are still here, and one send.
-    fn echo_once(&mut self, patience: Duration, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End> {
+    fn echo_once(&mut self, buffer: &mut [u8], host: &mut impl Host) -> ControlFlow<End, bool> {
         let fd = self.client.socket.as_raw_fd();
         if self.pending.is_empty() {
             match self.client.socket.read(buffer) {
@@ -155,16 +238,18 @@ impl Guest {
                     explain!("recv({fd}) = {length}: so many bytes have come");
                     self.pending.extend_from_slice(&buffer[..length]);
                 }
-                Err(error) => return may_go_on(error),
+                Err(error) => {
+                    may_go_on(error)?;
+                    return Continue(false);
+                }
             }
         }
         match echo::send(&mut self.client, &self.pending, host) {
             Ok(sent) => drop(self.pending.drain(..sent)),
             Err(error) => may_go_on(error)?,
         }
-        let limit = if self.pending.is_empty() { Some(patience) } else { self.client.idle_timeout };
-        self.deadline = limit.map(|limit| Instant::now() + limit);
-        Continue(())
+        self.unsent = unsent(&self.client.socket).unwrap_or(0);
+        Continue(true)
     }
 }
 

@@ -23,6 +23,7 @@ use crate::cli::Options;
 use crate::echo::{self, BUFFER_SIZE, Client, End, Host};
 use crate::exit::reason;
 use crate::explain;
+use crate::farewell::{Guest, Patience};
 use crate::listener::Listener;
 use crate::logger::{self, Speaker, count};
 use crate::private_counter;
@@ -33,11 +34,6 @@ use crate::sys::{memory, process, signal};
 
 /// An orphan's client has this long: no process outlives the parent by a second.
 const ORPHAN_LIMIT: Duration = Duration::from_millis(700);
-
-/// When leaving: a client that has sent nothing for so long has nothing on its
-/// way, and it may take as long to answer our end of file. Longer than most
-/// round trips. Less where the grace is short.
-const PATIENCE: Duration = Duration::from_millis(300);
 
 /// What a worker is forked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +89,8 @@ pub fn run(job: Job<'_>) -> u8 {
         scoreboard: job.scoreboard,
         parent: job.parent,
         intake: Intake::Open(job.listener),
-        patience: PATIENCE.min(job.options.grace / 4),
+        patience: Patience::within(job.options.grace),
+        backlog: job.options.backlog,
         failures: 0,
     };
 
@@ -108,12 +105,12 @@ pub fn run(job: Job<'_>) -> u8 {
                 worker.accept_and_serve(buffer);
             }
             if job.scoreboard.phase() == Phase::Draining {
-                worker.sweep(job.options.backlog, buffer);
+                worker.sweep(buffer);
             }
         }
         Errand::LastSweep => {
             signal::ask_to_leave();
-            worker.last_sweep(job.options.backlog, buffer);
+            worker.last_sweep(buffer);
         }
     }
     match worker.intake {
@@ -181,8 +178,9 @@ struct Worker {
     scoreboard: Scoreboard,
     parent: Pid,
     intake: Intake,
-    /// [`PATIENCE`], or less where the grace is short.
-    patience: Duration,
+    patience: Patience,
+    /// The most that the accept queue can hold.
+    backlog: i32,
     /// Failures of accept in a row.
     failures: u32,
 }
@@ -250,7 +248,14 @@ impl Worker {
                 close(client, &end);
                 self.row.parted();
             }
-            Continue(()) => self.finish(vec![client], buffer),
+            Continue(pending) => {
+                let mut guests = vec![Guest::new(client, pending)];
+                // Who waits in the queue isn't to wait for one who goes on and on.
+                if self.scoreboard.phase() == Phase::Draining {
+                    guests.extend(self.take_all(self.backlog.saturating_add(1), Duration::ZERO).guests);
+                }
+                self.finish(guests, buffer);
+            }
         }
     }
 }

@@ -150,6 +150,29 @@ fn a_queue_longer_than_there_are_descriptors_is_served_at_the_end() {
 }
 
 #[test]
+fn a_queue_that_cannot_be_accepted_at_the_end_is_tried_again() {
+    let mut server = Server::start(&["--workers", "1"]);
+    let worker = server.workers()[0];
+    let mut busy = server.connect();
+    common::echo(&mut busy, b"the only worker is mine");
+    let mut waiting: Vec<_> = (0..6).map(|_| server.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.write_all(b"hello").unwrap());
+    limit(worker, "--nofile=4:");
+    limit(server.pid, "--nofile=4:");
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["cannot accept: too many open files"]);
+    drop(busy);
+    limit(worker, "--nofile=1000:");
+    for client in &mut waiting {
+        let mut answer = [0; 5];
+        client.read_exact(&mut answer).expect("served, and not reset");
+        assert_eq!(&answer, b"hello");
+    }
+    drop(waiting);
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
 fn when_fork_fails_at_the_end_the_server_ends_all_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = unprivileged_binary(directory.path());

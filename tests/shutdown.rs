@@ -3,14 +3,15 @@
 mod common;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Server, connect, echo, read_to_end, wait_until};
+use common::{PATIENCE, Server, connect, echo, noise, read_to_end, wait_until};
 use nix::sys::signal::{Signal, kill};
+use socket2::SockRef;
 
 #[test]
 fn term_ends_an_idle_server_with_status_0_and_frees_the_port() {
@@ -156,6 +157,85 @@ fn the_accept_queue_does_not_wait_for_the_last_client() {
     }
     drop((talker, waiting));
     assert_eq!(server.wait_code(), 0);
+}
+
+/// A client that sends `length` bytes as fast as they go, with a small receive buffer,
+/// so that much lies on the server's side; they are sent by a thread.
+fn sends(server: &Server, length: usize) -> (TcpStream, Vec<u8>, JoinHandle<()>) {
+    let (client, message) = (server.connect(), noise(length));
+    SockRef::from(&client).set_recv_buffer_size(16_384).unwrap();
+    let (mut sender, sent) = (client.try_clone().unwrap(), message.clone());
+    (client, message, thread::spawn(move || sender.write_all(&sent).unwrap()))
+}
+
+/// Reads so much, in a rhythm of the client's own, and then the rest.
+fn read_slowly(client: &mut TcpStream, message: &[u8], slowly: usize) {
+    let mut answer = vec![0; message.len()];
+    for part in answer[..slowly].chunks_mut(8192) {
+        client.read_exact(part).expect("nobody cuts one who reads on");
+        thread::sleep(Duration::from_millis(30)); // The client's rhythm.
+    }
+    client.read_exact(&mut answer[slowly..]).expect("nobody cuts one who reads on");
+    assert!(answer == message, "what came back differs");
+}
+
+#[test]
+fn one_who_reads_slowly_is_given_the_time_that_he_needs() {
+    // Far longer than the time-out without room for more in the buffers.
+    let mut server = Server::start(&["--workers", "1", "--idle-timeout", "1s", "--grace", "1m"]);
+    let (mut client, message, sending) = sends(&server, 12_000_000);
+    server.wait_for_log(&["accepted"]);
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    read_slowly(&mut client, &message, 800_000);
+    sending.join().unwrap();
+    assert!(read_to_end(&mut client).is_empty());
+    drop(client);
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
+fn a_late_byte_does_not_destroy_what_is_still_on_its_way() {
+    let mut server = Server::start(&["--workers", "1", "--grace", "1m"]);
+    let (mut client, message, sending) = sends(&server, 1_500_000);
+    sending.join().unwrap();
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    let mut late = client.try_clone().unwrap();
+    let sending = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(1500)); // The client's rhythm.
+        let _ = late.write_all(b"!");
+    });
+    read_slowly(&mut client, &message, 800_000);
+    sending.join().unwrap();
+    drop(client);
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
+fn the_accept_queue_does_not_wait_behind_clients_that_go_on_and_on() {
+    let mut server = Server::start(&["--workers", "2", "--grace", "8s"]);
+    let mut talker = server.connect();
+    echo(&mut talker, b"one worker is mine");
+    let _greedy = server.connect_one_who_never_reads();
+    let mut waiting: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.write_all(b"connected before the end").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+    }
+    let start = Instant::now();
+    server.signal(Signal::SIGTERM);
+    let talking = thread::spawn(move || {
+        let mut answer = [0; 1];
+        while talker.write_all(b"x").and_then(|()| talker.read_exact(&mut answer)).is_ok() {}
+    });
+    for client in &mut waiting {
+        assert_eq!(read_to_end(client), b"connected before the end");
+    }
+    assert!(start.elapsed() < Duration::from_secs(4), "they have waited for {:?}", start.elapsed());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_code(), 3, "two were cut");
+    talking.join().unwrap();
 }
 
 #[test]

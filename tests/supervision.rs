@@ -219,9 +219,11 @@ fn usr1_logs_the_table_and_winch_is_ignored() {
 fn workers_leave_after_max_connections_and_are_replaced() {
     let server = Server::start(&["--workers", "2", "--max-connections", "10"]);
     let first = server.wait_for_workers(2);
-    for _ in 0..40 {
+    let has_left = |worker| server.log().iter().any(|line| line.contains(&format!("(pid {worker}) left")));
+    wait_until("both have served their number", || {
         server.echo(b"not one is lost");
-    }
+        first.iter().all(has_left)
+    });
     for worker in first {
         let line = server.wait_for_log(&[&format!("(pid {worker}) left with exit code 0")]);
         let served = number_after(&line, "and ");

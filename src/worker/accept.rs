@@ -141,11 +141,16 @@ impl Worker {
                          look at ulimit -n, fs.file-max and free memory"
                     );
                 }
-                let pause = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
-                if poll(&mut [], pause) == Err(Errno::EINTR) {
-                    self.look_around();
-                }
+                self.pause();
             }
+        }
+    }
+
+    /// Sleeps for [`PAUSE`], or until a signal comes.
+    pub(super) fn pause(&mut self) {
+        let pause = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
+        if poll(&mut [], pause) == Err(Errno::EINTR) {
+            self.look_around();
         }
     }
 }

@@ -11,34 +11,41 @@ use nix::errno::Errno;
 
 use super::accept::Answer;
 use super::{Intake, Worker, close};
-use crate::echo::{Client, Host};
+use crate::echo::Host;
 use crate::explain;
-use crate::farewell;
+use crate::farewell::{self, Guest};
 use crate::scoreboard::State;
 use crate::sys::signal;
 
 /// A sweep takes clients off the queue for so long at the most.
 const TAKING: Duration = Duration::from_secs(1);
 
+/// Whom a look at the accept queue has brought.
+pub(super) struct Taken {
+    pub(super) guests: Vec<Guest>,
+    /// More wait, and can't be accepted now.
+    stuck: bool,
+}
+
 impl Worker {
     /// Finishes with clients before leaving.
-    pub(super) fn finish(&mut self, clients: Vec<Client>, buffer: &mut [u8]) {
-        farewell::part_from(clients, self.patience, buffer, self, close);
+    pub(super) fn finish(&mut self, guests: Vec<Guest>, buffer: &mut [u8]) {
+        farewell::part_from(guests, self.patience, buffer, self, close);
         self.row.parted();
     }
 
     /// Before leaving with all others: serves whom the accept queue still holds.
     /// They are connected already, and closing the socket would reset them. The
-    /// queue can't hold more than `backlog` and one; who came later has no claim.
-    pub(super) fn sweep(&mut self, backlog: i32, buffer: &mut [u8]) {
-        let mut claims = backlog.saturating_add(1);
+    /// queue can't hold more than the backlog and one; who came later has no claim.
+    pub(super) fn sweep(&mut self, buffer: &mut [u8]) {
+        let mut claims = self.backlog.saturating_add(1);
         loop {
             let taken = self.take_all(claims, Duration::ZERO);
-            if taken.is_empty() {
+            if taken.guests.is_empty() && !taken.stuck {
                 return;
             }
-            claims -= taken.len() as i32;
-            self.finish(taken, buffer);
+            claims -= taken.guests.len() as i32;
+            self.finish(taken.guests, buffer);
         }
     }
 
@@ -46,32 +53,33 @@ impl Worker {
     /// Takes everybody off the queue, closes the socket when nobody has come for
     /// a while, and serves them after that, not before: a client that is served
     /// may come again at once, and whoever is let in last would be cut.
-    pub(super) fn last_sweep(&mut self, backlog: i32, buffer: &mut [u8]) {
+    pub(super) fn last_sweep(&mut self, buffer: &mut [u8]) {
         // A full queue drops the end of a handshake. That client believes that it
         // is connected, and is heard of when its TCP sends again, after 0.2 s: then
         // there must be room for it.
         if let Intake::Open(listener) = &self.intake {
-            listener.resize(backlog);
+            listener.resize(self.backlog);
         }
-        let mut taken = self.take_all(backlog.saturating_add(1), self.patience);
-        while !taken.is_empty() && self.failures > 0 {
+        let most = self.backlog.saturating_add(1);
+        let mut taken = self.take_all(most, self.patience.quiet);
+        while taken.stuck {
             // No descriptors are left: serving some first gives theirs back.
-            self.finish(taken, buffer);
-            taken = self.take_all(backlog.saturating_add(1), self.patience);
+            self.finish(taken.guests, buffer);
+            taken = self.take_all(most, self.patience.quiet);
         }
         if matches!(self.intake, Intake::Open(_)) {
             self.intake = Intake::Swept;
         }
-        self.finish(taken, buffer);
+        self.finish(taken.guests, buffer);
     }
 
     /// Accepts whoever waits, `most` at the most, until nobody has come for as
     /// long as `silence`; [`TAKING`] at the most.
-    fn take_all(&mut self, most: i32, silence: Duration) -> Vec<Client> {
-        let mut taken = Vec::new();
+    pub(super) fn take_all(&mut self, most: i32, silence: Duration) -> Taken {
+        let mut taken = Taken { guests: Vec::new(), stuck: false };
         let end = Instant::now() + TAKING;
         let mut quiet_at = Instant::now() + silence;
-        while taken.len() < most as usize && Instant::now() < end {
+        while taken.guests.len() < most as usize && Instant::now() < end {
             // Where one client follows the other, no call is ever interrupted.
             if signal::has_rung() {
                 self.look_around();
@@ -84,9 +92,14 @@ impl Worker {
                     // the bell ends the wait, and EINTR silences it again.
                     signal::ring();
                     match self.accept() {
-                        Ok(client) => taken.push(client),
+                        Ok(client) => taken.guests.push(Guest::new(client, &[])),
                         Err(Answer::Look | Answer::Again) => {}
-                        Err(Answer::Pause | Answer::Leave) => break,
+                        Err(Answer::Pause) => {
+                            taken.stuck = true;
+                            self.pause(); // The bell has cut accept's own one short.
+                            break;
+                        }
+                        Err(Answer::Leave) => break,
                     }
                     self.row.enter(State::Draining);
                     quiet_at = Instant::now() + silence;
