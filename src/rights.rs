@@ -57,6 +57,13 @@ impl Rights {
                 ))
             };
         }
+        if user.as_ref().is_some_and(|user| !user.uid.is_root()) && !process::may_signal_others() {
+            return Err(Failure::new(
+                "signal workers of another user, and so not end them",
+                &Errno::EPERM.into(),
+                "start with the capability CAP_KILL (docker run --cap-add KILL), or as that user",
+            ));
+        }
         let groups = match &user {
             None => vec![gid],
             Some(user) => {

@@ -8,19 +8,20 @@
 
 mod accept;
 mod drain;
+mod settle;
 
 use std::fmt;
-use std::io::{self, PipeWriter, Write};
+use std::io::PipeWriter;
 use std::net::SocketAddr;
 use std::ops::ControlFlow::{Break, Continue};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use log::{Level, debug, error, info, log, warn};
-use nix::unistd::{Pid, geteuid, getpid};
+use log::{debug, error, info, warn};
+use nix::unistd::{Pid, getpid};
 
 use crate::cli::Options;
-use crate::echo::{self, BUFFER_SIZE, Client, End, Host};
+use crate::echo::{self, Client, End, Host};
 use crate::exit::reason;
 use crate::explain;
 use crate::farewell::{Guest, Patience};
@@ -29,8 +30,7 @@ use crate::logger::{self, Speaker, count};
 use crate::private_counter;
 use crate::rights::Rights;
 use crate::scoreboard::{Phase, Row, Scoreboard, State};
-use crate::sys::sandbox::{Part, Sandbox};
-use crate::sys::{memory, process, signal};
+use crate::sys::{process, signal};
 
 /// An orphan's client has this long: no process outlives the parent by a second.
 const ORPHAN_LIMIT: Duration = Duration::from_millis(700);
@@ -75,7 +75,7 @@ pub fn run(job: Job<'_>) -> u8 {
         "fork() = 0: this is the child, with memory of its own from now on and the same listening socket"
     );
     process::set_name(&format!("prefork-echo/{}", job.slot));
-    let buffer = match settle(&job) {
+    let buffer = match settle::settle(&job) {
         Ok(buffer) => buffer,
         Err(error) => {
             error!("cannot start: {}", reason(&error));
@@ -127,41 +127,6 @@ pub fn run(job: Job<'_>) -> u8 {
             1
         }
     }
-}
-
-/// Takes up the life of a process of its own. The order matters: a change of
-/// user undoes the watch on the parent, the sandbox lets nobody change his user
-/// nor watch, and who is ready can be told to leave. Returns the buffer for the
-/// bytes of its clients.
-fn settle(job: &Job<'_>) -> io::Result<&'static mut [u8]> {
-    let buffer = memory::buffer(BUFFER_SIZE)?;
-    if let Some(rights) = job.rights {
-        rights.take()?;
-    }
-    process::watch_parent()?;
-    signal::become_worker()?;
-    explain!("sigaction(SIGTERM): from now on it asks this worker to leave; so does the parent's death");
-    job.row
-        .holds(geteuid(), if job.options.no_sandbox { Sandbox::default() } else { enter_sandbox(job.slot) });
-    // Shorter than PIPE_BUF, so it goes at once or, with the parent dead, never.
-    let _ = (&job.ready).write(&getpid().as_raw().to_ne_bytes());
-    Ok(buffer)
-}
-
-/// Enters all of the sandbox that this system has. Returns what is in force.
-fn enter_sandbox(slot: usize) -> Sandbox {
-    // It is the same for all, so those of one slot say it.
-    let level = if slot == 0 { Level::Warn } else { Level::Debug };
-    Part::ALL.iter().fold(Sandbox::default(), |sandbox, part| match part.enter() {
-        Ok(()) => {
-            explain!("{}: {}", part.name(), part.effect());
-            sandbox.with(*part)
-        }
-        Err(why) => {
-            log!(level, "the sandbox lacks {}: {why}", part.name());
-            sandbox
-        }
-    })
 }
 
 /// How many clients a worker serves: up to 10 % more than asked, by its pid, so

@@ -40,6 +40,7 @@ fn workers_take_the_rights_of_another_user() {
 mod as_linux_knows_them {
     use std::fs;
 
+    use nix::sys::signal::{Signal, kill};
     use nix::unistd::{Pid, User, geteuid};
     use serde_json::{Value, json};
 
@@ -96,6 +97,48 @@ mod as_linux_knows_them {
             let (_, table, _) = common::status(&[&server.address.to_string()]);
             assert!(table.contains("; sandbox: none\n"), "{table}");
         }
+    }
+
+    #[test]
+    fn a_parent_that_could_not_end_its_workers_does_not_start() {
+        if geteuid().is_root() {
+            let mut command = std::process::Command::new("setpriv");
+            command.args(["--bounding-set=-kill", "--inh-caps=-kill", env!("CARGO_BIN_EXE_prefork-echo")]);
+            command.args(["--bind", "127.0.0.1:0", "--user", "nobody"]);
+            let (status, message) = common::run(command);
+            assert_eq!(status, 1, "{message}");
+            assert!(
+                message.contains("cannot signal workers of another user") && message.contains("CAP_KILL"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_descriptors_nobody_serves_outside_the_sandbox() {
+        let server = Server::start(&["--workers", "1"]);
+        if !sandbox(&server).0.as_array().unwrap().contains(&json!("landlock")) {
+            return; // It is what takes a descriptor.
+        }
+        let limit = |what: &str| {
+            let pid = server.pid.to_string();
+            assert!(
+                std::process::Command::new("prlimit").args(["--pid", &pid, what]).status().unwrap().success()
+            );
+        };
+        // The worker that is forked next has none to spare.
+        limit("--nofile=4:20000");
+        let worker = server.workers()[0];
+        kill(worker, Signal::SIGKILL).unwrap();
+        server.wait_for_log(&["cannot enter the sandbox's landlock: ", "too many open files"]);
+        let next = server.wait_for_workers(1)[0];
+        let status = std::process::Command::new("prlimit")
+            .args(["--pid", &next.to_string(), "--nofile=1000:"])
+            .status();
+        assert!(status.unwrap().success());
+        server.echo(b"served from the sandbox");
+        limit("--nofile=1000:");
+        assert_eq!(sandbox(&server).0, json!(["no_new_privs", "landlock", "seccomp"]));
     }
 
     #[test]

@@ -107,7 +107,7 @@ mod linux {
             if let Some(door) = door {
                 NoNewPrivs.enter().expect("Linux has it since 3.5");
                 if let Err(why) = door.enter() {
-                    println!("{door:?}: {why}");
+                    println!("{door:?}: {why:?}");
                     return NO_DOOR;
                 }
             }

@@ -157,6 +157,16 @@ pub fn look_at(pid: Pid) -> Option<Look> {
     Some(Look { parent: Pid::from_raw(info.pbi_ppid as libc::pid_t), condition })
 }
 
+/// May this process, which is root's, signal those of other users? Linux can take
+/// that away (capabilities(7), CAP_KILL), and containers do.
+pub fn may_signal_others() -> bool {
+    const CAP_KILL: u32 = 5;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = capabilities.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    capabilities.is_none_or(|bits| bits & 1 << CAP_KILL != 0)
+}
+
 /// Names this process for ps, pstree and ss: at most 15 bytes, the rest is cut.
 /// Only Linux can (PR_SET_NAME); elsewhere nothing happens.
 pub fn set_name(name: &str) {

@@ -56,8 +56,9 @@ impl Part {
     /// calls this; what it forks later inherits it.
     ///
     /// # Errors
-    /// In words: the kernel lacks it or refuses it, or has it only in part.
-    pub fn enter(self) -> Result<(), String> {
+    /// The kernel lacks it or refuses it, has it only in part, or lacks what it takes
+    /// at the moment.
+    pub fn enter(self) -> Result<(), Refusal> {
         #[cfg(target_os = "linux")]
         return match self {
             Part::NoNewPrivs => linux::no_new_privs(),
@@ -65,8 +66,17 @@ impl Part {
             Part::Seccomp => linux::seccomp(),
         };
         #[cfg(not(target_os = "linux"))]
-        Err("this system has none".into())
+        Err(Refusal::Lacking("this system has none".into()))
     }
+}
+
+/// Why a door stays open, in words.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The kernel doesn't have it, or not wholly; and that won't change.
+    Lacking(String),
+    /// It lacks descriptors or memory; later it may have some.
+    NotNow(String),
 }
 
 /// The parts that are in force, wholly, in some process.

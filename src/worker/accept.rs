@@ -21,7 +21,7 @@ use crate::sys::signal;
 
 /// The wait when the system lacks what accept needs. Without it the worker
 /// would ask some 200,000 times a second: EMFILE comes without a client, too.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// So many clients in a row may vanish before they are accepted; then something
 /// else is wrong, and the worker pauses between attempts.
@@ -146,13 +146,17 @@ impl Worker {
         }
     }
 
-    /// Sleeps for [`PAUSE`], or until a signal comes.
+    /// Waits until the system may have what it lacks, and looks at what a signal says.
     pub(super) fn pause(&mut self) {
-        let pause = PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO);
-        if poll(&mut [], pause) == Err(Errno::EINTR) {
+        if sleep_until_later() == Err(Errno::EINTR) {
             self.look_around();
         }
     }
+}
+
+/// Sleeps for [`PAUSE`], or until a signal comes, which is `EINTR`.
+pub(super) fn sleep_until_later() -> nix::Result<()> {
+    poll(&mut [], PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO)).map(drop)
 }
 
 #[cfg(test)]

@@ -3,14 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
-use std::process;
+use std::error::Error;
+use std::{io, process};
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope};
+use nix::errno::Errno;
 use nix::libc::{self, c_long};
 use nix::sys::prctl;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
+
+use super::Refusal;
 
 /// What a worker's life takes: accept, recv, send and their like; its signals and
 /// the bell; the clock; the log; memory; the end.
@@ -49,12 +53,29 @@ const CALLS: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-pub(super) fn no_new_privs() -> Result<(), String> {
-    prctl::set_no_new_privs().map_err(|error| error.desc().to_lowercase())
+pub(super) fn no_new_privs() -> Result<(), Refusal> {
+    prctl::set_no_new_privs().map_err(|error| refusal(&io::Error::from(error)))
+}
+
+/// Looks for the system's reason behind an error.
+fn refusal(error: &(dyn Error + 'static)) -> Refusal {
+    let mut reason = Some(error);
+    while let Some(cause) = reason {
+        if let Some(number) = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            let errno = Errno::from_raw(number);
+            let why = errno.desc().to_lowercase();
+            return match errno {
+                Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Refusal::NotNow(why),
+                _ => Refusal::Lacking(why),
+            };
+        }
+        reason = cause.source();
+    }
+    Refusal::Lacking(error.to_string())
 }
 
 /// Handles each right of the first version that has all we ask for, and grants none.
-pub(super) fn landlock() -> Result<(), String> {
+pub(super) fn landlock() -> Result<(), Refusal> {
     // Linux 6.12. Newer ones know more rights, for what seccomp refuses anyway.
     const COMPLETE: ABI = ABI::V6;
     let restrict = || -> Result<RulesetStatus, RulesetError> {
@@ -66,15 +87,20 @@ pub(super) fn landlock() -> Result<(), String> {
     };
     match restrict() {
         Ok(RulesetStatus::FullyEnforced) => Ok(()),
-        Ok(RulesetStatus::PartiallyEnforced) => Err("this kernel is old, and has only a part of it".into()),
-        Ok(RulesetStatus::NotEnforced) => Err("this kernel has none".into()),
-        Err(error) => Err(error.to_string()),
+        Ok(RulesetStatus::PartiallyEnforced) => {
+            Err(Refusal::Lacking("this kernel is old, and has only a part of it".into()))
+        }
+        Ok(RulesetStatus::NotEnforced) => Err(Refusal::Lacking("this kernel has none".into())),
+        Err(error) => Err(refusal(&error)),
     }
 }
 
-pub(super) fn seccomp() -> Result<(), String> {
-    let filter = filter().map_err(|error| error.to_string())?;
-    seccompiler::apply_filter(&filter).map_err(|error| error.to_string())
+pub(super) fn seccomp() -> Result<(), Refusal> {
+    let filter = filter().map_err(|error| refusal(&error))?;
+    seccompiler::apply_filter(&filter).map_err(|error| match error {
+        seccompiler::Error::Seccomp(reason) => refusal(&reason),
+        _ => refusal(&error),
+    })
 }
 
 /// [`CALLS`], and some with certain arguments alone. What is looked at by its
