@@ -31,8 +31,8 @@ else
 fi
 
 say "So a port is shared by processes all right. And all of them serve there:"
-run "prefork-echo bench $port --connections 4 --messages 400 | tail -n 5"
-by_worker=$(prefork-echo bench "$port" --connections 4 --messages 400 --json | sed 's/.*"by_worker": *//')
-check "four clients at once, a hundred messages each, were answered by four processes" \
-    test "${by_worker// /}" = '[100,100,100,100]}'
+run "prefork-echo bench $port --connections 4 --messages 20000 | tail -n 5"
+by_worker=$(prefork-echo bench "$port" --connections 4 --messages 20000 --json | sed 's/.*"by_worker": *//')
+check "four clients at once, 5,000 messages each, were answered by four processes" \
+    test "${by_worker// /}" = '[5000,5000,5000,5000]}'
 conclude
