@@ -41,21 +41,23 @@ impl Patience {
     }
 }
 
-/// Parts from all clients; `close` is given each one when it is done.
-pub fn part_from(
+/// Parts from all clients, and from those whom `newcomers` brings meanwhile; `close`
+/// is given each one when it is done.
+pub fn part_from<H: Host>(
     mut guests: Vec<Guest>,
     patience: Patience,
     buffer: &mut [u8],
-    host: &mut impl Host,
+    host: &mut H,
+    newcomers: impl Fn(&mut H) -> Vec<Guest>,
     close: impl Fn(Client, &End),
 ) {
     if !guests.is_empty() {
         let whose = count(guests.len() as u64, "client");
         explain!("poll(): {whose} to part from, each when it has been quiet for {:.1?}", patience.quiet);
     }
-    guests.iter_mut().for_each(|guest| guest.shows_life(patience));
     while !guests.is_empty() {
         host.receiving();
+        guests.extend(newcomers(host));
         let ready = wait(&guests, host);
         let mut staying = Vec::with_capacity(guests.len());
         for (mut guest, ready) in guests.into_iter().zip(ready) {
@@ -147,6 +149,11 @@ impl Guest {
         let limit = self.limit(patience);
         if limit.is_none_or(|limit| self.alive_at.elapsed() < limit) {
             self.look_again(limit);
+            return Continue(());
+        }
+        // Something may have come since poll looked, if it looked: a signal ends it.
+        if !ready && self.pending.is_empty() && self.serve(buffer, host)? {
+            self.shows_life(patience);
             return Continue(());
         }
         self.part(patience)

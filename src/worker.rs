@@ -91,6 +91,7 @@ pub fn run(job: Job<'_>) -> u8 {
         intake: Intake::Open(job.listener),
         patience: Patience::within(job.options.grace),
         backlog: job.options.backlog,
+        has_taken_queue: false,
         failures: 0,
     };
 
@@ -146,6 +147,8 @@ struct Worker {
     patience: Patience,
     /// The most that the accept queue can hold.
     backlog: i32,
+    /// Has it taken whom the queue held when the whole server began to leave?
+    has_taken_queue: bool,
     /// Failures of accept in a row.
     failures: u32,
 }
@@ -213,14 +216,7 @@ impl Worker {
                 close(client, &end);
                 self.row.parted();
             }
-            Continue(pending) => {
-                let mut guests = vec![Guest::new(client, pending)];
-                // Who waits in the queue isn't to wait for one who goes on and on.
-                if self.scoreboard.phase() == Phase::Draining {
-                    guests.extend(self.take_all(self.backlog.saturating_add(1), Duration::ZERO).guests);
-                }
-                self.finish(guests, buffer);
-            }
+            Continue(pending) => self.finish(vec![Guest::new(client, pending)], buffer),
         }
     }
 }

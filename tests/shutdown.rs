@@ -239,6 +239,46 @@ fn the_accept_queue_does_not_wait_behind_clients_that_go_on_and_on() {
 }
 
 #[test]
+fn the_accept_queue_does_not_wait_either_when_the_workers_were_leaving_before() {
+    let mut server = Server::start(&["--workers", "1", "--grace", "8s"]);
+    let mut talker = server.connect();
+    echo(&mut talker, b"the only worker is mine");
+    let talking = thread::spawn(move || {
+        let mut answer = [0; 1];
+        while talker.write_all(b"x").and_then(|()| talker.read_exact(&mut answer)).is_ok() {}
+    });
+    kill(server.workers()[0], Signal::SIGTERM).unwrap();
+    wait_until("the worker is leaving", || server.status()["workers"][0]["state"] == "draining");
+    let mut waiting = server.connect();
+    waiting.write_all(b"connected before the end").unwrap();
+    waiting.shutdown(Shutdown::Write).unwrap();
+    let start = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(read_to_end(&mut waiting), b"connected before the end");
+    assert!(start.elapsed() < Duration::from_secs(4), "it has waited for {:?}", start.elapsed());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_code(), 3, "the talker was cut");
+    talking.join().unwrap();
+}
+
+#[test]
+fn what_comes_while_the_leaving_worker_is_stopped_is_echoed() {
+    let mut server = Server::start(&["--workers", "1"]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    let worker = server.workers()[0];
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    kill(worker, Signal::SIGSTOP).unwrap();
+    client.write_all(b"the line isn't quiet").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    // The parent continues it, half a second after it was told: then it seems quiet.
+    assert_eq!(read_to_end(&mut client), b"the line isn't quiet");
+    drop(client);
+    assert_eq!(server.wait_code(), 0);
+}
+
+#[test]
 fn when_the_grace_is_over_the_rest_is_killed_and_status_3_says_so() {
     let mut server = Server::start(&["--workers", "2", "--grace", "400ms"]);
     let _greedy = server.connect_one_who_never_reads();

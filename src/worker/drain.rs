@@ -14,7 +14,7 @@ use super::{Intake, Worker, close};
 use crate::echo::Host;
 use crate::explain;
 use crate::farewell::{self, Guest};
-use crate::scoreboard::State;
+use crate::scoreboard::{Phase, State};
 use crate::sys::signal;
 
 /// A sweep takes clients off the queue for so long at the most.
@@ -30,8 +30,18 @@ pub(super) struct Taken {
 impl Worker {
     /// Finishes with clients before leaving.
     pub(super) fn finish(&mut self, guests: Vec<Guest>, buffer: &mut [u8]) {
-        farewell::part_from(guests, self.patience, buffer, self, close);
+        farewell::part_from(guests, self.patience, buffer, self, Worker::newcomers, close);
         self.row.parted();
+    }
+
+    /// Whom the queue holds when all leave, once: they are not to wait for a client
+    /// that goes on and on.
+    fn newcomers(&mut self) -> Vec<Guest> {
+        if self.has_taken_queue || self.scoreboard.phase() != Phase::Draining {
+            return Vec::new();
+        }
+        self.has_taken_queue = true;
+        self.take_all(self.backlog.saturating_add(1), Duration::ZERO).guests
     }
 
     /// Before leaving with all others: serves whom the accept queue still holds.
