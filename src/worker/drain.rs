@@ -21,8 +21,8 @@ use crate::sys::signal;
 const TAKING: Duration = Duration::from_secs(1);
 
 /// Whom a look at the accept queue has brought.
-pub(super) struct Taken {
-    pub(super) guests: Vec<Guest>,
+struct Taken {
+    guests: Vec<Guest>,
     /// More wait, and can't be accepted now.
     stuck: bool,
 }
@@ -85,7 +85,7 @@ impl Worker {
 
     /// Accepts whoever waits, `most` at the most, until nobody has come for as
     /// long as `silence`; [`TAKING`] at the most.
-    pub(super) fn take_all(&mut self, most: i32, silence: Duration) -> Taken {
+    fn take_all(&mut self, most: i32, silence: Duration) -> Taken {
         let mut taken = Taken { guests: Vec::new(), stuck: false };
         let end = Instant::now() + TAKING;
         let mut quiet_at = Instant::now() + silence;
