@@ -14,13 +14,11 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags};
 
 use crate::echo::{self, Client, End, Host};
 use crate::explain;
-use crate::logger::count;
-use crate::sys::socket::{timeout_until, unsent};
+use crate::sys::socket::unsent;
 
 /// How long to wait for a client that gives no sign of life.
 #[derive(Debug, Clone, Copy)]
@@ -34,51 +32,11 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Less where the grace is short.
-    pub fn within(grace: Duration) -> Patience {
-        let at_most = |duration: Duration| duration.min(grace / 4);
+    /// `grace`: for a server that shuts down, less where its grace is short.
+    pub fn within(grace: Option<Duration>) -> Patience {
+        let at_most = |duration: Duration| grace.map_or(duration, |grace| duration.min(grace / 4));
         Patience { quiet: at_most(Duration::from_millis(300)), taking: at_most(Duration::from_secs(2)) }
     }
-}
-
-/// Parts from all clients, and from those whom `newcomers` brings meanwhile; `close`
-/// is given each one when it is done.
-pub fn part_from<H: Host>(
-    mut guests: Vec<Guest>,
-    patience: Patience,
-    buffer: &mut [u8],
-    host: &mut H,
-    newcomers: impl Fn(&mut H) -> Vec<Guest>,
-    close: impl Fn(Client, &End),
-) {
-    if !guests.is_empty() {
-        let whose = count(guests.len() as u64, "client");
-        explain!("poll(): {whose} to part from, each when it has been quiet for {:.1?}", patience.quiet);
-    }
-    while !guests.is_empty() {
-        host.receiving();
-        guests.extend(newcomers(host));
-        let ready = wait(&guests, host);
-        let mut staying = Vec::with_capacity(guests.len());
-        for (mut guest, ready) in guests.into_iter().zip(ready) {
-            match guest.attend(ready, patience, buffer, host) {
-                Break(end) => close(guest.client, &end),
-                Continue(()) => staying.push(guest),
-            }
-        }
-        guests = staying;
-    }
-}
-
-/// Blocks until a guest is ready for what it waits for, or is to be looked at.
-/// Says of each whether it is ready.
-fn wait(guests: &[Guest], host: &mut impl Host) -> Vec<bool> {
-    let mut sources: Vec<_> = guests.iter().map(Guest::source).collect();
-    let deadline = guests.iter().map(|guest| guest.look_at).min();
-    if poll(&mut sources, timeout_until(deadline)) == Err(Errno::EINTR) {
-        host.look_around();
-    }
-    sources.iter().map(|source| source.any() == Some(true)).collect()
 }
 
 /// A client on its way out.
@@ -120,13 +78,25 @@ impl Guest {
         }
     }
 
-    fn source(&self) -> PollFd<'_> {
+    /// What the connection waits for: bytes, or room to send the rest.
+    pub fn source(&self) -> PollFd<'_> {
         let wanted = if self.pending.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLOUT };
         PollFd::new(self.client.socket.as_fd(), wanted)
     }
 
-    /// Serves the guest once, if it is ready, and does what is due. Never blocks.
-    fn attend(
+    /// When [`Guest::attend`] has something to do although the connection is not ready.
+    pub fn look_at(&self) -> Instant {
+        self.look_at
+    }
+
+    /// The connection, to be closed.
+    pub fn into_client(self) -> Client {
+        self.client
+    }
+
+    /// Serves the connection once, if it is ready, and does what is due. Never blocks.
+    /// Break: it is done, and is to be closed.
+    pub fn attend(
         &mut self,
         ready: bool,
         patience: Patience,

@@ -73,12 +73,14 @@ impl Inbox {
         Ok(Inbox { signals, signals_writer, ready, ready_writer: Some(ready_writer) })
     }
 
-    /// Blocks until there is news, or until `deadline`. May come back early.
-    pub fn wait(&mut self, deadline: Option<Instant>) -> News {
-        let mut sources = [
+    /// Blocks until there is news, or until `deadline`, or until `listener`, if it is
+    /// given, has a connection waiting. May come back early.
+    pub fn wait(&mut self, deadline: Option<Instant>, listener: Option<PollFd<'_>>) -> News {
+        let own = [
             PollFd::new(self.signals.get_read().as_fd(), PollFlags::POLLIN),
             PollFd::new(self.ready.as_fd(), PollFlags::POLLIN),
         ];
+        let mut sources: Vec<_> = own.into_iter().chain(listener).collect();
         match deadline {
             None => explain!("poll(): asleep until a signal comes, or a worker is ready"),
             Some(due) => {

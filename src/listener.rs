@@ -7,9 +7,10 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
@@ -17,7 +18,7 @@ use crate::cli::BindAddress;
 use crate::echo;
 use crate::exit::{Failure, reason};
 use crate::explain;
-use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, address_bytes, readable_within};
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, address_bytes, drops, readable_within};
 
 /// A socket in the listening state.
 #[derive(Debug)]
@@ -135,6 +136,17 @@ impl Listener {
     /// `EINTR` when a signal came first.
     pub fn has_waiting_within(&self, limit: Duration) -> nix::Result<bool> {
         readable_within(&self.socket, limit)
+    }
+
+    /// For poll: a connection waits to be accepted.
+    pub fn source(&self) -> PollFd<'_> {
+        PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)
+    }
+
+    /// How many segments this socket has dropped, most of them because its accept queue
+    /// was full. None: the system can't tell.
+    pub fn drops(&self) -> Option<u64> {
+        drops(&self.socket)
     }
 
     /// Lets the accept queue hold up to `backlog` connections from now on. Who is

@@ -44,7 +44,7 @@ pub struct Supervisor<'a> {
     options: &'a Options,
     pid: Pid,
     rights: Option<Rights>,
-    /// None when the last sweep has it.
+    /// None when it is closed, or the drainer alone has it.
     listener: Option<Listener>,
     inbox: Inbox,
     /// Removed at the end: the pid file, the scoreboard's.
@@ -106,7 +106,8 @@ impl<'a> Supervisor<'a> {
         }
         self.announce();
         loop {
-            let news = self.inbox.wait(self.next_deadline());
+            let listener = self.listener.as_ref().filter(|_| self.wants_drainer());
+            let news = self.inbox.wait(self.next_deadline(), listener.map(Listener::source));
             self.reap_workers();
             for pid in news.ready {
                 self.heir_is_ready(pid);
@@ -150,7 +151,12 @@ impl<'a> Supervisor<'a> {
                 let forking = forking.map(|due| self.fork_again_at.map_or(due, |again| due.max(again)));
                 [replacing, forking].into_iter().flatten().min()
             }
-            Stage::Draining(drain) => Some(drain.deadline.min(drain.remind_at)),
+            Stage::Draining(drain) => {
+                let look = drain.overflow.as_ref().map(|overflow| overflow.until);
+                let forking = self.fork_again_at.filter(|again| *again > Instant::now());
+                let due = [Some(drain.deadline), Some(drain.remind_at), look, forking];
+                due.into_iter().flatten().min()
+            }
             Stage::Ending(_) => None,
         }
     }
@@ -266,6 +272,7 @@ impl<'a> Supervisor<'a> {
             if cause == Cause::Left { Level::Info } else { Level::Warn },
             format!("worker {slot} (pid {pid}) {death} after {lived:.1?} and {connected}{cut}"),
         );
+        self.died_while_draining(pid, cause, dead.client.is_some());
         if let Some(old) = self.succession.settle(pid) {
             return self.heir_has_died(old, cause);
         }

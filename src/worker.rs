@@ -2,9 +2,8 @@
 //!
 //! It runs from the fork to `_exit`. It blocks wherever it likes, one client at
 //! a time; a signal wakes it from any call by the bell of
-//! [`sys::signal`](crate::sys::signal). When it is to leave it finishes its
-//! client, and when the whole server leaves, also whom the accept queue still
-//! holds. When the parent is gone, it closes the listening socket at once.
+//! [`sys::signal`](crate::sys::signal). When it is to leave it closes the listening
+//! socket, and finishes its client. When the parent is gone, it does so at once.
 
 mod accept;
 mod drain;
@@ -24,12 +23,12 @@ use crate::cli::Options;
 use crate::echo::{self, Client, End, Host};
 use crate::exit::reason;
 use crate::explain;
-use crate::farewell::{Guest, Patience};
+use crate::farewell::Guest;
 use crate::listener::Listener;
 use crate::logger::{self, Speaker, count};
 use crate::private_counter;
 use crate::rights::Rights;
-use crate::scoreboard::{Phase, Row, Scoreboard, State};
+use crate::scoreboard::{Row, Scoreboard, State};
 use crate::sys::{process, signal};
 
 /// An orphan's client has this long: no process outlives the parent by a second.
@@ -40,8 +39,11 @@ const ORPHAN_LIMIT: Duration = Duration::from_millis(700);
 pub enum Errand {
     /// To serve until asked to leave.
     Serve,
-    /// To take whom the accept queue holds when all others have left.
-    LastSweep,
+    /// To drain the accept queue when the whole server leaves, and close it.
+    FinalDrain,
+    /// The same, but at first to serve what a queue that has overflowed still brings,
+    /// until asked to leave.
+    DrainOverflow,
 }
 
 /// What a worker has from its parent.
@@ -89,9 +91,8 @@ pub fn run(job: Job<'_>) -> u8 {
         scoreboard: job.scoreboard,
         parent: job.parent,
         intake: Intake::Open(job.listener),
-        patience: Patience::within(job.options.grace),
-        backlog: job.options.backlog,
-        has_taken_queue: false,
+        grace: job.options.grace,
+        has_cut: false,
         failures: 0,
     };
 
@@ -105,17 +106,22 @@ pub fn run(job: Job<'_>) -> u8 {
                 worker.row.enter(State::Idle);
                 worker.accept_and_serve(buffer);
             }
-            if job.scoreboard.phase() == Phase::Draining {
-                worker.sweep(buffer);
-            }
         }
-        Errand::LastSweep => {
+        Errand::FinalDrain => {
             signal::ask_to_leave();
-            worker.last_sweep(buffer);
+            worker.final_drain(Vec::new(), buffer);
+        }
+        Errand::DrainOverflow => {
+            let guests = worker.serve_overflow(buffer);
+            worker.final_drain(guests, buffer);
         }
     }
     match worker.intake {
-        Intake::Open(_) | Intake::Swept => {
+        _ if worker.has_cut => {
+            error!("leaving: connections came without a pause, and the last of them are cut");
+            1
+        }
+        Intake::Open(_) | Intake::Closed => {
             info!("leaving after {}", count(private_counter::value(), "connection"));
             0
         }
@@ -144,11 +150,9 @@ struct Worker {
     scoreboard: Scoreboard,
     parent: Pid,
     intake: Intake,
-    patience: Patience,
-    /// The most that the accept queue can hold.
-    backlog: i32,
-    /// Has it taken whom the queue held when the whole server began to leave?
-    has_taken_queue: bool,
+    grace: Duration,
+    /// Did connections wait in the queue when its socket was closed?
+    has_cut: bool,
     /// Failures of accept in a row.
     failures: u32,
 }
@@ -156,8 +160,8 @@ struct Worker {
 /// The listening socket, or why this process has it no more.
 enum Intake {
     Open(Listener),
-    /// All others had left, and the accept queue was empty.
-    Swept,
+    /// This worker accepts no more, and finishes what it has.
+    Closed,
     /// The parent is gone.
     Orphaned,
     /// Accept failed in a way that doesn't mend.

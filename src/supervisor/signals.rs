@@ -44,10 +44,7 @@ impl Supervisor<'_> {
                 self.note(Level::Info, format!("{signal}: shutting down, {workers} to leave within {grace}"));
                 self.drain(Exit::Orderly);
             }
-            Signal::SIGTERM | Signal::SIGINT => {
-                self.note(Level::Warn, format!("{signal} again: ending at once"));
-                self.end();
-            }
+            Signal::SIGTERM | Signal::SIGINT => self.signalled_again(signal),
             _ if !running => info!("{signal}: too late, shutting down"),
             Signal::SIGHUP => {
                 let workers = count(self.succession.begin(self.children.in_place()) as u64, "worker");

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::{self, ForkResult, Gid, Pid, Uid};
 
@@ -79,6 +80,17 @@ pub fn reap() -> Option<(Pid, Death)> {
         true => (Pid::from_raw(pid), Death::Signal(libc::WTERMSIG(status))),
         false => (Pid::from_raw(pid), Death::Exit(libc::WEXITSTATUS(status))),
     })
+}
+
+/// Raises this process's limit on open descriptors to `wanted`, or as far as it may: the
+/// soft limit is mostly 1,024, or 256 on macOS. Where that isn't enough, the call that
+/// wants another descriptor fails. See getrlimit(2), RLIMIT_NOFILE.
+pub fn allow_descriptors(wanted: u64) {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < wanted
+    {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard);
+    }
 }
 
 /// Arranges that this process is interrupted when `parent` dies.

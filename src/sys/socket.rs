@@ -1,8 +1,9 @@
 //! Waiting for a socket, and where Linux and macOS differ in what one does.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
@@ -18,10 +19,6 @@ pub const TIMEOUTS_ARE_INHERITED: bool = cfg!(target_os = "linux");
 
 /// Does the time-out for sending (`SO_SNDTIMEO`) end a connect, too? Linux: socket(7).
 const CONNECTING_IS_SENDING: bool = cfg!(target_os = "linux");
-
-/// The smallest accept queue that `listen` can be asked for. Linux takes 0
-/// (room for one connection); macOS takes 0 for the largest it has.
-pub const SMALLEST_BACKLOG: i32 = if cfg!(target_os = "macos") { 1 } else { 0 };
 
 /// An address as the kernel gets it: a `sockaddr_in` or `sockaddr_in6`. The family in
 /// it is in this machine's order of bytes, the port and the address in the network's.
@@ -137,6 +134,57 @@ pub fn accept_queue(pid: libc::pid_t, inode: u64) -> Option<u64> {
             })
             .find_map(|queue| queue)
     })
+}
+
+/// How many segments a socket has dropped. A listening socket does so mostly when its
+/// accept queue is full. None: the system can't tell. See SO_MEMINFO in the kernel's
+/// sock_diag.h.
+pub fn drops(socket: impl AsFd) -> Option<u64> {
+    #[cfg(target_os = "linux")]
+    {
+        const DROPS: usize = 8; // SK_MEMINFO_DROPS
+        let mut numbers = [0_u32; DROPS + 1];
+        let mut size = size_of_val(&numbers) as libc::socklen_t;
+        let (fd, place) = (socket.as_fd().as_raw_fd(), numbers.as_mut_ptr().cast());
+        // SAFETY: the option is an array of u32, and the size says for how many there is room.
+        let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, place, &mut size) };
+        (result == 0 && size as usize == size_of_val(&numbers)).then(|| numbers[DROPS].into())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = socket;
+        None
+    }
+}
+
+/// The handshakes with the port of `address` that have begun and are not complete, each
+/// as a text: the remote address, and how often the kernel has repeated its half. Of a
+/// client that answered when the accept queue was full, the handshake stays here, and
+/// is complete when either side repeats its half and there is room. Empty where the
+/// system can't tell. See proc(5), /proc/net/tcp.
+pub fn half_open(address: SocketAddr) -> HashSet<String> {
+    const SYN_RECV: &str = "03";
+    // As the list has it: words of 32 bits in this machine's order of bytes.
+    let word = |bytes: &[u8; 4]| format!("{:08X}", u32::from_ne_bytes(*bytes));
+    let ip = match address.ip() {
+        ip if ip.is_unspecified() => String::new(),
+        IpAddr::V4(ip) => word(&ip.octets()),
+        IpAddr::V6(ip) => ip.octets().as_chunks().0.iter().map(word).collect(),
+    };
+    let own = format!("{ip}:{:04X}", address.port());
+    let read = |list: &&str| fs::read_to_string(format!("/proc/self/net/{list}")).ok();
+    let mut found = HashSet::new();
+    for list in ["tcp", "tcp6"].iter().filter_map(read) {
+        for line in list.lines().filter(|line| line.contains(&own)) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            if let [_, local, remote, SYN_RECV, _, _, repeated, ..] = words.as_slice()
+                && local.ends_with(&own)
+            {
+                found.insert(format!("{remote} {repeated}"));
+            }
+        }
+    }
+    found
 }
 
 /// The length that the kernel gives an accept queue that was asked to hold

@@ -1,26 +1,37 @@
-//! How a worker leaves: it finishes its client, and, when the whole server
-//! leaves, serves whom the accept queue still holds.
+//! How a worker leaves: it finishes its client. When the whole server leaves, one more
+//! worker, forked for it, drains the accept queue.
 //!
-//! Whoever is in that queue is connected already, and closing the listening
-//! socket would reset him. So the queue is swept before: by each worker when it
-//! is done, and at the very end by one that is forked for it.
+//! The connections in that queue are established already, and closing the listening
+//! socket would reset them. So the final drain accepts all of them before it closes
+//! the socket. It serves them after that, not before: a client that is served may
+//! connect again at once, and the connection accepted last would be cut.
+//!
+//! A full accept queue drops the end of handshakes. Such clients believe that they are
+//! connected, and their connections appear in the queue when their TCP sends again,
+//! 0.2, 0.6, 1.4 s after their first bytes, or when the kernel repeats its half of the
+//! handshake, after 1 s. After an overflow the drain begins with a phase in which
+//! connections are accepted and served until the parent says that all had the time.
 
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::poll;
 
 use super::accept::Answer;
 use super::{Intake, Worker, close};
 use crate::echo::Host;
 use crate::explain;
-use crate::farewell::{self, Guest};
+use crate::farewell::{Guest, Patience};
+use crate::logger::count;
 use crate::scoreboard::{Phase, State};
 use crate::sys::signal;
+use crate::sys::socket::timeout_until;
 
-/// A sweep takes clients off the queue for so long at the most.
+/// The final drain takes connections off the queue for so long at the most: where new
+/// ones never cease, it has to end.
 const TAKING: Duration = Duration::from_secs(1);
 
-/// Whom a look at the accept queue has brought.
+/// What a look at the accept queue has brought.
 struct Taken {
     guests: Vec<Guest>,
     /// More wait, and can't be accepted now.
@@ -28,68 +39,105 @@ struct Taken {
 }
 
 impl Worker {
-    /// Finishes with clients before leaving.
-    pub(super) fn finish(&mut self, guests: Vec<Guest>, buffer: &mut [u8]) {
-        farewell::part_from(guests, self.patience, buffer, self, Worker::newcomers, close);
+    /// Finishes with connections before leaving. The listening socket is closed first:
+    /// its queue must not stay open when no process takes from it any more.
+    pub(super) fn finish(&mut self, mut guests: Vec<Guest>, buffer: &mut [u8]) {
+        if matches!(self.intake, Intake::Open(_)) {
+            self.intake = Intake::Closed;
+        }
+        if !guests.is_empty() {
+            let connections = count(guests.len() as u64, "connection");
+            explain!("poll(): {connections} to finish, each when it has been quiet for a moment");
+        }
+        while !guests.is_empty() {
+            self.serve_once(&mut guests, false, buffer);
+        }
         self.row.parted();
     }
 
-    /// Whom the queue holds when all leave, once: they are not to wait for a client
-    /// that goes on and on.
-    fn newcomers(&mut self) -> Vec<Guest> {
-        if self.has_taken_queue || self.scoreboard.phase() != Phase::Draining {
-            return Vec::new();
-        }
-        self.has_taken_queue = true;
-        self.take_all(self.backlog.saturating_add(1), Duration::ZERO).guests
-    }
-
-    /// Before leaving with all others: serves whom the accept queue still holds.
-    /// They are connected already, and closing the socket would reset them. The
-    /// queue can't hold more than the backlog and one; who came later has no claim.
-    pub(super) fn sweep(&mut self, buffer: &mut [u8]) {
-        let mut claims = self.backlog.saturating_add(1);
-        loop {
-            let taken = self.take_all(claims, Duration::ZERO);
-            if taken.guests.is_empty() && !taken.stuck {
-                return;
+    /// The accept queue has overflowed: until the parent asks to leave, accepts whatever
+    /// comes, and serves it at once. Returns the connections that are still open.
+    pub(super) fn serve_overflow(&mut self, buffer: &mut [u8]) -> Vec<Guest> {
+        let mut guests = Vec::new();
+        while !self.must_leave() && matches!(self.intake, Intake::Open(_)) {
+            guests.extend(self.take_all(Duration::ZERO).guests);
+            if guests.is_empty() {
+                self.row.parted();
             }
-            claims -= taken.guests.len() as i32;
-            self.finish(taken.guests, buffer);
+            self.serve_once(&mut guests, true, buffer);
         }
+        guests
     }
 
-    /// All others have left, this process alone holds the listening socket.
-    /// Takes everybody off the queue, closes the socket when nobody has come for
-    /// a while, and serves them after that, not before: a client that is served
-    /// may come again at once, and whoever is let in last would be cut.
-    pub(super) fn last_sweep(&mut self, buffer: &mut [u8]) {
-        // A full queue drops the end of a handshake. That client believes that it
-        // is connected, and is heard of when its TCP sends again, after 0.2 s: then
-        // there must be room for it.
+    /// This process alone holds the listening socket. Accepts all connections, closes
+    /// the socket when none has come for a while, and serves them after that. Some may
+    /// be open already.
+    pub(super) fn final_drain(&mut self, mut guests: Vec<Guest>, buffer: &mut [u8]) {
+        loop {
+            let taken = self.take_all(self.patience().quiet);
+            guests.extend(taken.guests);
+            if !taken.stuck {
+                break;
+            }
+            // No descriptors are left: finishing one connection gives back its own.
+            let open = guests.len();
+            while open > 0 && guests.len() == open {
+                self.serve_once(&mut guests, false, buffer);
+            }
+        }
         if let Intake::Open(listener) = &self.intake {
-            listener.resize(self.backlog);
+            self.has_cut = listener.has_waiting();
         }
-        let most = self.backlog.saturating_add(1);
-        let mut taken = self.take_all(most, self.patience.quiet);
-        while taken.stuck {
-            // No descriptors are left: serving some first gives theirs back.
-            self.finish(taken.guests, buffer);
-            taken = self.take_all(most, self.patience.quiet);
-        }
-        if matches!(self.intake, Intake::Open(_)) {
-            self.intake = Intake::Swept;
-        }
-        self.finish(taken.guests, buffer);
+        self.finish(guests, buffer);
     }
 
-    /// Accepts whoever waits, `most` at the most, until nobody has come for as
-    /// long as `silence`; [`TAKING`] at the most.
-    fn take_all(&mut self, most: i32, silence: Duration) -> Taken {
+    /// Waits until a connection is ready, or due to be looked at, or, if `accepting`,
+    /// another one waits in the queue; serves those that are ready.
+    fn serve_once(&mut self, guests: &mut Vec<Guest>, accepting: bool, buffer: &mut [u8]) {
+        self.receiving();
+        if guests.is_empty() {
+            self.row.enter(State::Idle);
+        }
+        let patience = self.patience();
+        let ready = self.wait(guests, accepting);
+        let mut staying = Vec::with_capacity(guests.len());
+        for (mut guest, ready) in guests.drain(..).zip(ready) {
+            match guest.attend(ready, patience, buffer, self).break_value() {
+                Some(end) => close(guest.into_client(), &end),
+                None => staying.push(guest),
+            }
+        }
+        *guests = staying;
+    }
+
+    /// Says of each connection whether it is ready.
+    fn wait(&mut self, guests: &[Guest], accepting: bool) -> Vec<bool> {
+        let mut sources: Vec<_> = guests.iter().map(Guest::source).collect();
+        if let (true, Intake::Open(listener)) = (accepting, &self.intake) {
+            sources.push(listener.source());
+        }
+        let deadline = guests.iter().map(Guest::look_at).min();
+        let interrupted = poll(&mut sources, timeout_until(deadline)) == Err(Errno::EINTR);
+        let ready = sources.iter().take(guests.len()).map(|source| source.any() == Some(true)).collect();
+        if interrupted {
+            self.look_around();
+        }
+        ready
+    }
+
+    /// How long to wait for a silent peer: when the whole server leaves, its grace is
+    /// the limit; when one worker does, nothing presses.
+    fn patience(&self) -> Patience {
+        Patience::within((self.scoreboard.phase() == Phase::Draining).then_some(self.grace))
+    }
+
+    /// Accepts whatever waits until nothing has come for as long as `quiet`; for
+    /// [`TAKING`] at the most.
+    fn take_all(&mut self, quiet: Duration) -> Taken {
         let mut taken = Taken { guests: Vec::new(), stuck: false };
         let end = Instant::now() + TAKING;
-        let mut quiet_at = Instant::now() + silence;
-        while taken.guests.len() < most as usize && Instant::now() < end {
+        let mut quiet_at = Instant::now() + quiet;
+        while Instant::now() < end {
             // Where one client follows the other, no call is ever interrupted.
             if signal::has_rung() {
                 self.look_around();
@@ -112,11 +160,11 @@ impl Worker {
                         Err(Answer::Leave) => break,
                     }
                     self.row.enter(State::Draining);
-                    quiet_at = Instant::now() + silence;
+                    quiet_at = Instant::now() + quiet;
                 }
                 Err(Errno::EINTR) => self.look_around(),
                 Ok(false) => {
-                    explain!("poll({}) = 0: nobody waits in the accept queue", listener.fd());
+                    explain!("poll({}) = 0: no connection waits in the accept queue", listener.fd());
                     break;
                 }
                 Err(_) => break,

@@ -1,0 +1,106 @@
+//! Orderly shutdown while the accept queue overflows: a full queue drops the end of
+//! handshakes, so clients believe that they are connected, and the server does not
+//! know of them until their TCP sends again.
+//!
+//! `OVERFLOW_RUNS` says how often each load is repeated; 1 by default.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use std::env;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{PATIENCE, Server, StopAtEnd, wait_until};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+
+/// What happened to the connections of one run.
+#[derive(Default)]
+struct Counts {
+    served: AtomicU32,
+    cut_before: AtomicU32,
+    cut_after: AtomicU32,
+}
+
+fn runs() -> u32 {
+    env::var("OVERFLOW_RUNS").map_or(1, |runs| runs.parse().expect("OVERFLOW_RUNS is a number"))
+}
+
+/// Connects, echoes and closes without a pause. A connection that was established and
+/// then got no answer was cut; the time says whether that was before SIGTERM.
+fn hammer(address: SocketAddr, counts: &Counts, signalled: &AtomicBool, done: &AtomicBool) {
+    while !done.load(Ordering::Relaxed) {
+        let mut client = match TcpStream::connect_timeout(&address, Duration::from_secs(1)) {
+            Ok(client) => client,
+            // The listening socket is closed. Trying on would take the server's processor.
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return,
+            Err(_) => continue,
+        };
+        let before = !signalled.load(Ordering::SeqCst);
+        let connected = Instant::now();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = [0; 8];
+        // On a busy machine this thread may be slow: a client that is silent for so long
+        // is one that a leaving server parts from.
+        let silent = connected.elapsed() > Duration::from_millis(250);
+        let counter = match client.write_all(b"12345678").and_then(|()| client.read_exact(&mut answer)) {
+            Ok(()) => &counts.served,
+            Err(_) if silent => continue,
+            Err(_) if before => &counts.cut_before,
+            Err(_) => &counts.cut_after,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// SIGTERM under the load of so many clients. Returns how many connections were cut
+/// that had been established before and after the signal.
+fn shut_down_under_load(arguments: &[&str], clients: usize) -> (u32, u32) {
+    let mut server = Server::start(&[&["-q"], arguments].concat());
+    let (counts, signalled, done) = (Counts::default(), AtomicBool::new(false), AtomicBool::new(false));
+    let address = server.address;
+    let took = thread::scope(|scope| {
+        let _stop = StopAtEnd(&done);
+        for _ in 0..clients {
+            let client = || hammer(address, &counts, &signalled, &done);
+            thread::Builder::new().stack_size(64 * 1024).spawn_scoped(scope, client).unwrap();
+        }
+        let start = Instant::now();
+        wait_until("the load has lasted for 2 s", || start.elapsed() >= Duration::from_secs(2));
+        signalled.store(true, Ordering::SeqCst);
+        server.signal(Signal::SIGTERM);
+        let start = Instant::now();
+        assert_eq!(server.wait_code(), 0);
+        start.elapsed()
+    });
+    let count = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
+    let (before, after) = (count(&counts.cut_before), count(&counts.cut_after));
+    println!(
+        "{arguments:?}, {clients} clients: {} served, cut: {before} connected before SIGTERM, {after} after; \
+         shutdown took {took:.1?}",
+        count(&counts.served)
+    );
+    (before, after)
+}
+
+#[test]
+fn no_connection_of_an_overflowing_queue_is_cut() {
+    for _ in 0..runs() {
+        let (before, _) = shut_down_under_load(&["--workers", "2", "--backlog", "4"], 100);
+        assert_eq!(before, 0, "connections established before SIGTERM were cut");
+    }
+}
+
+#[test]
+fn no_connection_of_1500_clients_is_cut() {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(4096)), hard).unwrap();
+    for _ in 0..runs() {
+        let (before, _) = shut_down_under_load(&["--workers", "4"], 1500);
+        assert_eq!(before, 0, "connections established before SIGTERM were cut");
+    }
+}
