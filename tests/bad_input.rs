@@ -3,9 +3,13 @@
 mod common;
 
 use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::{Server, binary, run, unprivileged_binary};
+use prefork_echo::listener::Listener;
 
 /// Runs the server with `arguments`; it must end with status 1 and one line.
 #[track_caller]
@@ -54,6 +58,59 @@ fn a_port_that_is_taken() {
     let shown = command.output().unwrap();
     assert!(String::from_utf8_lossy(&shown.stdout).contains(&format!("(pid {})", server.pid)), "{shown:?}");
     server.echo(b"who has it keeps it");
+}
+
+#[test]
+fn a_name_with_an_address_that_is_taken() {
+    let localhost =
+        |port| [SocketAddr::from((Ipv6Addr::LOCALHOST, port)), SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
+    let open = |addresses: &[SocketAddr]| Listener::open_first(addresses, 1, Duration::ZERO);
+    // The one that would be used, and the one after it.
+    for taken in [0, 1] {
+        let mut command = binary();
+        command.args(["--bind", &localhost(0)[taken].to_string()]);
+        let server = Server::spawn(command);
+        let (taken, port) = (server.address, server.address.port());
+        let message = open(&localhost(port)).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("cannot bind {taken}: address already in use; ")), "{message}");
+        // Servers may share a name where the kernel chooses the port.
+        assert_eq!(open(&localhost(0)).unwrap().address().ip(), Ipv6Addr::LOCALHOST);
+
+        let Some(mut second) = binary_with_localhost() else { continue };
+        second.args(["--bind", &format!("localhost:{port}")]);
+        let message = one_line(run(second));
+        assert!(message.contains(&format!("cannot bind {taken}: address already in use; ")), "{message}");
+        server.echo(b"who has it keeps it");
+    }
+}
+
+#[test]
+fn a_name_is_served_on_the_first_address_that_can_be_had() {
+    // The first isn't this machine's (RFC 5737).
+    let addresses = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::LOCALHOST].map(|host| (host, 0).into());
+    let listener = Listener::open_first(&addresses, 1, Duration::ZERO).unwrap();
+    assert_eq!(listener.address().ip(), Ipv4Addr::LOCALHOST);
+    let message = Listener::open_first(&addresses[..1], 1, Duration::ZERO).unwrap_err().to_string();
+    assert!(message.contains("give --bind an address of this machine"), "{message}");
+}
+
+/// The binary where localhost is ::1 and 127.0.0.1: on this machine, or else with a
+/// file of hosts that it alone sees, which takes rights that not everybody has.
+fn binary_with_localhost() -> Option<Command> {
+    let addresses: Vec<_> = ("localhost", 0).to_socket_addrs().unwrap().collect();
+    if addresses.iter().any(SocketAddr::is_ipv4) && addresses.iter().any(SocketAddr::is_ipv6) {
+        return Some(binary());
+    }
+    let hosts = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hosts");
+    fs::write(&hosts, "::1 localhost\n127.0.0.1 localhost\n").unwrap();
+    let script = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
+    let within = |program: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh"]).arg(&hosts).arg(program);
+        command
+    };
+    let may = within("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    may.then(|| within(env!("CARGO_BIN_EXE_prefork-echo")))
 }
 
 #[test]
