@@ -3,12 +3,13 @@
 mod common;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Server, binary, run, unprivileged_binary};
+use common::{Guarded, Server, binary, run, unprivileged_binary};
 use prefork_echo::listener::Listener;
 
 /// Runs the server with `arguments`; it must end with status 1 and one line.
@@ -130,6 +131,44 @@ fn an_address_that_is_not_ours() {
         "{message}"
     );
     assert!(message.contains("give --bind an address of this machine"), "{message}");
+}
+
+#[test]
+fn with_too_few_descriptors_it_names_the_limit_and_no_other_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (log, pid, board) = (path("log"), path("pid"), path("board"));
+    let files = ["--pid-file", &pid, "--log-file", &log, "--scoreboard", &board];
+    let (mut started, mut failed) = (0, 0);
+    for number in 3..=20 {
+        for files in [&files[..0], &files[..2], &files[2..4], &files] {
+            let mut shell = Command::new("sh");
+            shell.env("XDG_RUNTIME_DIR", directory.path()).env("TMPDIR", directory.path());
+            shell.args(["-c", &format!("exec <&-; ulimit -n {number}; exec \"$@\""), "sh"]);
+            shell.arg(env!("CARGO_BIN_EXE_prefork-echo")).args(["-q", "--bind", "0", "--workers", "1"]);
+            shell.args(files).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut server = Guarded(shell.spawn().unwrap());
+            let mut line = String::new();
+            BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            if line.is_empty() {
+                assert_eq!(server.0.wait().unwrap().code(), Some(1), "ulimit -n {number}, {files:?}");
+                failed += 1;
+            } else {
+                server.terminate();
+                started += 1;
+            }
+            let mut said = String::new();
+            server.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            said += &fs::read_to_string(&log).unwrap_or_default();
+            let _ = fs::remove_file(&log);
+            let reason = |line: &str| line.contains("too many open files") && line.contains("ulimit -n");
+            for line in said.lines() {
+                assert!(reason(line) && !line.contains("another"), "ulimit -n {number}, {files:?}: {line}");
+            }
+            assert!(!line.is_empty() || !said.is_empty(), "ulimit -n {number}, {files:?}: no reason");
+        }
+    }
+    assert!(started > 0 && failed > 0, "{started} have started, {failed} have not");
 }
 
 #[test]

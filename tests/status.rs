@@ -64,6 +64,20 @@ fn the_json_is_what_programs_rely_on() {
 }
 
 #[test]
+fn with_too_few_descriptors_no_server_is_overlooked() {
+    let server = Server::start(&["--workers", "1"]);
+    for number in 3..=8 {
+        let mut shell = std::process::Command::new("sh");
+        shell.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR")).env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
+        shell.args(["-c", &format!("exec <&-; ulimit -n {number}; exec \"$0\" status \"$1\"")]);
+        shell.args([env!("CARGO_BIN_EXE_prefork-echo"), &server.address.to_string()]);
+        let (code, message) = common::run(shell);
+        let names_the_limit = code == 1 && message.contains("too many open files; raise the limit");
+        assert!(code == 0 || names_the_limit, "ulimit -n {number}: {code} {message}");
+    }
+}
+
+#[test]
 fn counts_are_what_clients_counted_to_the_byte_through_kills() {
     let server = Server::start(&["--workers", "3"]);
     let message = noise(777);
