@@ -2,9 +2,11 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -213,6 +215,51 @@ fn durations_that_make_no_sense() {
         assert!(message.contains(option), "{message}");
     }
     assert!(wrong_usage(&["--grace", "10"]).contains("as in 250ms, 10s or 5m"));
+}
+
+#[test]
+fn what_is_wrong_in_the_environment_is_named_by_its_variable() {
+    // The reason is the one that is given for the option.
+    for (variable, value, reason) in [
+        ("BIND", "localhost", "'localhost' is not a port"),
+        ("WORKERS", "0", "write a number from 1 to 4096"),
+        ("BACKLOG", "many", "write a number from 1 to 2147483647"),
+        ("IDLE_TIMEOUT", "10", "as in 250ms, 10s or 5m"),
+        ("GRACE", "soon", "as in 250ms, 10s or 5m"),
+        ("MAX_CONNECTIONS", "-5", "write a number from 0 to"),
+        ("LOG_FORMAT", "xml", "possible values: text, json"),
+        ("COLOR", "purple", "possible values: auto, always, never"),
+    ] {
+        let variable = format!("PREFORK_ECHO_{variable}");
+        let mut command = binary();
+        // What is typed, and what is right, is not blamed.
+        command.args(["--pid-file", "/no/such/directory/pid"]).env("PREFORK_ECHO_USER", "root");
+        command.env(&variable, value);
+        let (status, message) = run(command);
+        assert_eq!(status, 2, "{variable}: {message}");
+        assert!(message.contains(&format!("error: invalid value '{value}' for '{variable}'")), "{message}");
+        assert!(message.contains(reason) && message.contains("try '--help'"), "{message}");
+        assert!(!message.contains("for '--"), "{message}");
+    }
+    let mut command = binary();
+    command.env("PREFORK_ECHO_USER", OsStr::from_bytes(b"\xff"));
+    let (status, message) = run(command);
+    assert_eq!(status, 2, "{message}");
+    assert!(message.contains("the value of 'PREFORK_ECHO_USER' is not UTF-8"), "{message}");
+}
+
+#[test]
+fn what_is_wrong_on_the_command_line_is_named_by_its_option() {
+    let mut command = binary();
+    command.args(["--grace", "never", "--workers", "2"]);
+    command.env("PREFORK_ECHO_WORKERS", "none").env("PREFORK_ECHO_BACKLOG", "0");
+    let (status, message) = run(command);
+    assert_eq!(status, 2);
+    assert!(message.contains("error: invalid value 'never' for '--grace <DURATION>'"), "{message}");
+    // What is typed wins over its variable, also over a wrong one.
+    let mut command = binary();
+    command.args(["--bind", "127.0.0.1:0", "--workers", "2"]).env("PREFORK_ECHO_WORKERS", "none");
+    assert_eq!(Server::spawn(command).workers().len(), 2);
 }
 
 #[test]
