@@ -28,7 +28,7 @@ Signals to the parent:
   QUIT          end at once
   HUP           replace the workers one by one
   TTIN, TTOU    one worker more, one fewer
-  USR1          log a table of the workers
+  USR1          log a table of the workers, also with -q
 A TERM sent to one worker lets it finish its client; like any worker that dies, it is replaced.
 
 Exit status:

@@ -47,6 +47,17 @@ macro_rules! explain {
     };
 }
 
+/// The target of the lines that [`answer`] logs.
+const ANSWER: &str = "answer";
+
+/// Logs a line that the user has just asked for, by a signal: whatever the level is.
+pub fn answer(line: &str) {
+    // Not by a macro: those pass on nothing above the level.
+    let mut record = Record::builder();
+    record.level(Level::Info).target(ANSWER);
+    log::logger().log(&record.args(format_args!("{line}")).build());
+}
+
 /// Lines that this process had to drop and has not reported yet.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
@@ -179,7 +190,11 @@ enum Form {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        if metadata.target() == EXPLAIN { self.explain } else { metadata.level() <= self.level }
+        match metadata.target() {
+            EXPLAIN => self.explain,
+            ANSWER => true,
+            _ => metadata.level() <= self.level,
+        }
     }
 
     fn log(&self, record: &Record<'_>) {

@@ -452,6 +452,28 @@ fn the_table_fits_80_columns_and_usr1_logs_the_same() {
 }
 
 #[test]
+fn usr1_is_answered_at_every_level() {
+    for options in [&["-q"][..], &["-q", "--log-format", "json"], &["-q", "--explain"], &["-v"]] {
+        let server = Server::start(&[options, &["--workers", "1"]].concat());
+        server.echo(b"hello");
+        server.signal(Signal::SIGUSR1);
+        for part in [&format!("{} (pid {}): running for ", server.address, server.pid), "RESTARTS", "by slot"]
+        {
+            let line = server.wait_for_log(&[part]);
+            if options.contains(&"json") {
+                let object: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!((&object["level"], &object["process"]), (&json!("info"), &json!("parent")));
+            } else {
+                assert!(line.contains(&format!(" [INFO ] parent {}: ", server.pid)), "{line}");
+            }
+        }
+        // And nothing but what was asked for.
+        let connection = |line: &String| line.contains("accepted ");
+        assert_eq!(server.log().iter().any(connection), options == ["-v"], "{options:?}");
+    }
+}
+
+#[test]
 fn a_hundred_workers_fit_into_the_table() {
     let server = Server::start(&["--workers", "100", "-q"]);
     for _ in 0..20 {
