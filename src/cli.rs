@@ -5,15 +5,14 @@ mod call;
 mod log;
 mod serve;
 
-use std::env;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use self::address::BindAddress;
 pub use self::call::{BenchOptions, ClientOptions, Mode};
@@ -29,7 +28,7 @@ Signals to the parent:
   QUIT          end at once
   HUP           replace the workers one by one
   TTIN, TTOU    one worker more, one fewer
-  USR1          log a table of the workers
+  USR1          log a table of the workers, also with -q
 A TERM sent to one worker lets it finish its client; like any worker that dies, it is replaced.
 
 Exit status:
@@ -105,14 +104,18 @@ impl Command {
     /// Reads the command line and the environment. Wrong usage, `--help` and
     /// `--version` end the process here.
     pub fn read() -> Command {
-        let mut command = CommandLine::command();
-        // Options can't stand before a subcommand. What the environment says is the
-        // server's: what is wrong with it must not stop the others.
-        let first = env::args_os().nth(1);
-        if first.is_some_and(|word| command.find_subcommand(word).is_some()) {
-            command = command.mut_args(|option| option.env(None::<&str>));
-        }
-        let matches = command.get_matches();
+        let command = CommandLine::command();
+        // What is typed alone first: what is wrong after that is the environment's.
+        let typed = command.clone().mut_args(|option| option.env(None::<&str>)).get_matches();
+        let matches = match typed.subcommand_name() {
+            // What the environment says is the server's: what is wrong with it must
+            // not stop the others.
+            Some(_) => typed,
+            None => command
+                .clone()
+                .try_get_matches()
+                .unwrap_or_else(|error| name_variable(error, &command).exit()),
+        };
         let line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         match line.other {
             Some(Other::Status(options)) => Command::Status(options),
@@ -137,6 +140,23 @@ impl Command {
             }
         }
     }
+}
+
+/// Names the variable in an error of the environment: clap names the option, which
+/// was not typed.
+fn name_variable(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+    let is_wrong = |option: &&Arg| {
+        let alone =
+            |other: Arg| if other.get_id() == option.get_id() { other } else { other.env(None::<&str>) };
+        command.clone().mut_args(alone).try_get_matches().is_err()
+    };
+    let Some(variable) = command.get_arguments().find(is_wrong).and_then(Arg::get_env) else { return error };
+    let name = variable.to_string_lossy().into_owned();
+    if error.kind() == ErrorKind::InvalidUtf8 {
+        return command.clone().error(ErrorKind::InvalidUtf8, format!("the value of '{name}' is not UTF-8"));
+    }
+    error.insert(ContextKind::InvalidArg, ContextValue::String(name));
+    error
 }
 
 /// What `status` is to do.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::process::{ExitCode, Termination};
 
+use nix::errno::Errno;
+
 /// The exit status. Wrong usage, status 2, is clap's to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -41,10 +43,15 @@ impl Termination for Exit {
 pub struct Failure(String);
 
 impl Failure {
-    /// `what` could not be done because of `error`; `remedy` mends it. Printed
-    /// as `cannot bind 127.0.0.1:7777: address already in use; choose …`.
+    /// `what` could not be done because of `error`; `remedy` mends it, unless the
+    /// system has run out of something. Printed as `cannot bind 127.0.0.1:7777:
+    /// address already in use; choose …`.
     pub fn new(what: impl fmt::Display, error: &io::Error, remedy: impl fmt::Display) -> Self {
-        Failure(format!("cannot {what}: {}; {remedy}", reason(error)))
+        let reason = reason(error);
+        Failure(match shortage(error) {
+            Some(remedy) => format!("cannot {what}: {reason}; {remedy}"),
+            None => format!("cannot {what}: {reason}; {remedy}"),
+        })
     }
 
     /// A failure that speaks for itself.
@@ -92,5 +99,19 @@ pub fn reason(error: &io::Error) -> String {
         // "I/O error" keeps its capital.
         (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain(chars).collect(),
         _ => text.to_owned(),
+    }
+}
+
+/// The remedy for an error that says that the system has run out of something: no
+/// other address, file or option would mend that. None: the error says something else.
+pub fn shortage(error: &io::Error) -> Option<&'static str> {
+    match Errno::from_raw(error.raw_os_error()?) {
+        Errno::EMFILE => Some("raise the limit on open files (ulimit -n)"),
+        Errno::ENFILE => {
+            Some("raise the system's limit on open files (sysctl fs.file-max; on macOS kern.maxfiles)")
+        }
+        Errno::ENOMEM => Some("free some memory, or raise the limit on it (ulimit -v)"),
+        Errno::ENOBUFS => Some("free some memory"),
+        _ => None,
     }
 }

@@ -29,30 +29,66 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens the socket on the first address of the host that takes it.
+    /// Opens the socket on an address of the host.
+    ///
+    /// # Errors
+    /// If the host is unknown, and as [`Listener::open_first`].
+    pub fn open(bind: &BindAddress, backlog: i32, idle_timeout: Duration) -> Result<Listener, Failure> {
+        Self::open_first(&bind.look_up("give --bind an IP address")?, backlog, idle_timeout)
+    }
+
+    /// Opens the socket on the first of `addresses` that can be bound. They are those
+    /// of one name, and a client may connect to any of them: so none may be another
+    /// server's, or it would get clients that are meant for this one.
     ///
     /// `backlog` is the length of the accept queue; the kernel may shorten it
     /// (on Linux to net.core.somaxconn). An `idle_timeout` of zero is none.
     ///
     /// # Errors
-    /// If the host is unknown, or no address of it can be listened on.
-    pub fn open(bind: &BindAddress, backlog: i32, idle_timeout: Duration) -> Result<Listener, Failure> {
+    /// If one of the addresses is taken, or none can be listened on. A port of 0 is
+    /// never taken.
+    pub fn open_first(
+        addresses: &[SocketAddr],
+        backlog: i32,
+        idle_timeout: Duration,
+    ) -> Result<Listener, Failure> {
         let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
-        let mut failure = None;
-        for address in bind.look_up("give --bind an IP address")? {
-            match Self::open_at(address, backlog, idle_timeout) {
-                Ok(listener) => return Ok(listener),
+        let failed = |address: SocketAddr, error: io::Error| {
+            Failure::new(format_args!("bind {address}"), &error, remedy(&error, address))
+        };
+        let (mut first, mut failure) = (None, None);
+        for (index, &address) in addresses.iter().enumerate() {
+            // Some systems list an address twice.
+            if addresses[..index].contains(&address) {
+                continue;
+            }
+            match Self::bind(address, idle_timeout) {
+                Ok(socket) if first.is_none() => first = Some((socket, address)),
+                Ok(other) => explain!(
+                    "close({}): {address} is free as well; one socket is enough, on the first address",
+                    other.as_raw_fd()
+                ),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && address.port() != 0 => {
+                    return Err(failed(address, error));
+                }
                 Err(error) => {
-                    failure.get_or_insert_with(|| {
-                        Failure::new(format_args!("bind {address}"), &error, remedy(&error, address))
-                    });
+                    failure.get_or_insert_with(|| failed(address, error));
                 }
             }
+            if first.is_some() && address.port() == 0 {
+                break;
+            }
         }
-        Err(failure.expect("there is one address at least"))
+        match first {
+            Some((socket, address)) => {
+                Self::listen(socket, address, backlog, idle_timeout).map_err(|error| failed(address, error))
+            }
+            None => Err(failure.expect("there is one address at least")),
+        }
     }
 
-    fn open_at(address: SocketAddr, backlog: i32, idle_timeout: Option<Duration>) -> io::Result<Listener> {
+    /// Makes a socket and gives it its address.
+    fn bind(address: SocketAddr, idle_timeout: Option<Duration>) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         let fd = socket.as_raw_fd();
         explain!("socket() = {fd}: a new TCP socket, not yet bound to an address, is descriptor {fd}");
@@ -82,6 +118,17 @@ impl Listener {
         );
         socket.bind(&sockaddr).inspect_err(|error| explain!("bind({fd}, {address}): {}", reason(error)))?;
         explain!("bind({fd}, {address}) = 0: the socket has its address; nobody can connect yet");
+        Ok(socket)
+    }
+
+    /// Puts a bound socket into the listening state.
+    fn listen(
+        socket: Socket,
+        address: SocketAddr,
+        backlog: i32,
+        idle_timeout: Option<Duration>,
+    ) -> io::Result<Listener> {
+        let fd = socket.as_raw_fd();
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
         explain!(
             "getsockname({fd}) = {address}: the port is the one that the kernel has chosen, where 0 was asked for"

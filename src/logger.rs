@@ -23,8 +23,9 @@ use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::errno::Errno;
-use nix::libc::{O_NOCTTY, O_NONBLOCK};
+use nix::libc::{O_NOCTTY, O_NONBLOCK, S_IFMT, S_IFREG};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::fstat;
 use nix::unistd::{self, Pid};
 use simplelog::{Config, ConfigBuilder, LevelPadding, WriteLogger};
 use time::macros::format_description;
@@ -45,6 +46,17 @@ macro_rules! explain {
             log::info!(target: $crate::logger::EXPLAIN, $($text)+)
         }
     };
+}
+
+/// The target of the lines that [`answer`] logs.
+const ANSWER: &str = "answer";
+
+/// Logs a line that the user has just asked for, by a signal: whatever the level is.
+pub fn answer(line: &str) {
+    // Not by a macro: those pass on nothing above the level.
+    let mut record = Record::builder();
+    record.level(Level::Info).target(ANSWER);
+    log::logger().log(&record.args(format_args!("{line}")).build());
 }
 
 /// Lines that this process had to drop and has not reported yet.
@@ -117,12 +129,14 @@ pub fn start(options: &LogOptions, speaker: Speaker) -> Result<(), Failure> {
         Color::Never => false,
         Color::Auto => terminal && !no_color,
     };
+    // A terminal is watched; what is kept in a file is read another day.
+    let dated = options.log_file.is_some() || is_file(io::stderr());
     let lines = Lines { output, terminal, line: Vec::with_capacity(256) };
     let logger = Logger {
         level: options.log_level(),
         explain: options.explain,
         form: if options.log_format == LogFormat::Json { Form::Json } else { Form::Text { colored } },
-        inner: WriteLogger::new(LevelFilter::Trace, config(options.log_format), lines),
+        inner: WriteLogger::new(LevelFilter::Trace, config(options.log_format, dated), lines),
     };
     log::set_max_level(if options.explain { logger.level.max(LevelFilter::Info) } else { logger.level });
     log::set_boxed_logger(Box::new(logger)).expect("the log is started once");
@@ -142,8 +156,14 @@ fn reopen_terminal() -> Option<File> {
     unistd::ttyname(io::stderr()).ok().and_then(|path| open(&path).ok())
 }
 
-/// Time and level in front of each line; none of them where JSON has its own.
-fn config(format: LogFormat) -> Config {
+/// A plain file: no terminal, pipe, or device.
+fn is_file(output: impl AsFd) -> bool {
+    fstat(output).is_ok_and(|data| data.st_mode & S_IFMT == S_IFREG)
+}
+
+/// Time and level in front of each line, where it is kept the date as well; none of
+/// them where JSON has its own.
+fn config(format: LogFormat, dated: bool) -> Config {
     let mut config = ConfigBuilder::new();
     config
         .set_thread_level(LevelFilter::Off)
@@ -156,8 +176,11 @@ fn config(format: LogFormat) -> Config {
         LogFormat::Text => {
             config.set_time_level(LevelFilter::Error).set_max_level(LevelFilter::Error);
             config.set_level_padding(LevelPadding::Right);
-            config
-                .set_time_format_custom(format_description!("[hour]:[minute]:[second].[subsecond digits:3]"));
+            config.set_time_format_custom(if dated {
+                format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]")
+            } else {
+                format_description!("[hour]:[minute]:[second].[subsecond digits:3]")
+            });
             // Where the local time can't be told, it is UTC.
             let _ = config.set_time_offset_to_local();
         }
@@ -179,7 +202,11 @@ enum Form {
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        if metadata.target() == EXPLAIN { self.explain } else { metadata.level() <= self.level }
+        match metadata.target() {
+            EXPLAIN => self.explain,
+            ANSWER => true,
+            _ => metadata.level() <= self.level,
+        }
     }
 
     fn log(&self, record: &Record<'_>) {

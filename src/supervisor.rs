@@ -65,7 +65,7 @@ impl<'a> Supervisor<'a> {
     /// # Errors
     /// If the user's wishes cannot be met: the workers' user, the pid file.
     pub fn new(options: &'a Options, listener: Listener) -> Result<Supervisor<'a>, Failure> {
-        let lacking = |error: io::Error| Failure::new("start", &error, "look at ulimit -n and free memory");
+        let lacking = |error: io::Error| Failure::new("start", &error, "try again");
         let pid = getpid();
         let rights = Rights::find(options.user.as_deref(), options.group.as_deref())?;
         // Before the pid file and the forks: from here on a signal is not the

@@ -2,10 +2,17 @@
 
 mod common;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use common::{Server, binary, run, unprivileged_binary};
+use common::{Guarded, Server, binary, run, unprivileged_binary};
+use prefork_echo::listener::Listener;
 
 /// Runs the server with `arguments`; it must end with status 1 and one line.
 #[track_caller]
@@ -57,6 +64,59 @@ fn a_port_that_is_taken() {
 }
 
 #[test]
+fn a_name_with_an_address_that_is_taken() {
+    let localhost =
+        |port| [SocketAddr::from((Ipv6Addr::LOCALHOST, port)), SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
+    let open = |addresses: &[SocketAddr]| Listener::open_first(addresses, 1, Duration::ZERO);
+    // The one that would be used, and the one after it.
+    for taken in [0, 1] {
+        let mut command = binary();
+        command.args(["--bind", &localhost(0)[taken].to_string()]);
+        let server = Server::spawn(command);
+        let (taken, port) = (server.address, server.address.port());
+        let message = open(&localhost(port)).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("cannot bind {taken}: address already in use; ")), "{message}");
+        // Servers may share a name where the kernel chooses the port.
+        assert_eq!(open(&localhost(0)).unwrap().address().ip(), Ipv6Addr::LOCALHOST);
+
+        let Some(mut second) = binary_with_localhost() else { continue };
+        second.args(["--bind", &format!("localhost:{port}")]);
+        let message = one_line(run(second));
+        assert!(message.contains(&format!("cannot bind {taken}: address already in use; ")), "{message}");
+        server.echo(b"who has it keeps it");
+    }
+}
+
+#[test]
+fn a_name_is_served_on_the_first_address_that_can_be_had() {
+    // The first isn't this machine's (RFC 5737).
+    let addresses = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::LOCALHOST].map(|host| (host, 0).into());
+    let listener = Listener::open_first(&addresses, 1, Duration::ZERO).unwrap();
+    assert_eq!(listener.address().ip(), Ipv4Addr::LOCALHOST);
+    let message = Listener::open_first(&addresses[..1], 1, Duration::ZERO).unwrap_err().to_string();
+    assert!(message.contains("give --bind an address of this machine"), "{message}");
+}
+
+/// The binary where localhost is ::1 and 127.0.0.1: on this machine, or else with a
+/// file of hosts that it alone sees, which takes rights that not everybody has.
+fn binary_with_localhost() -> Option<Command> {
+    let addresses: Vec<_> = ("localhost", 0).to_socket_addrs().unwrap().collect();
+    if addresses.iter().any(SocketAddr::is_ipv4) && addresses.iter().any(SocketAddr::is_ipv6) {
+        return Some(binary());
+    }
+    let hosts = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hosts");
+    fs::write(&hosts, "::1 localhost\n127.0.0.1 localhost\n").unwrap();
+    let script = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
+    let within = |program: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script, "sh"]).arg(&hosts).arg(program);
+        command
+    };
+    let may = within("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+    may.then(|| within(env!("CARGO_BIN_EXE_prefork-echo")))
+}
+
+#[test]
 fn a_host_that_nobody_knows() {
     let message = could_not_run(&["--bind", "no-such-host.invalid:7777"]);
     assert!(message.contains("cannot find the host no-such-host.invalid: "), "{message}");
@@ -73,6 +133,44 @@ fn an_address_that_is_not_ours() {
         "{message}"
     );
     assert!(message.contains("give --bind an address of this machine"), "{message}");
+}
+
+#[test]
+fn with_too_few_descriptors_it_names_the_limit_and_no_other_remedy() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let (log, pid, board) = (path("log"), path("pid"), path("board"));
+    let files = ["--pid-file", &pid, "--log-file", &log, "--scoreboard", &board];
+    let (mut started, mut failed) = (0, 0);
+    for number in 3..=20 {
+        for files in [&files[..0], &files[..2], &files[2..4], &files] {
+            let mut shell = Command::new("sh");
+            shell.env("XDG_RUNTIME_DIR", directory.path()).env("TMPDIR", directory.path());
+            shell.args(["-c", &format!("exec <&-; ulimit -n {number}; exec \"$@\""), "sh"]);
+            shell.arg(env!("CARGO_BIN_EXE_prefork-echo")).args(["-q", "--bind", "0", "--workers", "1"]);
+            shell.args(files).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut server = Guarded(shell.spawn().unwrap());
+            let mut line = String::new();
+            BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            if line.is_empty() {
+                assert_eq!(server.0.wait().unwrap().code(), Some(1), "ulimit -n {number}, {files:?}");
+                failed += 1;
+            } else {
+                server.terminate();
+                started += 1;
+            }
+            let mut said = String::new();
+            server.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            said += &fs::read_to_string(&log).unwrap_or_default();
+            let _ = fs::remove_file(&log);
+            let reason = |line: &str| line.contains("too many open files") && line.contains("ulimit -n");
+            for line in said.lines() {
+                assert!(reason(line) && !line.contains("another"), "ulimit -n {number}, {files:?}: {line}");
+            }
+            assert!(!line.is_empty() || !said.is_empty(), "ulimit -n {number}, {files:?}: no reason");
+        }
+    }
+    assert!(started > 0 && failed > 0, "{started} have started, {failed} have not");
 }
 
 #[test]
@@ -117,6 +215,51 @@ fn durations_that_make_no_sense() {
         assert!(message.contains(option), "{message}");
     }
     assert!(wrong_usage(&["--grace", "10"]).contains("as in 250ms, 10s or 5m"));
+}
+
+#[test]
+fn what_is_wrong_in_the_environment_is_named_by_its_variable() {
+    // The reason is the one that is given for the option.
+    for (variable, value, reason) in [
+        ("BIND", "localhost", "'localhost' is not a port"),
+        ("WORKERS", "0", "write a number from 1 to 4096"),
+        ("BACKLOG", "many", "write a number from 1 to 2147483647"),
+        ("IDLE_TIMEOUT", "10", "as in 250ms, 10s or 5m"),
+        ("GRACE", "soon", "as in 250ms, 10s or 5m"),
+        ("MAX_CONNECTIONS", "-5", "write a number from 0 to"),
+        ("LOG_FORMAT", "xml", "possible values: text, json"),
+        ("COLOR", "purple", "possible values: auto, always, never"),
+    ] {
+        let variable = format!("PREFORK_ECHO_{variable}");
+        let mut command = binary();
+        // What is typed, and what is right, is not blamed.
+        command.args(["--pid-file", "/no/such/directory/pid"]).env("PREFORK_ECHO_USER", "root");
+        command.env(&variable, value);
+        let (status, message) = run(command);
+        assert_eq!(status, 2, "{variable}: {message}");
+        assert!(message.contains(&format!("error: invalid value '{value}' for '{variable}'")), "{message}");
+        assert!(message.contains(reason) && message.contains("try '--help'"), "{message}");
+        assert!(!message.contains("for '--"), "{message}");
+    }
+    let mut command = binary();
+    command.env("PREFORK_ECHO_USER", OsStr::from_bytes(b"\xff"));
+    let (status, message) = run(command);
+    assert_eq!(status, 2, "{message}");
+    assert!(message.contains("the value of 'PREFORK_ECHO_USER' is not UTF-8"), "{message}");
+}
+
+#[test]
+fn what_is_wrong_on_the_command_line_is_named_by_its_option() {
+    let mut command = binary();
+    command.args(["--grace", "never", "--workers", "2"]);
+    command.env("PREFORK_ECHO_WORKERS", "none").env("PREFORK_ECHO_BACKLOG", "0");
+    let (status, message) = run(command);
+    assert_eq!(status, 2);
+    assert!(message.contains("error: invalid value 'never' for '--grace <DURATION>'"), "{message}");
+    // What is typed wins over its variable, also over a wrong one.
+    let mut command = binary();
+    command.args(["--bind", "127.0.0.1:0", "--workers", "2"]).env("PREFORK_ECHO_WORKERS", "none");
+    assert_eq!(Server::spawn(command).workers().len(), 2);
 }
 
 #[test]

@@ -327,7 +327,10 @@ fn without_descriptors_it_says_what_is_missing() {
         let output = command.args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(1));
         let stderr = String::from_utf8(output.stderr).unwrap();
-        assert!(stderr.contains("too many open files; allow more by ulimit -n, or open fewer"), "{stderr}");
+        assert!(
+            stderr.contains("too many open files; raise the limit on open files (ulimit -n)"),
+            "{stderr}"
+        );
         String::from_utf8(output.stdout).unwrap()
     };
     // Whoever gives up takes his share of three with him.

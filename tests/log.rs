@@ -200,6 +200,47 @@ fn the_log_file_gets_all_and_stderr_nothing() {
     assert!(text.starts_with("what was there before\n"));
     assert!(text.contains("accepted") && text.contains("exit status 0"), "{text}");
     assert_eq!(server.log(), Vec::<String>::new());
+    text.lines().skip(1).for_each(|line| assert!(begins(line, "0000-00-00 00:00:00.000 ["), "{line}"));
+}
+
+/// Does the line begin like this pattern, in which 0 stands for any digit?
+fn begins(line: &str, pattern: &str) -> bool {
+    let like = |(byte, like): (u8, u8)| if like == b'0' { byte.is_ascii_digit() } else { byte == like };
+    line.len() >= pattern.len() && line.bytes().zip(pattern.bytes()).all(like)
+}
+
+#[test]
+fn a_line_in_a_file_has_its_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("log");
+    let lines = |options: &str| {
+        // stderr itself is the file.
+        let script = format!("exec \"$0\" --bind 127.0.0.1:0 {options} 2>\"$1\"");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_prefork-echo")]).arg(&path);
+        let mut server = Server::spawn(shell);
+        server.echo(b"hello");
+        assert_eq!(server.stop(), 0);
+        fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let text = lines("");
+    assert!(text.len() > 4, "{text:?}");
+    text.iter().for_each(|line| assert!(begins(line, "0000-00-00 00:00:00.000 ["), "{line}"));
+    let json = lines("--log-format json");
+    assert!(json.iter().all(|line| line.starts_with('{')), "{json:?}");
+
+    // In a pipe, and on a terminal, it is the time alone.
+    let server = Server::start(&[]);
+    assert!(begins(&server.wait_for_log(&["forked"]), "00:00:00.000 ["));
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let mut command = binary();
+    command.args(["--bind", "127.0.0.1:0", "--color", "never"]).stdout(Stdio::null()).stderr(terminal.slave);
+    let mut child = Guarded(command.spawn().unwrap());
+    drop(command);
+    let mut line = String::new();
+    BufReader::new(fs::File::from(terminal.master.try_clone().unwrap())).read_line(&mut line).unwrap();
+    assert!(begins(&line, "00:00:00.000 ["), "{line}");
+    child.terminate();
 }
 
 #[test]

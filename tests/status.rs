@@ -64,6 +64,20 @@ fn the_json_is_what_programs_rely_on() {
 }
 
 #[test]
+fn with_too_few_descriptors_no_server_is_overlooked() {
+    let server = Server::start(&["--workers", "1"]);
+    for number in 3..=8 {
+        let mut shell = std::process::Command::new("sh");
+        shell.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR")).env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
+        shell.args(["-c", &format!("exec <&-; ulimit -n {number}; exec \"$0\" status \"$1\"")]);
+        shell.args([env!("CARGO_BIN_EXE_prefork-echo"), &server.address.to_string()]);
+        let (code, message) = common::run(shell);
+        let names_the_limit = code == 1 && message.contains("too many open files; raise the limit");
+        assert!(code == 0 || names_the_limit, "ulimit -n {number}: {code} {message}");
+    }
+}
+
+#[test]
 fn counts_are_what_clients_counted_to_the_byte_through_kills() {
     let server = Server::start(&["--workers", "3"]);
     let message = noise(777);
@@ -434,6 +448,28 @@ fn the_table_fits_80_columns_and_usr1_logs_the_same() {
     for line in table.lines().filter(|line| !line.is_empty()) {
         let found = logged.iter().any(|(_, logged)| without_times(logged) == without_times(line));
         assert!(found, "{line:?} is not in {log:#?}");
+    }
+}
+
+#[test]
+fn usr1_is_answered_at_every_level() {
+    for options in [&["-q"][..], &["-q", "--log-format", "json"], &["-q", "--explain"], &["-v"]] {
+        let server = Server::start(&[options, &["--workers", "1"]].concat());
+        server.echo(b"hello");
+        server.signal(Signal::SIGUSR1);
+        for part in [&format!("{} (pid {}): running for ", server.address, server.pid), "RESTARTS", "by slot"]
+        {
+            let line = server.wait_for_log(&[part]);
+            if options.contains(&"json") {
+                let object: Value = serde_json::from_str(&line).unwrap();
+                assert_eq!((&object["level"], &object["process"]), (&json!("info"), &json!("parent")));
+            } else {
+                assert!(line.contains(&format!(" [INFO ] parent {}: ", server.pid)), "{line}");
+            }
+        }
+        // And nothing but what was asked for.
+        let connection = |line: &String| line.contains("accepted ");
+        assert_eq!(server.log().iter().any(connection), options == ["-v"], "{options:?}");
     }
 }
 

@@ -24,7 +24,7 @@ pub struct LogOptions {
     #[arg(env = "PREFORK_ECHO_QUIET", hide_env = true, help_heading = "Log")]
     pub quiet: bool,
 
-    /// Append the log to this file instead of stderr
+    /// Append the log to this file instead of stderr, each line with its date
     #[arg(long, value_name = "PATH")]
     #[arg(env = "PREFORK_ECHO_LOG_FILE", hide_env = true, help_heading = "Log")]
     pub log_file: Option<PathBuf>,

@@ -5,10 +5,8 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nix::errno::Errno;
-
 use super::Connection;
-use crate::exit::{Failure, reason};
+use crate::exit::{Failure, reason, shortage};
 use crate::logger::count;
 
 /// What has gone wrong, in a line; the connection is of no use any more.
@@ -60,10 +58,7 @@ impl Trouble {
             ErrorKind::AddrNotAvailable => {
                 (Kind::Other, "all ports are in use or in TIME_WAIT: open fewer, or wait a minute")
             }
-            _ if error.raw_os_error() == Some(Errno::EMFILE as i32) => {
-                (Kind::Other, "allow more by ulimit -n, or open fewer")
-            }
-            _ => (Kind::Other, "is the address right?"),
+            _ => (Kind::Other, shortage(error).unwrap_or("is the address right?")),
         };
         let reason = match (kind, timeout) {
             (Kind::Refused, _) => "connection refused".into(),

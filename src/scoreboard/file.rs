@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Scoreboard;
 use crate::cli::Options;
-use crate::exit::reason;
+use crate::exit::{reason, shortage};
 use crate::explain;
 use crate::held_file::{HeldFile, Refusal};
 
@@ -122,10 +122,9 @@ pub fn open(options: &Options, identity: &Identity) -> nix::Result<(Scoreboard, 
                 );
                 return Ok((scoreboard, Some(file)));
             }
-            Err(why) => warn!(
-                "no file for the scoreboard: {why}; status and top can't see this server; give --scoreboard \
-                 another PATH"
-            ),
+            Err((why, remedy)) => {
+                warn!("no file for the scoreboard: {why}; status and top can't see this server; {remedy}");
+            }
         }
     }
     Ok((Scoreboard::map(None)?, None))
@@ -135,19 +134,26 @@ pub fn open(options: &Options, identity: &Identity) -> nix::Result<(Scoreboard, 
 ///
 /// # Errors
 /// If a living server has it, if something else is there, or if it cannot be
-/// written; in words that end a sentence on why there is no file.
-fn create(path: Option<&Path>, identity: &Identity) -> Result<(Scoreboard, HeldFile), String> {
+/// written; in words that end a sentence on why there is no file, and the remedy.
+fn create(
+    path: Option<&Path>,
+    identity: &Identity,
+) -> Result<(Scoreboard, HeldFile), (String, &'static str)> {
+    let another = |why| (why, "give --scoreboard another PATH");
     let path = match path {
         Some(path) => path.to_owned(),
-        None => own_directory()?.join(format!("{}.{EXTENSION}", identity.address)),
+        None => own_directory().map_err(another)?.join(format!("{}.{EXTENSION}", identity.address)),
     };
     let shown = path.display();
+    let failed = |error: io::Error| {
+        let (why, remedy) = another(format!("cannot write {shown}: {}", reason(&error)));
+        (why, shortage(&error).unwrap_or(remedy))
+    };
     let held = HeldFile::claim(&path, 0o600, is_ours).map_err(|refusal| match refusal {
-        Refusal::Held(pid) => format!("{shown} is held by a running server (pid {pid})"),
-        Refusal::Strange => format!("{shown} exists and is no scoreboard of this user"),
-        Refusal::Error(error) => format!("cannot write {shown}: {}", reason(&error)),
+        Refusal::Held(pid) => another(format!("{shown} is held by a running server (pid {pid})")),
+        Refusal::Strange => another(format!("{shown} exists and is no scoreboard of this user")),
+        Refusal::Error(error) => failed(error),
     })?;
-    let failed = |error: io::Error| format!("cannot write {shown}: {}", reason(&error));
     let file = held.file();
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
     // Written in full, not only made as long: where there is no room for a page,

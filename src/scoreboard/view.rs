@@ -2,6 +2,7 @@
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use nix::unistd::Pid;
 use super::file::{EXTENSION, Identity, directories, is_private};
 use super::{LINES, Scoreboard};
 use crate::cli::{BindAddress, Which};
-use crate::exit::Failure;
+use crate::exit::{Failure, shortage};
 use crate::held_file::server_of;
 use crate::sys::memory;
 
@@ -44,7 +45,7 @@ impl View {
     /// Opens the scoreboard at `path`, of a server that lives.
     fn open(path: &Path) -> Result<View, Failure> {
         let shown = path.display();
-        let failed = |error: &std::io::Error| {
+        let failed = |error: &io::Error| {
             let remedy = "give the same --scoreboard as to the server";
             Failure::new(format_args!("look at the scoreboard {shown}"), error, remedy)
         };
@@ -63,7 +64,9 @@ impl View {
     /// # Errors
     /// If there is none, or there are several to choose from.
     fn find(wanted: Option<&BindAddress>) -> Result<View, Failure> {
-        let (found, damaged) = scoreboards();
+        let (found, damaged) = scoreboards().map_err(|error| {
+            Failure::new("look for scoreboards", &error, "give the server's --scoreboard")
+        })?;
         let (living, dead): (Vec<&Found>, Vec<&Found>) = found.iter().partition(|found| found.lives);
         let Some(wanted) = wanted else {
             return match living.as_slice() {
@@ -125,7 +128,7 @@ impl View {
 }
 
 /// Without waiting, should it be a fifo.
-fn open(path: &Path) -> std::io::Result<File> {
+fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)
 }
 
@@ -150,22 +153,36 @@ struct Found {
 }
 
 /// The scoreboards of this user; and, as lines of text, what once was one and is held
-/// by a server.
-fn scoreboards() -> (Vec<Found>, String) {
+/// by a server. What this user may not read is passed over.
+///
+/// # Errors
+/// If the system has run out of what it takes to look: then nothing is known.
+fn scoreboards() -> io::Result<(Vec<Found>, String)> {
     // A directory that others can write to may hold anything.
     let is_ours = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|data| is_private(&data));
-    let entries = directories().filter(is_ours).filter_map(|path| fs::read_dir(path).ok()).flatten();
-    let paths = entries.flatten().map(|entry| entry.path());
-    let (mut found, mut damaged) = (Vec::new(), String::new());
-    for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)) {
-        let Ok(file) = open(&path) else { continue };
+    let (mut paths, mut found, mut damaged) = (Vec::new(), Vec::new(), String::new());
+    for directory in directories().filter(is_ours) {
+        let entries = if_any(fs::read_dir(directory))?;
+        paths.extend(entries.into_iter().flatten().flatten().map(|entry| entry.path()));
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
+    for path in paths {
+        let Some(file) = if_any(open(&path))? else { continue };
         match (Identity::read(&file), is_held(&file)) {
             (Ok(identity), lives) => found.push(Found { path, identity, lives }),
             (Err(what), true) => damaged += &format!("\n  {} {what}; its server lives", path.display()),
             (Err(_), false) => {}
         }
     }
-    (found, damaged)
+    Ok((found, damaged))
+}
+
+/// None: it isn't there, or not for this user.
+fn if_any<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if shortage(&error).is_some() => Err(error),
+        result => Ok(result.ok()),
+    }
 }
 
 /// Does a server that listens at `address` answer at `wanted`?

@@ -9,7 +9,7 @@ use super::shutdown::Stage;
 use crate::cli::MAX_WORKERS;
 use crate::exit::{Exit, reason};
 use crate::explain;
-use crate::logger::count;
+use crate::logger::{self, count};
 use crate::respawn::Cause;
 use crate::snapshot::Snapshot;
 use crate::status;
@@ -32,7 +32,7 @@ impl Supervisor<'_> {
             Signal::SIGUSR1 => {
                 let snapshot = Snapshot::take(self.scoreboard, &self.identity);
                 let lines = status::table(&snapshot);
-                lines.iter().filter(|line| !line.is_empty()).for_each(|line| info!("{line}"));
+                lines.iter().filter(|line| !line.is_empty()).for_each(|line| logger::answer(line));
             }
             Signal::SIGQUIT => {
                 self.note(Level::Warn, "SIGQUIT: ending at once".into());

@@ -13,7 +13,7 @@ use nix::poll::{PollTimeout, poll};
 
 use super::{Intake, Peer, Worker};
 use crate::echo::{Client, Host};
-use crate::exit::reason;
+use crate::exit::{reason, shortage};
 use crate::explain;
 use crate::logger::count;
 use crate::private_counter;
@@ -125,7 +125,8 @@ impl Worker {
     /// Says what is wrong with accept, and pauses where that may help.
     fn accept_failed(&mut self, answer: Answer, error: Errno) {
         self.failures += 1;
-        let words = reason(&error.into());
+        let error = error.into();
+        let words = reason(&error);
         match answer {
             Answer::Leave => {
                 error!("accept: {words}");
@@ -136,9 +137,10 @@ impl Worker {
             _ => {
                 // Said once: it may go on for hours.
                 if self.failures == 1 || self.failures == VANISHED_IN_A_ROW {
+                    let remedy = shortage(&error).map_or(String::new(), |remedy| format!("; {remedy}"));
                     warn!(
-                        "cannot accept: {words}; clients wait in the queue while we try again every {PAUSE:?}; \
-                         look at ulimit -n, fs.file-max and free memory"
+                        "cannot accept: {words}; clients wait in the queue while we try again every \
+                         {PAUSE:?}{remedy}"
                     );
                 }
                 self.pause();
