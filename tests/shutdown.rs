@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Server, connect, echo, noise, read_to_end, wait_until};
+use common::{PATIENCE, SECOND_SIGNAL, Server, connect, echo, noise, number_after, read_to_end, wait_until};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use socket2::SockRef;
 
 #[test]
@@ -134,6 +135,98 @@ fn two_signals_at_once_cut_nobody_where_nobody_is() {
         server.signal(Signal::SIGTERM);
         server.signal_group(Signal::SIGTERM);
         assert_eq!(server.wait_code(), 0);
+    }
+}
+
+#[test]
+fn a_signal_repeated_at_once_is_one_signal() {
+    for second in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut server = Server::start(&["--workers", "2"]);
+        let mut client = server.connect();
+        echo(&mut client, b"hello");
+        server.signal(Signal::SIGTERM);
+        server.wait_for_log(&["shutting down"]);
+        server.signal_group(second);
+        server.wait_for_log(&["within 200ms: the same one"]);
+        echo(&mut client, b"still served");
+        assert!(read_to_end(&mut client).is_empty());
+        drop(client);
+        assert_eq!(server.wait_code(), 0);
+    }
+}
+
+/// The worker that drains the accept queue, stopped before it closes the socket.
+fn stop_the_drainer(server: &Server) -> Pid {
+    server.signal(Signal::SIGTERM);
+    let line = server.wait_for_log(&["forked to drain the accept queue"]);
+    let drainer = Pid::from_raw(number_after(&line, "worker 0 (pid "));
+    kill(drainer, Signal::SIGSTOP).unwrap();
+    drainer
+}
+
+#[test]
+fn a_forced_end_while_a_connection_waits_is_status_3() {
+    for second in [Signal::SIGQUIT, Signal::SIGTERM] {
+        let mut server = Server::start(&["--workers", "1"]);
+        let mut busy = server.connect();
+        echo(&mut busy, b"the only worker is mine");
+        let mut waiting = server.connect();
+        stop_the_drainer(&server);
+        // It connects while the parent has closed its own copy of the socket.
+        let mut late = server.connect();
+        late.write_all(b"never answered").unwrap();
+        waiting.write_all(b"nor this").unwrap();
+        drop(busy);
+        thread::sleep(SECOND_SIGNAL);
+        server.signal(second);
+        assert_eq!(server.wait_code(), 3, "after {second}: {:#?}", server.log());
+        assert!(!server.is_anybody_left());
+    }
+}
+
+#[test]
+fn a_drainer_that_is_killed_is_status_3() {
+    let mut server = Server::start(&["--workers", "1"]);
+    let mut busy = server.connect();
+    echo(&mut busy, b"the only worker is mine");
+    let _waiting = server.connect();
+    let drainer = stop_the_drainer(&server);
+    kill(drainer, Signal::SIGKILL).unwrap();
+    drop(busy);
+    assert_eq!(server.wait_code(), 3);
+}
+
+#[test]
+fn a_worker_killed_with_its_client_during_shutdown_is_status_3() {
+    let mut server = Server::start(&["--workers", "2"]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    let busy = server.wait_for_log(&["accepted"]);
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    kill(Pid::from_raw(number_after(&busy, "(pid ")), Signal::SIGKILL).unwrap();
+    assert_eq!(server.wait_code(), 3);
+}
+
+#[test]
+fn a_short_grace_is_the_shutdowns_alone() {
+    // On HUP and on TERM to one worker a client has its 0.3 s, whatever the grace.
+    for grace in ["0", "200ms"] {
+        let server = Server::start(&["--workers", "1", "--grace", grace]);
+        for of_the_parent in [true, false] {
+            let mut client = server.connect();
+            echo(&mut client, b"hello");
+            let worker = server.workers()[0];
+            let told = Instant::now();
+            match of_the_parent {
+                true => server.signal(Signal::SIGHUP),
+                false => kill(worker, Signal::SIGTERM).unwrap(),
+            }
+            assert!(read_to_end(&mut client).is_empty());
+            let after = told.elapsed();
+            assert!(after >= Duration::from_millis(300), "grace {grace}: closed after {after:?}");
+            wait_until("the worker has left", || !server.workers().contains(&worker));
+        }
     }
 }
 
@@ -296,6 +389,7 @@ fn a_second_signal_ends_it_at_once() {
         let _greedy = server.connect_one_who_never_reads();
         server.signal(first);
         server.wait_for_log(&["shutting down"]);
+        thread::sleep(SECOND_SIGNAL);
         server.signal(second);
         assert_eq!(server.wait_code(), 3);
         assert!(!server.is_anybody_left());

@@ -48,6 +48,9 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// A signal that comes again within 200 ms is the same one, so a second one comes later.
+pub const SECOND_SIGNAL: Duration = Duration::from_millis(250);
+
 /// A running server, its address and its log.
 pub struct Server {
     child: Child,
