@@ -108,9 +108,12 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
 /// # Errors
 /// If the user has named one that isn't.
 fn view(options: &BenchOptions) -> Result<Option<View>, Failure> {
-    match &options.scoreboard {
-        Some(path) => View::of(&Which { address: None, scoreboard: Some(path.clone()) }).map(Some),
-        None => Ok(View::of(&Which { address: Some(options.server.address.clone()), scoreboard: None }).ok()),
+    let (address, scoreboard) = (options.server.address.clone(), options.scoreboard.clone());
+    let is_named = scoreboard.is_some();
+    let which = Which { address: (!is_named).then_some(address), scoreboard };
+    match View::of(&which, "status") {
+        Err(failure) if is_named => Err(failure),
+        view => Ok(view.ok()),
     }
 }
 
