@@ -76,6 +76,7 @@ impl Shared {
 /// # Errors
 /// If the host is unknown, or this machine hasn't the means to measure.
 pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
+    exit::check_stdout()?;
     let shared = Arc::new(Shared {
         addresses: options.server.address.look_up("give its IP address")?,
         messages: Messages::new(options.size()),
