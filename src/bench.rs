@@ -28,6 +28,7 @@ use self::messages::Messages;
 use self::report::Report;
 use self::tally::Tally;
 use crate::cli::{BenchOptions, Which};
+use crate::connection::Limit;
 use crate::exit::{self, Exit, Failure, tell};
 use crate::scoreboard::View;
 use crate::snapshot::Snapshot;
@@ -54,6 +55,14 @@ struct Shared {
 }
 
 impl Shared {
+    /// When the callers must have ended, if there is a duration. As long as they connect, the
+    /// clock has not started.
+    fn limit(&self) -> Option<Limit> {
+        let duration = self.options.duration()?;
+        let start = self.start.get().copied().unwrap_or_else(Instant::now);
+        Some(Limit { end: start + duration, grace: self.options.grace() })
+    }
+
     fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().expect("no thread panics while it counts")
     }
@@ -62,11 +71,12 @@ impl Shared {
 /// Measures the server that the user means, and prints the result.
 ///
 /// What went wrong with the server is a result like any other, and the exit status
-/// says so: [`Exit::Orderly`] is for all bytes back as they were sent.
+/// says so: [`Exit::Orderly`] is for all bytes back as they were sent, and some at least.
 ///
 /// # Errors
 /// If the host is unknown, or this machine hasn't the means to measure.
 pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
+    exit::check_stdout()?;
     let shared = Arc::new(Shared {
         addresses: options.server.address.look_up("give its IP address")?,
         messages: Messages::new(options.size()),
@@ -94,13 +104,17 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
     match options.json {
         true => exit::print(&report.json())?,
         // Where nothing came back, the trouble says all.
-        false if tally.messages() == 0 && !tally.is_flawless() => {}
+        false if tally.messages() == 0 => {}
         false => exit::print(&report.text())?,
     }
     for trouble in tally.troubles() {
         tell(&trouble);
     }
-    Ok(if tally.is_flawless() { Exit::Orderly } else { Exit::Failed })
+    if tally.messages() == 0 && tally.is_flawless() {
+        let server = &options.server.address;
+        tell(&format_args!("nothing has come back from {server} by the end; measure for longer"));
+    }
+    Ok(if tally.is_flawless() && tally.messages() > 0 { Exit::Orderly } else { Exit::Failed })
 }
 
 /// The scoreboard of the server, if it is ours.
@@ -108,9 +122,12 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Failure> {
 /// # Errors
 /// If the user has named one that isn't.
 fn view(options: &BenchOptions) -> Result<Option<View>, Failure> {
-    match &options.scoreboard {
-        Some(path) => View::of(&Which { address: None, scoreboard: Some(path.clone()) }).map(Some),
-        None => Ok(View::of(&Which { address: Some(options.server.address.clone()), scoreboard: None }).ok()),
+    let (address, scoreboard) = (options.server.address.clone(), options.scoreboard.clone());
+    let is_named = scoreboard.is_some();
+    let which = Which { address: (!is_named).then_some(address), scoreboard };
+    match View::of(&which, "status") {
+        Err(failure) if is_named => Err(failure),
+        view => Ok(view.ok()),
     }
 }
 

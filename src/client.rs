@@ -25,7 +25,7 @@ use signal_hook::low_level::emulate_default_handler;
 
 use crate::cli::{ClientOptions, LogOptions};
 use crate::connection::{CHUNK, Connection, MOST_ON_THE_WAY, Trouble};
-use crate::exit::{Failure, tell};
+use crate::exit::{Failure, check_stdout, tell};
 use crate::explain;
 use crate::logger::{self, Speaker, count};
 
@@ -34,6 +34,7 @@ use crate::logger::{self, Speaker, count};
 /// # Errors
 /// If one doesn't, or not as it was sent.
 pub fn run(options: &ClientOptions) -> Result<(), Failure> {
+    check_stdout()?;
     logger::start(&LogOptions::of_a_client(options.explain), Speaker::Client { pid: getpid() })?;
     let addresses = options.server.address.look_up("give its IP address")?;
     let mut connection = Connection::open(&addresses, options.server.timeout())?;

@@ -7,6 +7,7 @@
 //! by [`Connection::wait`]; `client`, which waits for its input as well, by itself. On
 //! macOS the flag MSG_DONTWAIT would not do instead: send ignores it there.
 
+mod limit;
 mod trouble;
 
 use std::io::{self, ErrorKind, Read};
@@ -18,6 +19,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub use self::limit::Limit;
+use self::limit::time_left;
 use self::trouble::is_reset;
 pub use self::trouble::{Kind, Trouble};
 use crate::exit::reason;
@@ -41,6 +44,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The longest wait for a byte that is due; None is for ever.
     timeout: Option<Duration>,
+    /// When all waiting ends, if it does.
+    limit: Option<Limit>,
     /// Do send and receive wait?
     blocks: bool,
     /// send or shutdown has told of a reset; what came before it can still be received.
@@ -58,31 +63,48 @@ impl Connection {
     /// # Errors
     /// The first trouble, if none does.
     pub fn open(addresses: &[SocketAddr], timeout: Option<Duration>) -> Result<Connection, Trouble> {
+        Self::open_by(addresses, timeout, None)
+    }
+
+    /// The same, waiting in all no longer than until `deadline`.
+    ///
+    /// # Errors
+    /// As [`Connection::open`].
+    pub fn open_by(
+        addresses: &[SocketAddr],
+        timeout: Option<Duration>,
+        deadline: Option<Instant>,
+    ) -> Result<Connection, Trouble> {
         let mut trouble = None;
         for address in addresses {
-            match Self::open_at(*address, timeout) {
+            let connect_timeout = deadline.map(time_left).into_iter().chain(timeout).min();
+            match Self::open_at(*address, timeout, connect_timeout) {
                 Ok(connection) => return Ok(connection),
                 Err(error) => {
-                    trouble = trouble.or_else(|| Some(Trouble::connecting(*address, &error, timeout)))
+                    trouble = trouble.or_else(|| Some(Trouble::connecting(*address, &error, connect_timeout)))
                 }
             }
         }
         Err(trouble.expect("there is one address at least"))
     }
 
-    fn open_at(peer: SocketAddr, timeout: Option<Duration>) -> io::Result<Connection> {
+    fn open_at(
+        peer: SocketAddr,
+        timeout: Option<Duration>,
+        connect_timeout: Option<Duration>,
+    ) -> io::Result<Connection> {
         let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
         let fd = socket.as_raw_fd();
         explain!("socket() = {fd}: a new TCP socket is descriptor {fd}");
         socket.set_read_timeout(timeout)?;
-        socket.set_write_timeout(timeout)?;
+        socket.set_write_timeout(connect_timeout)?;
         explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: no call is to wait for ever");
         // A message goes out at once instead of waiting to be joined with the next.
         socket.set_tcp_nodelay(true)?;
         explain!("setsockopt({fd}, TCP_NODELAY) = 0: each send is to go out at once");
         explain!("connect({fd}, {peer}): asleep until the kernel there answers");
         let called = Instant::now();
-        connect(&socket, peer, timeout).inspect_err(|error| {
+        connect(&socket, peer, connect_timeout).inspect_err(|error| {
             explain!("connect({fd}, {peer}): {}; so the socket is closed", reason(error));
         })?;
         explain!(
@@ -99,7 +121,42 @@ impl Connection {
             return Err(ErrorKind::ConnectionRefused.into());
         }
         explain!("getsockname({fd}) = {local}: the kernel has chosen the port of our end");
-        Ok(Connection { socket, peer, local, timeout, blocks: true, is_reset: false, sent: 0, returned: 0 })
+        let (limit, blocks, is_reset) = (None, true, false);
+        Ok(Connection { socket, peer, local, timeout, limit, blocks, is_reset, sent: 0, returned: 0 })
+    }
+
+    /// From now on nothing is waited for beyond the limit. A receive that blocks needs
+    /// [`Connection::hurry`] before it.
+    ///
+    /// # Errors
+    /// None that can be caused.
+    pub fn set_limit(&mut self, limit: Limit) -> Result<(), Trouble> {
+        self.limit = Some(limit);
+        // Otherwise a receive that has begun before the end could last for ever.
+        if self.timeout.is_none() { self.set_read_timeout(limit.grace) } else { Ok(()) }
+    }
+
+    /// Once the end is over, at `now`, the next receive waits for what is left of the
+    /// grace: each byte that came would renew the time-out.
+    ///
+    /// # Errors
+    /// If nothing is left of it.
+    pub fn hurry(&mut self, now: Instant) -> Result<(), Trouble> {
+        match self.limit {
+            Some(limit) if limit.deadline() <= now => Err(Trouble::overdue(self)),
+            Some(limit) if limit.end <= now && self.blocks => {
+                self.set_read_timeout(time_left(limit.deadline()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn set_read_timeout(&self, timeout: Duration) -> Result<(), Trouble> {
+        self.socket.set_read_timeout(Some(timeout)).map_err(|error| Trouble::broken(self, &error))
+    }
+
+    fn is_over(&self) -> bool {
+        self.limit.is_some_and(|limit| limit.deadline() <= Instant::now())
     }
 
     /// From now on send and receive return at once, and [`Connection::wait`] waits.
@@ -164,7 +221,14 @@ impl Connection {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    return if self.blocks { Err(Trouble::overdue(self)) } else { Ok(None) };
+                    if !self.blocks {
+                        return Ok(None);
+                    }
+                    if self.timeout.is_some() {
+                        return Err(Trouble::overdue(self));
+                    }
+                    // Patience has no end but the limit.
+                    self.hurry(Instant::now())?;
                 }
                 Err(error) => return Err(Trouble::broken(self, &error)),
             }
@@ -185,9 +249,11 @@ impl Connection {
         }
     }
 
-    /// When patience ends with bytes that have been due `since` then.
+    /// When patience ends with bytes that have been due `since` then, or the limit is
+    /// reached.
     pub fn deadline(&self, since: Instant) -> Option<Instant> {
-        self.timeout.map(|timeout| since + timeout)
+        let limit = self.limit.map(Limit::deadline);
+        self.timeout.map(|timeout| since + timeout).into_iter().chain(limit).min()
     }
 
     /// Has patience ended? Ask before you look for an answer: whoever was stopped for

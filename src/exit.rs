@@ -7,6 +7,8 @@ use std::process::{ExitCode, Termination};
 
 use nix::errno::Errno;
 
+use crate::sys::stdout;
+
 /// The exit status. Wrong usage, status 2, is clap's to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -68,12 +70,26 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+/// Is there a stdout to print on? To be asked before the work that would be in vain.
+///
+/// # Errors
+/// If it was closed when the program started.
+pub fn check_stdout() -> Result<(), Failure> {
+    match stdout::was_closed() {
+        true => Err(Failure::plain(
+            "cannot write to stdout: it is closed; let it lead to a terminal, a file, or /dev/null",
+        )),
+        false => Ok(()),
+    }
+}
+
 /// Prints a text and a new line on stdout. Who reads no further, as head does, has
 /// seen enough: that is no error.
 ///
 /// # Errors
 /// If it cannot be written.
 pub fn print(text: &str) -> Result<(), Failure> {
+    check_stdout()?;
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::new("write to stdout", &error, "look where it leads"))

@@ -215,6 +215,11 @@ impl Listener {
         fstat(&self.socket).map_or(0, |data| data.st_ino)
     }
 
+    /// Is it an IPv6 socket that takes IPv4 as well? See ipv6(7), IPV6_V6ONLY.
+    pub fn is_dual_stack(&self) -> bool {
+        self.address.is_ipv6() && self.socket.only_v6().is_ok_and(|only| !only)
+    }
+
     /// The number of its descriptor.
     pub fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()

@@ -20,7 +20,7 @@ use crate::{short, table};
 /// # Errors
 /// If there is no such server.
 pub fn run(options: &StatusOptions) -> Result<(), Failure> {
-    let view = View::of(&options.which)?;
+    let view = View::of(&options.which, "status")?;
     let snapshot = Snapshot::of(&view);
     // Not before: what was read in the meantime might have been noise.
     view.check()?;

@@ -71,7 +71,7 @@ impl<'a> Supervisor<'a> {
         // Before the pid file and the forks: from here on a signal is not the
         // end of us, so that nothing is left behind.
         let inbox = Inbox::open().map_err(lacking)?;
-        let identity = Identity::new(pid, listener.address(), listener.inode());
+        let identity = Identity::new(pid, listener.address(), listener.inode(), listener.is_dual_stack());
         let (scoreboard, file) =
             scoreboard::open(options, &identity).map_err(|error| lacking(error.into()))?;
         scoreboard.set_queue_limit(queue_limit(options.backlog));

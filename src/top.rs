@@ -40,7 +40,7 @@ const LATELY: Duration = Duration::from_secs(2);
 /// # Errors
 /// If there is no such server, or no terminal.
 pub fn run(options: &TopOptions) -> Result<(), Failure> {
-    let view = View::of(&options.which)?;
+    let view = View::of(&options.which, "top")?;
     if options.once {
         return print(&Top::new(view));
     }

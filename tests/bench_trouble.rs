@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -339,4 +340,93 @@ fn without_descriptors_it_says_what_is_missing() {
     assert_eq!(messages / 3 + failed, 30, "{done}");
     let text = run("");
     assert!(text.contains(" failed here, ") && text.contains(" never sent"), "{text}");
+}
+
+/// Runs `bench` to its end, which must come by itself.
+#[track_caller]
+fn to_the_end(address: SocketAddr, arguments: &[&str]) -> (Option<i32>, Value, String) {
+    let mut command = binary();
+    command.args(["bench", "--json", "-c", "1", &address.to_string()]).args(arguments);
+    let mut running = Guarded(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut status = None;
+    wait_until(&format!("bench {arguments:?} ends"), || {
+        status = running.0.try_wait().unwrap();
+        status.is_some()
+    });
+    let mut stderr = String::new();
+    running.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    (status.unwrap().code(), serde_json::from_str(&output(running)).unwrap(), stderr)
+}
+
+#[test]
+fn a_server_that_trickles_does_not_outlast_the_duration() {
+    // The first byte at once, each other one before patience ends: for as long as a test
+    // waits, and longer.
+    let server = Fake::start(|mut client| {
+        let mut bytes = [0; 64];
+        while client.read_exact(&mut bytes).is_ok() {
+            for byte in bytes {
+                if client.write_all(&[byte]).is_err() {
+                    return;
+                }
+                thread::sleep(Duration::from_millis(400));
+            }
+        }
+    });
+    for (mode, size) in [("keep", "64"), ("connect", "64"), ("stream", "64"), ("keep", "19200")] {
+        let (size, duration) = (["--size", size], ["--duration", "200ms"]);
+        let arguments = [["--mode", mode], size, duration, ["--timeout", "1s"]].concat();
+        let (code, done, stderr) = to_the_end(server.address, &arguments);
+        assert_eq!((code, &done["messages"]), (Some(1), &json!(0)), "{arguments:?}");
+        assert!(done["errors"]["timeout"].as_u64().unwrap() > 0, "{done}");
+        let line = "no whole answer within 1s (--timeout) of the end (--duration), and byte ";
+        assert!(stderr.contains(line), "{stderr}");
+    }
+}
+
+#[test]
+fn a_server_that_never_answers_does_not_outlast_the_duration() {
+    // The kernel connects; nobody accepts.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    for mode in ["keep", "connect"] {
+        let arguments = ["--mode", mode, "--duration", "200ms", "--timeout", "0"];
+        let (code, done, stderr) = to_the_end(address, &arguments);
+        assert_eq!((code, &done["errors"]), (Some(1), &errors(0, 0, 0, 0, 1)), "{stderr}");
+        assert!(
+            stderr.contains("no whole answer within 5s of the end (--duration), and byte 1 "),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")] // Elsewhere a full queue refuses.
+fn a_server_that_never_connects_does_not_outlast_the_duration() {
+    let server = common::servers::Full::start();
+    for mode in ["keep", "connect"] {
+        let arguments = ["--mode", mode, "--duration", "200ms", "--timeout", "0"];
+        let (code, done, stderr) = to_the_end(server.address, &arguments);
+        assert_eq!((code, &done["errors"]), (Some(1), &errors(0, 0, 0, 0, 1)), "{stderr}");
+        assert!(stderr.contains("cannot connect to ") && stderr.contains("no answer within 5s "), "{stderr}");
+    }
+}
+
+#[test]
+fn ctrl_c_before_the_first_answer_is_no_success() {
+    let server = Fake::start(|client| echo_with(client, |piece| piece.clear()));
+    for json in [vec![], vec!["--json"]] {
+        let before = server.clients();
+        let mut command = binary();
+        command.args(["bench", &server.address.to_string(), "-c", "2", "--timeout", "0"]).args(&json);
+        let mut running = Guarded(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        wait_until("both clients have come", || server.clients() == before + 2);
+        kill(Pid::from_raw(running.0.id() as i32), Signal::SIGINT).unwrap();
+        let mut stderr = String::new();
+        running.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        assert_eq!(running.0.wait().unwrap().code(), Some(1), "{stderr}");
+        let line = format!("prefork-echo: nothing has come back from {} by the end", server.address);
+        assert!(stderr.starts_with(&line) && stderr.lines().count() == 1, "{stderr}");
+        assert_eq!(output(running).lines().count(), json.len());
+    }
 }

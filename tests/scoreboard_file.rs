@@ -4,6 +4,7 @@ mod common;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::net::ToSocketAddrs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,6 +13,7 @@ use std::thread;
 use common::{Server, binary, echo, noise, run, unprivileged_binary, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
+use serde_json::Value;
 
 /// A server's scoreboard at `path`.
 #[track_caller]
@@ -49,9 +51,28 @@ impl Runtime {
 
     #[track_caller]
     fn start(&self) -> Server {
+        self.start_at("127.0.0.1:0", &[])
+    }
+
+    #[track_caller]
+    fn start_at(&self, address: &str, options: &[&str]) -> Server {
         let mut command = self.command();
-        command.args(["--bind", "127.0.0.1:0", "--workers", "1"]);
+        command.args(["--bind", address, "--workers", "1"]).args(options);
         Server::spawn(command)
+    }
+
+    /// The pid of the server that `status` shows at an address; otherwise its message.
+    #[track_caller]
+    fn shown_at(&self, address: &str) -> Result<i64, String> {
+        let output = self.command().args(["status", "--json", address]).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        match output.status.code() {
+            Some(0) => Ok(serde_json::from_slice::<Value>(&output.stdout).unwrap()["pid"].as_i64().unwrap()),
+            code => {
+                assert_eq!((code, text(&output.stdout).as_str()), (Some(1), ""));
+                Err(text(&output.stderr))
+            }
+        }
     }
 
     #[track_caller]
@@ -79,14 +100,19 @@ fn status_finds_the_one_server_and_asks_where_there_are_several() {
     let other = runtime.start();
     let (code, message) = runtime.status(&[]);
     assert_eq!(code, 1);
-    assert!(message.starts_with("prefork-echo: 2 servers are running; say which one:\n"), "{message}");
+    assert!(message.starts_with("prefork-echo: 2 servers are running; choose one:\n"), "{message}");
     for server in [&one, &other] {
-        assert!(message.contains(&format!("\n  {} (pid {})", server.address, server.pid)), "{message}");
+        let line = format!("\n  prefork-echo status {}   (pid {})", server.address, server.pid);
+        assert!(message.contains(&line), "{message}");
         let (host, port) = (server.address.to_string(), server.address.port().to_string());
         assert_eq!(runtime.status(&[&host]), (0, String::new()));
         assert_eq!(runtime.status(&[&port]), (0, String::new()));
         assert_eq!(runtime.status(&[&format!("localhost:{port}")]).0, 0);
     }
+    let mut top = runtime.command();
+    top.args(["top", "--once"]);
+    let message = run(top).1;
+    assert!(message.contains(&format!("\n  prefork-echo top {}   (pid ", one.address)), "{message}");
     let (code, message) = runtime.status(&["127.0.0.1:1"]);
     assert_eq!(code, 1);
     assert!(message.contains("no server of this user listens at 127.0.0.1:1; "), "{message}");
@@ -106,6 +132,123 @@ fn a_server_on_all_addresses_is_found_by_any_of_them() {
     command.args(["--bind", "0.0.0.0:0", "--workers", "1"]);
     let server = Server::spawn(command);
     assert_eq!(runtime.status(&[&server.address.port().to_string()]), (0, String::new()));
+}
+
+#[test]
+fn the_server_that_a_client_would_reach_is_shown() {
+    // Which of two files is read first is not said: four times.
+    for round in 0..4 {
+        let runtime = Runtime::new();
+        let v4 = runtime.start_at("0.0.0.0:0", &[]);
+        let port = v4.address.port();
+        let v6 = runtime.start_at(&format!("[::1]:{port}"), &[]);
+        let pid = |server: &Server| Ok(i64::from(server.pid.as_raw()));
+        for (address, server) in [("[::1]", &v6), ("127.0.0.1", &v4), ("0.0.0.0", &v4)] {
+            assert_eq!(runtime.shown_at(&format!("{address}:{port}")), pid(server), "{round}: {address}");
+        }
+        // A name is the address that comes first.
+        let first = ("localhost", port).to_socket_addrs().unwrap().next().unwrap();
+        let server = if first.is_ipv6() { &v6 } else { &v4 };
+        assert_eq!(runtime.shown_at(&format!("localhost:{port}")), pid(server));
+        let picture = runtime.command().args(["top", "--once", &format!("[::1]:{port}")]).output().unwrap();
+        let picture = String::from_utf8(picture.stdout).unwrap();
+        assert!(picture.contains(&format!(" parent {} ", v6.pid)), "{picture}");
+    }
+}
+
+#[test]
+fn an_unspecified_address_is_that_of_its_own_family() {
+    let runtime = Runtime::new();
+    let v4 = runtime.start_at("0.0.0.0:0", &[]);
+    let message = runtime.shown_at(&format!("[::1]:{}", v4.address.port())).unwrap_err();
+    assert!(message.contains("no server of this user listens at [::1]:"), "{message}");
+    // An IPv6 socket takes IPv4 as well, unless it was told otherwise.
+    let v6 = runtime.start_at("[::]:0", &[]);
+    let pid = i64::from(v6.pid.as_raw());
+    for address in ["[::1]", "127.0.0.1", "0.0.0.0", "[::]", "localhost", "[::ffff:127.0.0.1]"] {
+        assert_eq!(runtime.shown_at(&format!("{address}:{}", v6.address.port())), Ok(pid), "{address}");
+    }
+}
+
+#[test]
+fn a_server_of_another_kind_is_not_taken_for_ours() {
+    let runtime = Runtime::new();
+    let v4 = runtime.start_at("0.0.0.0:0", &[]);
+    let address = format!("[::1]:{}", v4.address.port());
+    let _other = runtime.start_at(&address, &["--no-scoreboard"]);
+    let message = runtime.shown_at(&address).unwrap_err();
+    assert!(message.contains(&address) && message.contains(&v4.address.to_string()), "{message}");
+    let output = runtime.command().args(["bench", "--json", "-n", "8", &address]).output().unwrap();
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&done["messages"], &done["by_worker"]), (&8.into(), &Value::Null));
+}
+
+/// What a server of a container is to us, where its files are seen outside: the address
+/// is the same, the socket another.
+#[test]
+#[cfg(target_os = "linux")]
+fn another_socket_at_the_same_address_is_another_server() {
+    let runtime = Runtime::new();
+    let server = runtime.start();
+    let address = server.address.to_string();
+    let path = runtime.file_of(&server);
+    let text = fs::read(&path).unwrap();
+    let text = String::from_utf8_lossy(&text[..512]).into_owned();
+    let at = text.find("\"inode\":").unwrap() + "\"inode\":".len();
+    let other = if text.as_bytes()[at] == b'9' { b"8" } else { b"9" };
+    File::options().write(true).open(&path).unwrap().write_all_at(other, at as u64).unwrap();
+    let message = runtime.shown_at(&address).unwrap_err();
+    assert!(
+        message.contains(&format!("no server of this user listens at {address}, but something else does; ")),
+        "{message}"
+    );
+    let scoreboard = path.to_str().unwrap();
+    for which in [vec![], vec!["--scoreboard", scoreboard]] {
+        let mut command = runtime.command();
+        let output = command.args(["bench", "--json", "-n", "8", &address]).args(which).output().unwrap();
+        let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!((&done["messages"], &done["by_worker"]), (&8.into(), &Value::Null));
+    }
+    // It is shown to those that ask for no address.
+    assert_eq!(runtime.status(&[]), (0, String::new()));
+}
+
+/// Characters that turn what follows them, that can't be seen, or that hide others.
+const TRICKS: &str =
+    "\u{202e}\u{2066}\u{200b}\u{ad}\u{5d0}\u{627}\u{fe0f}\u{e0041}\u{301}\u{2028}\u{feff}\u{3164}\u{9b}\x1b";
+
+/// As a version.
+const TRICKS_IN_JSON: &str = "9.9\u{202e}\u{200b}\u{ad}\u{5d0}\u{fe0f}\u{e0041}\u{301}\\u001b";
+
+#[test]
+fn what_turns_or_hides_text_reaches_no_terminal() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("board");
+    let mut server = start_at(&path);
+    kill(server.workers()[0], Signal::SIGKILL).unwrap();
+    server.wait_for_log(&[" replaces pid "]);
+    let mut board = fs::read(&path).unwrap();
+    // The event and the slot's last exit; each has room for more.
+    let text = b"killed by SIGKILL";
+    let places: Vec<_> = (0..board.len()).filter(|at| board[*at..].starts_with(text)).collect();
+    assert!(places.len() >= 2, "{places:?}");
+    for at in places {
+        board[at + text.len()..][..TRICKS.len()].copy_from_slice(TRICKS.as_bytes());
+    }
+    OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&board[512..], 512).unwrap();
+    let path = path.to_str().unwrap();
+    for arguments in [vec!["status"], vec!["status", "--json"], vec!["top", "--once"]] {
+        let (code, stdout, _) = common::command(&[arguments.as_slice(), &["--scoreboard", path]].concat());
+        assert_eq!(code, 0);
+        assert!(stdout.contains("killed by SIGKILL"), "{stdout:?}");
+        let shown: Vec<_> = TRICKS.chars().filter(|char| stdout.contains(*char)).collect();
+        assert!(shown.is_empty(), "{arguments:?}: {shown:?}");
+    }
+    server.signal(Signal::SIGUSR1);
+    server.wait_for_log(&["last exit: killed by SIGKILL"]);
+    assert_eq!(server.stop(), 0);
+    let log = server.log().concat();
+    assert!(!log.contains(|char| TRICKS.contains(char)), "{log:?}");
 }
 
 #[test]
@@ -354,6 +497,15 @@ fn what_is_no_scoreboard_is_an_error_and_no_crash() {
     let text = String::from_utf8_lossy(&whole[..512]).into_owned();
     let other = text.replace("\"layout\":2", "\"layout\":3").replace(env!("CARGO_PKG_VERSION"), "9.9.9");
     with("other", &[other.as_bytes(), &whole[512..]].concat(), "was made by another version, 9.9.9");
+    let turned =
+        text.replace("\"layout\":2", "\"layout\":3").replace(env!("CARGO_PKG_VERSION"), TRICKS_IN_JSON);
+    let turned = [turned.as_bytes(), &whole[512..]].concat();
+    fs::write(path("turned"), turned).unwrap();
+    let message = no_status_of(&path("turned"));
+    assert!(
+        message.contains("was made by another version, 9.9") && message.trim_end().is_ascii(),
+        "{message:?}"
+    );
     let coloured = text.replace(env!("CARGO_PKG_VERSION"), "\\u001b[31m");
     with("coloured", &[coloured.as_bytes(), &whole[512..]].concat(), "is damaged at its beginning");
     let damaged = text.replace("\"pid\":", "\"pig\":");

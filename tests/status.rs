@@ -4,6 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
@@ -486,4 +487,42 @@ fn a_hundred_workers_fit_into_the_table() {
     let (_, table, _) = status(&[&server.address.to_string()]);
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     assert!(table.contains("connections by slot, the mean of each group: max/mean"), "{table}");
+}
+
+#[test]
+fn where_stdout_is_closed_it_says_so() {
+    let server = Server::start(&["--workers", "1"]);
+    let address = server.address.to_string();
+    let with_stdout = |redirected: &str, arguments: &[&str]| {
+        let mut command = Command::new("sh");
+        let script = format!("exec \"$0\" \"$@\" {redirected}");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_prefork-echo")]).args(arguments);
+        common::run(command_like(command))
+    };
+    for arguments in [
+        vec!["status", &address],
+        vec!["status", "--json", &address],
+        vec!["top", "--once", &address],
+        vec!["client", &address, "hello"],
+        vec!["bench", "-c", "1", "-n", "4", &address],
+        vec!["bench", "-c", "1", "-n", "4", "--json", &address],
+    ] {
+        let (code, message) = with_stdout(">&-", &arguments);
+        assert_eq!(code, 1, "{arguments:?}");
+        assert!(message.starts_with("prefork-echo: cannot write to stdout: "), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        // What Rust opens in its place is open for both, and so is this.
+        assert_eq!(with_stdout("1<>/dev/null", &arguments), (0, String::new()), "{arguments:?}");
+    }
+}
+
+/// With the environment of the binary under test.
+fn command_like(mut command: Command) -> Command {
+    for (name, value) in common::binary().get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
 }

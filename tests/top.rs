@@ -104,6 +104,38 @@ fn no_key_signals_a_stranger() {
 }
 
 #[test]
+fn no_key_signals_another_server_than_the_one_that_is_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("board");
+    let options = ["--workers", "2", "--scoreboard", path.to_str().unwrap()];
+    let mut first = Server::start(&options);
+    let (binary, path) = (env!("CARGO_BIN_EXE_prefork-echo"), path.display());
+    let terminal = Terminal::run(&format!("'{binary}' top --scoreboard '{path}'"));
+    terminal.press("p");
+    terminal.wait_for("PAUSED");
+    first.signal(Signal::SIGKILL);
+    first.wait();
+    // An empty file is taken as it is: the next server has the very one that top looks at.
+    std::fs::File::options().write(true).truncate(true).open(directory.path().join("board")).unwrap();
+    let next = Server::start(&options);
+    terminal.press("+");
+    let mut screen = String::new();
+    wait_until("the key is answered", || {
+        screen = terminal.screen();
+        screen.contains(" sent to ") || screen.contains("the server is no more")
+    });
+    assert!(!screen.contains(" sent to "), "{screen}");
+    // The picture goes on after this key was answered, too.
+    terminal.press("k");
+    terminal.press("p");
+    terminal.wait_for("ENDED");
+    next.echo(b"hello");
+    next.signal(Signal::SIGUSR1);
+    next.wait_for_log(&["served: 1 connection, 5 bytes; 0 restarts"]);
+    assert_eq!(next.workers().len(), 2);
+}
+
+#[test]
 fn it_fits_the_terminal_when_that_changes() {
     let server = Server::start(&["--workers", "60"]);
     let terminal = Terminal::top(server.address);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use crate::cli::{BenchOptions, Mode};
-use crate::connection::{CHUNK, Connection, Kind, MOST_ON_THE_WAY, Trouble};
+use crate::connection::{CHUNK, Connection, Kind, Limit, MOST_ON_THE_WAY, Trouble};
 
 /// A message up to this length, in bytes, fits into any buffers on the way, and can be
 /// sent by a send that blocks before anything is received.
@@ -94,7 +94,8 @@ impl<'a> Caller<'a> {
 
     fn connect(&mut self) -> Result<Connection, Trouble> {
         let addresses = self.server.as_ref().map_or(self.shared.addresses.as_slice(), std::slice::from_ref);
-        let connection = Connection::open(addresses, self.shared.options.server.timeout())?;
+        let (timeout, limit) = (self.shared.options.server.timeout(), self.shared.limit());
+        let connection = Connection::open_by(addresses, timeout, limit.map(Limit::deadline))?;
         if self.server.replace(connection.peer).is_none() {
             let here = connection.peer.ip().is_loopback() || connection.peer.ip() == connection.local.ip();
             self.shared.tally().server = here.then_some(connection.peer);
@@ -109,6 +110,10 @@ impl<'a> Caller<'a> {
         if both_ways {
             connection.never_block()?;
         }
+        let opened = Instant::now();
+        if let Some(limit) = self.shared.limit() {
+            connection.set_limit(limit)?;
+        }
         // With a connection for each message, `call` has begun it before connecting.
         let mut unsent: &[u8] = if self.on_the_way.is_empty() { &[] } else { self.newest() };
         loop {
@@ -120,6 +125,7 @@ impl<'a> Caller<'a> {
             if self.on_the_way.is_empty() {
                 return Ok(connection);
             }
+            connection.hurry(self.since.max(opened))?;
             let is_overdue = both_ways && connection.is_overdue(self.since);
             if !self.take_back(&mut connection)? {
                 if is_overdue {
@@ -165,6 +171,7 @@ impl<'a> Caller<'a> {
     fn part_from(&mut self, mut connection: Connection) -> Result<(), Trouble> {
         connection.half_close()?;
         let since = Instant::now();
+        connection.hurry(since)?;
         loop {
             let is_overdue = connection.is_overdue(since);
             match connection.receive(&mut self.buffer)? {
@@ -221,8 +228,7 @@ impl<'a> Caller<'a> {
 
     /// Is there another message for this caller, which is `due` then?
     fn has_more(&self, due: Instant) -> bool {
-        let duration = self.shared.options.duration();
-        self.left > 0 && duration.is_none_or(|duration| due < self.start() + duration)
+        self.left > 0 && self.shared.limit().is_none_or(|limit| due < limit.end)
     }
 
     fn start(&self) -> Instant {

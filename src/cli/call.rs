@@ -15,6 +15,10 @@ const MOST_CONNECTIONS: u16 = 10_000;
 /// The longest message, in bytes; two of them lie in memory.
 const LONGEST_MESSAGE: usize = 1 << 30;
 
+/// How long `bench` waits at its end for what is in flight, where it is to wait for ever
+/// otherwise.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
 /// How long `bench` measures, if it isn't told.
 const USUAL_DURATION: Duration = Duration::from_secs(3);
 
@@ -38,7 +42,9 @@ With more connections than the server has workers, some wait in its accept queue
 have closed or --timeout is over. A server that logs each connection is measured with its log:
 prefork-echo -q doesn't.
 
-Exit status: 0 when every byte came back as it was sent, else 1.
+With --timeout 0 a server is waited for until the end of --duration, and for 5s more.
+
+Exit status: 0 when every byte came back as it was sent, else 1; also 1 when nothing came back.
 Ctrl-C ends it, and prints what has been measured so far.
 
 Examples:
@@ -80,7 +86,8 @@ pub struct BenchOptions {
     #[arg(value_parser = |text: &str| number(text, 1..=u64::MAX))]
     pub messages: Option<u64>,
 
-    /// Send no message that is due later; 0: go on until Ctrl-C [default: 3s]
+    /// Send no message that is due later; what is in flight then has one --timeout more in all; 0: go on
+    /// until Ctrl-C [default: 3s]
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]
     duration: Option<Duration>,
 
@@ -127,6 +134,11 @@ impl BenchOptions {
             None => self.duration.unwrap_or(USUAL_DURATION),
         };
         (!duration.is_zero()).then_some(duration)
+    }
+
+    /// How long after the duration all that is in flight is waited for.
+    pub fn grace(&self) -> Duration {
+        self.server.timeout().unwrap_or(LAST_WAIT)
     }
 
     /// Bytes of a message.

@@ -103,12 +103,19 @@ impl Trouble {
 
     /// What is due has not come for too long.
     pub fn overdue(connection: &Connection) -> Trouble {
-        let in_vain = in_vain(connection.timeout.unwrap_or_default());
+        let in_vain = match (connection.timeout, connection.limit) {
+            (timeout, Some(limit)) if connection.is_over() => format!(
+                "no whole answer within {}{} of the end (--duration)",
+                humantime::format_duration(limit.grace),
+                if timeout.is_some() { " (--timeout)" } else { "" }
+            ),
+            (timeout, _) => format!("{} (--timeout)", in_vain(timeout.unwrap_or_default())),
+        };
         let hint = match (connection.returned, connection.sent) {
             (0, 1..) => "; are all workers busy? the kernel connects, but one of them has to accept",
             _ => "",
         };
-        let what = format!("{in_vain} (--timeout), and {}{hint}", missing(connection));
+        let what = format!("{in_vain}, and {}{hint}", missing(connection));
         Trouble { kind: Kind::Timeout, what }
     }
 }

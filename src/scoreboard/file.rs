@@ -21,6 +21,7 @@ use crate::cli::Options;
 use crate::exit::{reason, shortage};
 use crate::explain;
 use crate::held_file::{HeldFile, Refusal};
+use crate::sys::socket::{Match, address_match};
 
 /// The place of the line that says what the file is.
 pub(super) const IDENTITY_SIZE: usize = 512;
@@ -48,6 +49,9 @@ pub struct Identity {
     pub address: SocketAddr,
     /// The listening socket's inode, under which Linux lists it.
     pub inode: u64,
+    /// Does that socket, of IPv6, take IPv4 as well? Versions before this one don't say.
+    #[serde(default)]
+    pub is_dual_stack: bool,
     /// Where the [private counter](crate::private_counter) lies in each process.
     pub private_counter: usize,
     /// When it started, in nanoseconds of the [shared clock](crate::sys::clock).
@@ -56,7 +60,7 @@ pub struct Identity {
 
 impl Identity {
     /// Of this process, a server that listens at `address` on the socket `inode`.
-    pub fn new(pid: Pid, address: SocketAddr, inode: u64) -> Identity {
+    pub fn new(pid: Pid, address: SocketAddr, inode: u64, is_dual_stack: bool) -> Identity {
         Identity {
             what: WHAT.into(),
             layout: LAYOUT,
@@ -65,9 +69,15 @@ impl Identity {
             pid: pid.as_raw(),
             address,
             inode,
+            is_dual_stack,
             private_counter: crate::private_counter::address(),
             started: crate::sys::clock::now().as_nanos() as u64,
         }
+    }
+
+    /// Does the server take a client of `wanted`, and how well do the addresses match?
+    pub fn address_match(&self, wanted: SocketAddr) -> Option<Match> {
+        address_match(self.address, self.is_dual_stack, wanted)
     }
 
     /// Reads what the file says it is. An error says what is wrong with it, to stand
@@ -87,7 +97,7 @@ impl Identity {
             return Err("is no scoreboard of prefork-echo".into());
         }
         if value["layout"] != LAYOUT {
-            let version = value["version"].as_str().unwrap_or("unknown").escape_debug();
+            let version = value["version"].as_str().unwrap_or("unknown").escape_default();
             return Err(format!("was made by another version, {version}; look at it with the same one"));
         }
         let identity: Identity =

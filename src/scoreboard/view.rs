@@ -16,6 +16,7 @@ use crate::cli::{BindAddress, Which};
 use crate::exit::{Failure, shortage};
 use crate::held_file::server_of;
 use crate::sys::memory;
+use crate::sys::socket::listening_at;
 
 /// A scoreboard that somebody looks at.
 #[derive(Debug)]
@@ -29,16 +30,17 @@ pub struct View {
 }
 
 impl View {
-    /// Opens the scoreboard of the server that the user means.
+    /// Opens the scoreboard of the server that the user means. Where that isn't clear,
+    /// the error says how to type `command`.
     ///
     /// # Errors
     /// If there is none, or there are several to choose from.
-    pub fn of(which: &Which) -> Result<View, Failure> {
+    pub fn of(which: &Which, command: &str) -> Result<View, Failure> {
         // By hand: to clap, an address that is typed would contradict it.
         let inherited = || env::var_os("PREFORK_ECHO_SCOREBOARD").map(PathBuf::from);
         match (&which.address, which.scoreboard.clone().or_else(inherited)) {
             (None, Some(path)) => View::open(&path),
-            (address, _) => View::find(address.as_ref()),
+            (address, _) => View::find(address.as_ref(), command),
         }
     }
 
@@ -63,11 +65,11 @@ impl View {
     ///
     /// # Errors
     /// If there is none, or there are several to choose from.
-    fn find(wanted: Option<&BindAddress>) -> Result<View, Failure> {
+    fn find(wanted: Option<&BindAddress>, command: &str) -> Result<View, Failure> {
         let (found, damaged) = scoreboards().map_err(|error| {
             Failure::new("look for scoreboards", &error, "give the server's --scoreboard")
         })?;
-        let (living, dead): (Vec<&Found>, Vec<&Found>) = found.iter().partition(|found| found.lives);
+        let living: Vec<&Found> = found.iter().filter(|found| found.lives).collect();
         let Some(wanted) = wanted else {
             return match living.as_slice() {
                 [one] => View::open(&one.path),
@@ -76,25 +78,28 @@ impl View {
                      --scoreboard PATH is found with the same option, another user's by that user{damaged}",
                 ))),
                 several => Err(Failure::plain(format!(
-                    "{} servers are running; say which one:{}",
+                    "{} servers are running; choose one:{}",
                     several.len(),
-                    list(several)
+                    list(several, |server| {
+                        format!("prefork-echo {command} {}   (pid {})", typed(server.address), server.pid)
+                    })
                 ))),
             };
         };
-        let addresses = wanted.look_up("give its IP address")?;
-        let is_wanted =
-            |found: &&&Found| addresses.iter().any(|wanted| is_at(found.identity.address, *wanted));
-        match (living.iter().find(is_wanted), dead.iter().find(is_wanted)) {
-            (Some(one), _) => View::open(&one.path),
-            (None, Some(one)) => Err(died(&one.identity, &one.path)),
-            (None, None) => Err(Failure::plain(format!(
-                "no server of this user listens at {wanted}; one that has --scoreboard PATH is found with the \
-                 same option, another user's by that user{}{}{damaged}",
-                if living.is_empty() { "" } else { "; this user runs:" },
-                list(&living)
-            ))),
-        }
+        let why = match reached_at(&wanted.look_up("give its IP address")?, &found) {
+            Reached::Found(one) if one.lives => return View::open(&one.path),
+            Reached::Found(one) => return Err(died(&one.identity, &one.path)),
+            Reached::Other(address) => {
+                format!("no server of this user listens at {address}, but something else does")
+            }
+            Reached::Nothing => format!("no server of this user listens at {wanted}"),
+        };
+        Err(Failure::plain(format!(
+            "{why}; one that has --scoreboard PATH is found with the same option, another user's by that \
+             user{}{}{damaged}",
+            if living.is_empty() { "" } else { "; this user runs:" },
+            list(&living, |server| format!("{} (pid {})", server.address, server.pid))
+        )))
     }
 
     /// Is the file still what it was? An error says what has become of it.
@@ -110,9 +115,11 @@ impl View {
         }
     }
 
-    /// Does the server answer at this address?
+    /// Does a client of this address reach the server?
     pub fn is_at(&self, address: SocketAddr) -> bool {
-        is_at(self.identity.address, address)
+        let listening = listening_at(address);
+        let is_listening = listening.is_empty() || listening.contains(&self.identity.inode);
+        is_listening && self.identity.address_match(address).is_some()
     }
 
     /// Does the server live?
@@ -123,7 +130,9 @@ impl View {
     /// The server's pid, by the kernel's word. None: it is dead, or in another
     /// container, where pids are others.
     pub fn holder(&self) -> Option<Pid> {
-        server_of(&self.file).ok().flatten().filter(|pid| pid.as_raw() > 0)
+        let holder = server_of(&self.file).ok().flatten().filter(|pid| pid.as_raw() > 0);
+        // The next server may have taken the same file.
+        holder.filter(|_| self.check().is_ok())
     }
 }
 
@@ -152,8 +161,8 @@ struct Found {
     lives: bool,
 }
 
-/// The scoreboards of this user; and, as lines of text, what once was one and is held
-/// by a server. What this user may not read is passed over.
+/// The scoreboards of this user, those of living servers first; and, as lines of text,
+/// what once was one and is held by a server. What this user may not read is passed over.
 ///
 /// # Errors
 /// If the system has run out of what it takes to look: then nothing is known.
@@ -174,6 +183,7 @@ fn scoreboards() -> io::Result<(Vec<Found>, String)> {
             (Err(_), false) => {}
         }
     }
+    found.sort_by_key(|found| !found.lives);
     Ok((found, damaged))
 }
 
@@ -185,14 +195,48 @@ fn if_any<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Does a server that listens at `address` answer at `wanted`?
-fn is_at(address: SocketAddr, wanted: SocketAddr) -> bool {
-    address.port() == wanted.port() && (address.ip() == wanted.ip() || address.ip().is_unspecified())
+/// What a client reaches.
+enum Reached<'a> {
+    /// This server; or it would have, before it died.
+    Found(&'a Found),
+    /// Something else listens at this address: another program, another user's server, or
+    /// one without a scoreboard.
+    Other(SocketAddr),
+    Nothing,
 }
 
-fn list(found: &[&Found]) -> String {
-    let line = |found: &&Found| format!("\n  {} (pid {})", found.identity.address, found.identity.pid);
-    let mut lines: Vec<_> = found.iter().map(line).collect();
+/// What a client reaches that tries these addresses in turn, as all clients of a name do.
+fn reached_at<'a>(addresses: &[SocketAddr], found: &'a [Found]) -> Reached<'a> {
+    for address in addresses {
+        let listening = listening_at(*address);
+        match found.iter().find(|found| listening.contains(&found.identity.inode)) {
+            Some(one) if one.identity.address_match(*address).is_some() => return Reached::Found(one),
+            // It listens on IPv6 alone: the kernel's list doesn't say so.
+            Some(_) => {}
+            None if !listening.is_empty() => return Reached::Other(*address),
+            None => {}
+        }
+    }
+    // No socket that we can see: the server is in another network namespace, or listens no
+    // more, or the system doesn't tell.
+    let best = |lives: bool| {
+        let matching = |wanted: SocketAddr| {
+            let found = found.iter().filter(move |found| found.lives == lives);
+            found.filter_map(move |found| Some((found.identity.address_match(wanted)?, found)))
+        };
+        addresses.iter().find_map(|wanted| matching(*wanted).min_by_key(|(quality, _)| *quality))
+    };
+    best(true).or_else(|| best(false)).map_or(Reached::Nothing, |(_, one)| Reached::Found(one))
+}
+
+/// A line for each server, made of what it is.
+fn list(found: &[&Found], line: impl Fn(&Identity) -> String) -> String {
+    let mut lines: Vec<_> = found.iter().map(|found| format!("\n  {}", line(&found.identity))).collect();
     lines.sort();
     lines.concat()
+}
+
+/// An address as it is typed: brackets are a pattern to some shells.
+fn typed(address: SocketAddr) -> String {
+    if address.is_ipv6() { format!("'{address}'") } else { address.to_string() }
 }

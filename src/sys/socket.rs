@@ -1,6 +1,7 @@
 //! Waiting for a socket, and where Linux and macOS differ in what one does.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr};
@@ -115,25 +116,102 @@ pub fn readable_within(socket: impl AsFd, limit: Duration) -> nix::Result<bool> 
 
 /// How many connections wait to be accepted on the listening socket `inode` of
 /// process `pid`, as Linux tells anybody who asks. None: the system can't tell.
-/// See proc(5), /proc/net/tcp: of a listening socket, `rx_queue` is that number.
 pub fn accept_queue(pid: libc::pid_t, inode: u64) -> Option<u64> {
-    // Listening sockets come first: no need to read of thousands of connections.
-    const LISTENING: &str = "0A";
     // That process's list: it may be in another network namespace than we are.
-    ["tcp", "tcp6"].iter().find_map(|list| {
-        let file = File::open(format!("/proc/{pid}/net/{list}")).ok()?;
-        let lines = BufReader::new(file).lines().skip(1).map_while(Result::ok);
-        lines
-            .map_while(|line| {
+    let mut sockets = listening_sockets(pid);
+    sockets.find(|socket| socket.inode == inode).map(|socket| socket.queue)
+}
+
+/// The inode of the listening socket to which the kernel connects a client of
+/// `address` on this machine; several, where they share the address (SO_REUSEPORT).
+/// None: nothing listens there in our network namespace, or the system can't tell.
+pub fn listening_at(address: SocketAddr) -> Vec<u64> {
+    // Whether an IPv6 socket takes IPv4 is not in the list; by default it does.
+    let sockets = listening_sockets("self");
+    let matching: Vec<(Match, u64)> = sockets
+        .filter_map(|socket| Some((address_match(socket.address, true, address)?, socket.inode)))
+        .collect();
+    let best = matching.iter().map(|(quality, _)| *quality).min();
+    matching.iter().filter(|(quality, _)| Some(*quality) == best).map(|(_, inode)| *inode).collect()
+}
+
+/// How well a listening socket's address matches a client's: the kernel takes the
+/// best one, which is the least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Match {
+    /// It is the same.
+    Exact,
+    /// It is the unspecified one of the same family.
+    Unspecified,
+    /// It is that of IPv6, and the socket takes IPv4 as well (ipv6(7), IPV6_V6ONLY).
+    DualStack,
+}
+
+/// Does a socket that listens at `listening` take a client of `wanted`, and how well do
+/// they match?
+pub fn address_match(listening: SocketAddr, is_dual_stack: bool, wanted: SocketAddr) -> Option<Match> {
+    // ::ffff:127.0.0.1 is 127.0.0.1, on an IPv6 socket.
+    let (here, there) = (listening.ip().to_canonical(), wanted.ip().to_canonical());
+    if listening.port() != wanted.port() {
+        None
+    } else if here == there {
+        Some(Match::Exact)
+    } else if !here.is_unspecified() {
+        None
+    } else if here.is_ipv4() == there.is_ipv4() {
+        Some(Match::Unspecified)
+    } else {
+        (here.is_ipv6() && is_dual_stack).then_some(Match::DualStack)
+    }
+}
+
+/// A line of Linux's list of sockets.
+struct ListeningSocket {
+    address: SocketAddr,
+    queue: u64,
+    inode: u64,
+}
+
+/// The listening sockets in the network namespace of process `pid`; none elsewhere than
+/// on Linux. See proc(5), /proc/net/tcp: of a listening socket, `rx_queue` is the length of
+/// its accept queue.
+fn listening_sockets(pid: impl fmt::Display) -> impl Iterator<Item = ListeningSocket> {
+    // They come first: no need to read of thousands of connections.
+    const LISTENING: &str = "0A";
+    let lists = ["tcp", "tcp6"].map(|list| File::open(format!("/proc/{pid}/net/{list}")));
+    lists
+        .into_iter()
+        .flatten()
+        .flat_map(|file| {
+            BufReader::new(file).lines().skip(1).map_while(Result::ok).map_while(|line| {
                 let words: Vec<&str> = line.split_whitespace().collect();
                 (words.get(3) == Some(&LISTENING)).then(|| {
-                    let ours = words.get(9)?.parse() == Ok(inode);
                     let (_, queue) = words.get(4)?.split_once(':')?;
-                    u64::from_str_radix(queue, 16).ok().filter(|_| ours)
+                    Some(ListeningSocket {
+                        address: listed_address(words.get(1)?)?,
+                        queue: u64::from_str_radix(queue, 16).ok()?,
+                        inode: words.get(9)?.parse().ok()?,
+                    })
                 })
             })
-            .find_map(|queue| queue)
-    })
+        })
+        .flatten()
+}
+
+/// An address as Linux lists it: `0100007F:1E61`. The port is a number; the address is
+/// its bytes in memory, four at a time read as one.
+fn listed_address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let part = |at: usize| Some(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    let ip = match ip.len() {
+        8 => IpAddr::from(part(0)?),
+        _ => {
+            let parts = [part(0)?, part(8)?, part(16)?, part(24)?];
+            IpAddr::from(<[u8; 16]>::try_from(parts.as_flattened()).ok()?)
+        }
+    };
+    Some(SocketAddr::new(ip, port))
 }
 
 /// How many segments a socket has dropped. A listening socket does so mostly when its
@@ -164,27 +242,19 @@ pub fn drops(socket: impl AsFd) -> Option<u64> {
 /// system can't tell. See proc(5), /proc/net/tcp.
 pub fn half_open(address: SocketAddr) -> HashSet<String> {
     const SYN_RECV: &str = "03";
-    // As the list has it: words of 32 bits in this machine's order of bytes.
-    let word = |bytes: &[u8; 4]| format!("{:08X}", u32::from_ne_bytes(*bytes));
-    let ip = match address.ip() {
-        ip if ip.is_unspecified() => String::new(),
-        IpAddr::V4(ip) => word(&ip.octets()),
-        IpAddr::V6(ip) => ip.octets().as_chunks().0.iter().map(word).collect(),
+    let is_own = |local: &str| {
+        listed_address(local).is_some_and(|local| {
+            local.port() == address.port() && (address.ip().is_unspecified() || local.ip() == address.ip())
+        })
     };
-    let own = format!("{ip}:{:04X}", address.port());
-    let read = |list: &&str| fs::read_to_string(format!("/proc/self/net/{list}")).ok();
-    let mut found = HashSet::new();
-    for list in ["tcp", "tcp6"].iter().filter_map(read) {
-        for line in list.lines().filter(|line| line.contains(&own)) {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            if let [_, local, remote, SYN_RECV, _, _, repeated, ..] = words.as_slice()
-                && local.ends_with(&own)
-            {
-                found.insert(format!("{remote} {repeated}"));
-            }
+    let lists = ["tcp", "tcp6"].map(|list| fs::read_to_string(format!("/proc/self/net/{list}")));
+    let handshake = |line: &str| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
+        [_, local, remote, SYN_RECV, _, _, repeated, ..] if is_own(local) => {
+            Some(format!("{remote} {repeated}"))
         }
-    }
-    found
+        _ => None,
+    };
+    lists.iter().flatten().flat_map(|list| list.lines().filter_map(handshake)).collect()
 }
 
 /// The length that the kernel gives an accept queue that was asked to hold
@@ -194,4 +264,56 @@ pub fn queue_limit(backlog: i32) -> u64 {
     let most =
         fs::read_to_string("/proc/sys/net/core/somaxconn").ok().and_then(|text| text.trim().parse().ok());
     most.map_or(asked, |most: u64| asked.min(most))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_prefers_the_exact_address_then_the_family_then_dual_stack() {
+        let quality = |listening: &str, wanted: &str| {
+            let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 7777);
+            let of = |dual| address_match(address(listening), dual, address(wanted));
+            (of(true), of(false))
+        };
+        let (exact, any, dual) = (Some(Match::Exact), Some(Match::Unspecified), Some(Match::DualStack));
+        for (listening, wanted, expected) in [
+            ("127.0.0.1", "127.0.0.1", (exact, exact)),
+            ("127.0.0.1", "127.0.0.2", (None, None)),
+            ("127.0.0.1", "::1", (None, None)),
+            ("127.0.0.1", "0.0.0.0", (None, None)),
+            ("0.0.0.0", "127.0.0.1", (any, any)),
+            ("0.0.0.0", "0.0.0.0", (exact, exact)),
+            ("0.0.0.0", "::1", (None, None)),
+            ("0.0.0.0", "::", (None, None)),
+            ("::", "::1", (any, any)),
+            ("::", "127.0.0.1", (dual, None)),
+            ("::", "0.0.0.0", (dual, None)),
+            ("::", "::ffff:127.0.0.1", (dual, None)),
+            ("::ffff:127.0.0.1", "127.0.0.1", (exact, exact)),
+            ("::1", "127.0.0.1", (None, None)),
+        ] {
+            assert_eq!(quality(listening, wanted), expected, "{listening} {wanted}");
+        }
+        assert!(Match::Exact < Match::Unspecified && Match::Unspecified < Match::DualStack);
+        let ports = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| address.parse().unwrap());
+        assert_eq!(address_match(ports[0], true, ports[1]), None);
+    }
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn an_address_is_read_as_linux_lists_it() {
+        for (listed, address) in [
+            ("0100007F:1E61", "127.0.0.1:7777"),
+            ("00000000:0007", "0.0.0.0:7"),
+            ("00000000000000000000000001000000:1E61", "[::1]:7777"),
+            ("B80D0120000000000000000078563412:FFFF", "[2001:db8::1234:5678]:65535"),
+        ] {
+            assert_eq!(listed_address(listed), Some(address.parse().unwrap()), "{listed}");
+        }
+        for wrong in ["", ":", "0100007F", "0100007F:", "01:1", "0100007F00:1", "local_address"] {
+            assert_eq!(listed_address(wrong), None, "{wrong}");
+        }
+    }
 }

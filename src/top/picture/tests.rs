@@ -34,7 +34,7 @@ fn worker(slot: usize, state: State, peer: Option<&str>) -> Worker {
 }
 
 fn picture(workers: Vec<Worker>) -> Picture {
-    let mut identity = Identity::new(Pid::from_raw(4242), "127.0.0.1:7777".parse().unwrap(), 1);
+    let mut identity = Identity::new(Pid::from_raw(4242), "127.0.0.1:7777".parse().unwrap(), 1, false);
     (identity.private_counter, identity.version) = (0x55d0_c8a0_10e8, "0.1.0".into());
     let event = |ago: u32, text: &str| Event { time: SECOND * (1000 - ago), text: text.into() };
     Picture {
