@@ -106,6 +106,7 @@ pub fn run(job: Job<'_>) -> u8 {
                 worker.row.enter(State::Idle);
                 worker.accept_and_serve(buffer);
             }
+            worker.finish(Vec::new(), buffer);
         }
         Errand::FinalDrain => {
             signal::ask_to_leave();

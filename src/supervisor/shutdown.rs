@@ -166,6 +166,10 @@ impl Supervisor<'_> {
     pub(super) fn died_while_draining(&mut self, pid: Pid, cause: Cause, was_busy: bool) {
         let Stage::Draining(drain) = &mut self.stage else { return };
         let was_drainer = drain.drainer.take_if(|drainer| *drainer == pid).is_some();
+        if was_drainer {
+            // The next one, should it be needed, only drains: it may not live long, either.
+            drain.overflow = None;
+        }
         // The drainer may have had the last copy of the listening socket.
         if cause != Cause::Left && (was_busy || (was_drainer && self.listener.is_none())) {
             self.mark_cut();
@@ -226,7 +230,8 @@ impl Supervisor<'_> {
             (None, overflow) if self.listener.is_some() => {
                 let had_overflowed = overflow.is_some();
                 // If clients have come during the shutdown, more may be about to.
-                if had_overflowed || has_waiting || (workers == 0 && came) {
+                let may_come = workers == 0 && came && self.fork_again_at.is_none();
+                if had_overflowed || has_waiting || may_come {
                     self.fork_drainer(had_overflowed);
                 } else if workers == 0 {
                     self.listener = None;

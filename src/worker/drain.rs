@@ -40,8 +40,13 @@ struct Taken {
 
 impl Worker {
     /// Finishes with connections before leaving. The listening socket is closed first:
-    /// its queue must not stay open when no process takes from it any more.
+    /// its queue must not stay open when no process takes from it any more. When the
+    /// whole server leaves, what waits there is taken along: the parent may be unable to
+    /// fork the worker that drains the rest.
     pub(super) fn finish(&mut self, mut guests: Vec<Guest>, buffer: &mut [u8]) {
+        if self.scoreboard.phase() == Phase::Draining {
+            guests.extend(self.take_all(Duration::ZERO).guests);
+        }
         if matches!(self.intake, Intake::Open(_)) {
             self.intake = Intake::Closed;
         }
