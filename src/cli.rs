@@ -24,7 +24,8 @@ pub const MAX_WORKERS: u16 = 4096;
 
 const AFTER_HELP: &str = "\
 Signals to the parent:
-  TERM, INT     orderly shutdown: serve who is connected, then leave; a second one ends it at once
+  TERM, INT     orderly shutdown: serve what is connected, then leave; a second one, 200 ms later
+                or more, ends it at once
   QUIT          end at once
   HUP           replace the workers one by one
   TTIN, TTOU    one worker more, one fewer

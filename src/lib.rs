@@ -31,7 +31,7 @@
 //! - *row*: the part of the scoreboard in which one process counts; what it has
 //!   served stays with its slot when it dies
 //! - *drain*: to finish with one's clients before leaving
-//! - *sweep*: to serve whom the accept queue still holds when all are leaving
+//! - *drainer*: the worker that drains the accept queue when the whole server leaves
 //! - *reap*: to take note of a child's death by waitpid, which ends the zombie
 //! - *heir*: on SIGHUP, the new worker that takes over an old one's slot
 //!
