@@ -191,27 +191,6 @@ fn a_dead_servers_last_workers_leave_no_trace_in_its_successors_file() {
 }
 
 #[test]
-fn a_strangers_lock_is_in_the_way_and_no_hang() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("pid");
-    fs::write(&path, "1\n").unwrap();
-    let file = File::open(&path).unwrap();
-    let lock = nix::libc::flock {
-        l_type: nix::libc::F_RDLCK as nix::libc::c_short,
-        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&lock)).unwrap();
-    let mut command = binary();
-    command.args(["--bind", "127.0.0.1:0", "--pid-file", path.to_str().unwrap()]);
-    let (code, message) = run(command);
-    assert_eq!(code, 1);
-    assert!(message.contains(&format!("(pid {})", std::process::id())), "{message}");
-}
-
-#[test]
 fn without_room_for_all_of_it_it_says_so_and_serves() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
@@ -298,7 +277,7 @@ fn no_other_file_is_written_to() {
         ("thesis", "exists and is no scoreboard of this user"),
         ("link", "symbolic link"),
         ("dangling", "symbolic link"),
-        ("second name", "exists and is no scoreboard of this user"),
+        ("second name", "has a second name (a hard link); remove it"),
         ("fifo", "exists and is no scoreboard of this user"),
     ] {
         goes_on_without_a_file(start_at(&path(name)), why);

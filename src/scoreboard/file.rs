@@ -146,6 +146,7 @@ fn create(path: Option<&Path>, identity: &Identity) -> Result<(Scoreboard, HeldF
         Refusal::Held(pid) => format!("{shown} is held by a running server (pid {pid})"),
         Refusal::Strange => format!("{shown} exists and is no scoreboard of this user"),
         Refusal::Error(error) => format!("cannot write {shown}: {}", reason(&error)),
+        other => format!("{shown} {other}"),
     })?;
     let failed = |error: io::Error| format!("cannot write {shown}: {}", reason(&error));
     let file = held.file();
@@ -160,15 +161,12 @@ fn create(path: Option<&Path>, identity: &Identity) -> Result<(Scoreboard, HeldF
     Ok((scoreboard, held))
 }
 
-/// May a server take this file? Not one that was laid there for us: with another
-/// owner, or a second name.
+/// May a server take this file?
 fn is_ours(file: &File) -> bool {
     let Ok(data) = file.metadata() else { return false };
-    let laid = data.uid() != geteuid().as_raw() || data.nlink() != 1;
     let mut start = [0; 40];
     let length = file.read_at(&mut start, 0).unwrap_or(0);
-    let begins_right = start[..length].starts_with(format!("{{\"what\":\"{WHAT}\"").as_bytes());
-    !laid && (data.len() == 0 || begins_right)
+    data.len() == 0 || start[..length].starts_with(format!("{{\"what\":\"{WHAT}\"").as_bytes())
 }
 
 /// Where this user's scoreboards may be: in the directory that the session has for
