@@ -205,3 +205,20 @@ fn a_file_with_a_second_name_is_not_adopted() {
     fs::hard_link(&path, directory.path().join("account number")).unwrap();
     is_refused(&path, "has a second name (a hard link); remove it, or choose another");
 }
+
+#[test]
+fn a_server_that_does_not_get_the_pid_file_leaves_the_scoreboard_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, board) = (directory.path().join("pid"), directory.path().join("board"));
+    let mut dead = Server::start(&["--scoreboard", text(&board)]);
+    dead.signal(Signal::SIGKILL);
+    dead.wait();
+    let left = fs::metadata(&board).unwrap().ino();
+
+    let _server = Server::start(&["--pid-file", text(&path)]);
+    let mut command = with_pid_file(binary(), &path);
+    command.args(["--scoreboard", text(&board)]);
+    let message = could_not_run(command);
+    assert!(message.contains("is held by a running server"), "{message}");
+    assert_eq!(fs::metadata(&board).map(|data| data.ino()).ok(), Some(left), "it took the scoreboard first");
+}
