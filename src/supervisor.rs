@@ -72,6 +72,9 @@ impl<'a> Supervisor<'a> {
         // end of us, so that nothing is left behind.
         let inbox = Inbox::open().map_err(lacking)?;
         let identity = Identity::new(pid, listener.address(), listener.inode());
+        if !options.no_scoreboard {
+            scoreboard::remove_stale();
+        }
         // The pid file first: a server that doesn't get it ends, and must not have
         // taken the scoreboard from one that goes on.
         let pid_file = options.pid_file.as_deref().map(|path| pid_file::create(path, pid)).transpose()?;

@@ -7,12 +7,13 @@
 
 use std::env;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{debug, warn};
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,7 @@ use super::Scoreboard;
 use crate::cli::Options;
 use crate::exit::reason;
 use crate::explain;
-use crate::held_file::{HeldFile, Refusal};
+use crate::held_file::{self, HeldFile, Refusal};
 
 /// The place of the line that says what the file is.
 pub(super) const IDENTITY_SIZE: usize = 512;
@@ -32,7 +33,10 @@ const WHAT: &str = "prefork-echo scoreboard";
 const LAYOUT: u32 = 2;
 
 /// How its name ends.
-pub(super) const EXTENSION: &str = "scoreboard";
+const EXTENSION: &str = "scoreboard";
+
+/// How long a start may be occupied with what dead servers have left.
+const SWEEP_LIMIT: Duration = Duration::from_millis(10);
 
 /// What a server is, from its start to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,9 +155,13 @@ fn create(path: Option<&Path>, identity: &Identity) -> Result<(Scoreboard, HeldF
     let failed = |error: io::Error| format!("cannot write {shown}: {}", reason(&error));
     let file = held.file();
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+    // First, so that a server that is killed meanwhile leaves what the next one knows.
+    let beginning = beginning();
+    (&*file).write_all(beginning.as_bytes()).map_err(failed)?;
     // Written in full, not only made as long: where there is no room for a page,
     // touching it would be SIGBUS.
-    io::copy(&mut io::repeat(0).take(Scoreboard::SIZE as u64), &mut &*file).map_err(failed)?;
+    let rest = (Scoreboard::SIZE - beginning.len()) as u64;
+    io::copy(&mut io::repeat(0).take(rest), &mut &*file).map_err(failed)?;
     let scoreboard = Scoreboard::map(Some(file)).map_err(|error| failed(error.into()))?;
     // Last, and in one piece: by this line it is recognised, so it is whole by then.
     let line = serde_json::to_string(identity).unwrap_or_default() + "\n";
@@ -163,16 +171,51 @@ fn create(path: Option<&Path>, identity: &Identity) -> Result<(Scoreboard, HeldF
 
 /// May a server take this file?
 fn is_ours(file: &File) -> bool {
-    let Ok(data) = file.metadata() else { return false };
-    let mut start = [0; 40];
-    let length = file.read_at(&mut start, 0).unwrap_or(0);
-    data.len() == 0 || start[..length].starts_with(format!("{{\"what\":\"{WHAT}\"").as_bytes())
+    file.metadata().is_ok_and(|data| data.len() == 0) || is_scoreboard(file)
+}
+
+/// Was it made by a server, of whichever version? An empty one may be about to become one.
+fn is_scoreboard(file: &File) -> bool {
+    let beginning = beginning();
+    let mut start = vec![0; beginning.len()];
+    file.read_exact_at(&mut start, 0).is_ok() && start == beginning.as_bytes()
+}
+
+/// What the file begins with, in each version.
+fn beginning() -> String {
+    format!("{{\"what\":\"{WHAT}\"")
+}
+
+/// Removes what killed servers of this user have left where scoreboards lie by default.
+/// What the time doesn't suffice for is left to the next start.
+///
+/// Call it before this process holds a file: a look at one's own would give it back.
+pub fn remove_stale() {
+    let start = Instant::now();
+    for path in files() {
+        // Most of those that stay are living servers'.
+        if held_file::remove_stale(&path, is_scoreboard).unwrap_or(false) {
+            debug!("removed {}, which a killed server has left", path.display());
+        }
+        if start.elapsed() > SWEEP_LIMIT {
+            break;
+        }
+    }
+}
+
+/// The files that may be scoreboards of this user's servers, dead or alive.
+pub(super) fn files() -> impl Iterator<Item = PathBuf> {
+    // A directory that others can write to may hold anything.
+    let is_ours = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|data| is_private(&data));
+    let entries = directories().filter(is_ours).filter_map(|path| fs::read_dir(path).ok()).flatten();
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION))
 }
 
 /// Where this user's scoreboards may be: in the directory that the session has for
 /// such files (or that another session of his has), or else in one of the user's
 /// own among the temporary ones.
-pub(super) fn directories() -> impl Iterator<Item = PathBuf> {
+fn directories() -> impl Iterator<Item = PathBuf> {
     let uid = geteuid();
     // Not another user's, as sudo may hand it on.
     let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.uid() == uid.as_raw());
@@ -200,6 +243,6 @@ fn own_directory() -> Result<PathBuf, String> {
     Err(why)
 }
 
-pub(super) fn is_private(data: &fs::Metadata) -> bool {
+fn is_private(data: &fs::Metadata) -> bool {
     data.is_dir() && data.uid() == geteuid().as_raw() && data.mode() & 0o022 == 0
 }

@@ -1,7 +1,7 @@
 //! A server's scoreboard, as seen from outside: found, opened, and only read.
 
 use std::env;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::libc::O_NONBLOCK;
 use nix::unistd::Pid;
 
-use super::file::{EXTENSION, Identity, directories, is_private};
+use super::file::{Identity, files};
 use super::{LINES, Scoreboard};
 use crate::cli::{BindAddress, Which};
 use crate::exit::Failure;
@@ -152,12 +152,8 @@ struct Found {
 /// The scoreboards of this user; and, as lines of text, what once was one and is held
 /// by a server.
 fn scoreboards() -> (Vec<Found>, String) {
-    // A directory that others can write to may hold anything.
-    let is_ours = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|data| is_private(&data));
-    let entries = directories().filter(is_ours).filter_map(|path| fs::read_dir(path).ok()).flatten();
-    let paths = entries.flatten().map(|entry| entry.path());
     let (mut found, mut damaged) = (Vec::new(), String::new());
-    for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)) {
+    for path in files() {
         let Ok(file) = open(&path) else { continue };
         match (Identity::read(&file), is_held(&file)) {
             (Ok(identity), lives) => found.push(Found { path, identity, lives }),
