@@ -133,8 +133,8 @@ impl Command {
             None => {
                 let mut options = line.serve;
                 options.prefer_typed(&matches);
-                if let Some(path) = options.file_used_twice() {
-                    let message = format!("{} can't be two of log, pid file and scoreboard", path.display());
+                if let Some(file) = options.file_used_twice() {
+                    let message = format!("{file} can't be two of log, pid file and scoreboard");
                     CommandLine::command().error(ErrorKind::ArgumentConflict, message).exit();
                 }
                 Command::Serve(options)

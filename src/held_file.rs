@@ -8,17 +8,36 @@
 //!
 //! What such locks are known for: closing any descriptor of the file gives the
 //! lock back. So a server must not open its own file again.
+//!
+//! A server's lock is a write lock, which takes the right to write. A read lock
+//! takes the right to read, which other users have, and says nothing.
 
+use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, O_NOFOLLOW, O_NONBLOCK};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
+
+use crate::exit::reason;
+
+/// What is asked of the kernel: its type differs between systems.
+const READ_LOCK: libc::c_short = libc::F_RDLCK as libc::c_short;
+const WRITE_LOCK: libc::c_short = libc::F_WRLCK as libc::c_short;
+
+/// Attempts at a file, far more than any race of servers takes.
+const TRIES: u32 = 1_000;
+
+/// Between two attempts while another server removes the file.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A file that this process holds; removed when dropped.
 #[derive(Debug)]
@@ -32,6 +51,13 @@ pub struct HeldFile {
 pub enum Refusal {
     /// A living process holds it.
     Held(Pid),
+    /// No server holds it. This process has a read lock on it, and the directory
+    /// doesn't let us replace it.
+    ReadLocked(Pid),
+    /// It belongs to this other user, who could write to it at any time.
+    OtherOwner(u32),
+    /// It has a second name, under which it may be anything.
+    HardLinked,
     /// It is something else: no plain file, or not one of ours.
     Strange,
     /// The system says no.
@@ -44,47 +70,46 @@ impl From<io::Error> for Refusal {
     }
 }
 
+impl From<Errno> for Refusal {
+    fn from(error: Errno) -> Self {
+        Refusal::Error(error.into())
+    }
+}
+
+/// What is wrong with the file, and what mends it; to stand after the file's name.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Held(pid) => write!(f, "is held by a running server (pid {pid}); stop that one"),
+            Refusal::ReadLocked(pid) => write!(
+                f,
+                "is left from a killed server and cannot be replaced, because pid {pid} holds a read lock on it; \
+                 end that process"
+            ),
+            Refusal::OtherOwner(uid) => write!(f, "is owned by another user (uid {uid}); remove it"),
+            Refusal::HardLinked => write!(f, "has a second name (a hard link); remove it"),
+            Refusal::Strange => write!(f, "is something else; move it away"),
+            Refusal::Error(error) => write!(f, "cannot be written: {}", reason(error)),
+        }
+    }
+}
+
 impl HeldFile {
-    /// Takes the file at `path`, empty, if nobody holds it and `is_ours` says so of
+    /// Takes the file at `path`, empty, if no server holds it and `is_ours` says so of
     /// what is in it by now. Where there is none, makes one, with the rights `mode`
     /// less the umask.
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub fn claim(path: &Path, mode: u32, is_ours: impl Fn(&File) -> bool) -> Result<HeldFile, Refusal> {
-        let mut tries = 0..1_000;
-        let file = loop {
-            // More than any race of servers takes: the file system must be odd.
-            tries.next().ok_or(Refusal::Strange)?;
-            let file = open(path, mode)?;
-            if !file.metadata()?.is_file() {
-                return Err(Refusal::Strange);
+    pub fn claim(path: &Path, mode: u32, is_ours: fn(&File) -> bool) -> Result<HeldFile, Refusal> {
+        for _ in 0..TRIES {
+            if let Some(file) = try_to_claim(path, mode, is_ours)? {
+                file.set_len(0)?;
+                (&file).rewind()?;
+                return Ok(HeldFile { file, path: path.into() });
             }
-            match fcntl(&file, FcntlArg::F_SETLK(&whole_file(libc::F_WRLCK as libc::c_short))) {
-                Ok(_) if is_still_at(&file, path) => {
-                    if !is_ours(&file) {
-                        return Err(Refusal::Strange);
-                    }
-                    // What a dead server has left its last workers may still write
-                    // to. They keep it, and we make another, if the directory lets us.
-                    if file.metadata()?.len() == 0 || fs::remove_file(path).is_err() {
-                        break file;
-                    }
-                }
-                // Its server has just removed it, between our open and our lock.
-                Ok(_) => {}
-                Err(Errno::EAGAIN | Errno::EACCES) => {
-                    // None: it has let go in between.
-                    if let Some(pid) = holder(&file, libc::F_WRLCK as _).map_err(io::Error::from)? {
-                        return Err(Refusal::Held(pid));
-                    }
-                }
-                Err(error) => return Err(Refusal::Error(error.into())),
-            }
-        };
-        file.set_len(0)?;
-        (&file).rewind()?;
-        Ok(HeldFile { file, path: path.into() })
+        }
+        Err(Refusal::Strange) // The file system must be odd.
     }
 
     /// The file, open for reading and writing.
@@ -113,13 +138,81 @@ impl Drop for HeldFile {
     }
 }
 
+/// Opens the file, or makes it, and locks it. None: another server has changed what is
+/// there in the meantime, or we have.
+fn try_to_claim(path: &Path, mode: u32, is_ours: fn(&File) -> bool) -> Result<Option<File>, Refusal> {
+    let Some(file) = open(path, Some(mode))? else { return Ok(None) };
+    if try_lock(&file, WRITE_LOCK)? {
+        // If not: its server has just removed it, between our open and our lock.
+        if !is_still_at(&file, path) {
+            return Ok(None);
+        }
+        if !is_ours(&file) {
+            return Err(Refusal::Strange);
+        }
+        // What a dead server has left its last workers may still write to. They
+        // keep it, and we make another, if the directory lets us.
+        let is_empty = file.metadata()?.len() == 0;
+        return Ok((is_empty || fs::remove_file(path).is_err()).then_some(file));
+    }
+    if let Some(pid) = server_of(&file)? {
+        return Err(Refusal::Held(pid));
+    }
+    let Some(reader) = holder(&file, WRITE_LOCK)? else { return Ok(None) };
+    if !is_ours(&file) {
+        return Err(Refusal::Strange);
+    }
+    match remove(&file, path) {
+        Ok(_) => {}
+        Err(Refusal::Held(_)) => thread::sleep(PAUSE),
+        Err(_) => return Err(Refusal::ReadLocked(reader)),
+    }
+    Ok(None)
+}
+
+/// Removes the file at `path` if no server holds it and `is_ours` says so of what is in
+/// it; true: it has. A server that is about to take it is not disturbed: it makes a new one.
+///
+/// # Errors
+/// See [`Refusal`].
+pub fn remove_stale(path: &Path, is_ours: fn(&File) -> bool) -> Result<bool, Refusal> {
+    let Some(file) = open(path, None)? else { return Ok(false) };
+    match server_of(&file)? {
+        Some(pid) => Err(Refusal::Held(pid)),
+        None if !is_ours(&file) => Err(Refusal::Strange),
+        None => remove(&file, path),
+    }
+}
+
+/// Removes `file`, which other processes may have locked for reading, unless a server
+/// has taken it, or another file is at `path` by now. [`Refusal::Held`]: another
+/// process is about to remove it, too.
+fn remove(file: &File, path: &Path) -> Result<bool, Refusal> {
+    // One process at a time. Otherwise, between our last look and our removal, another
+    // one could remove this file and make its own, and ours would remove that. Only
+    // this user can open, and so lock, what guards against it.
+    let mut guard = OsString::from(path);
+    guard.push(".replacing");
+    let _guard = HeldFile::claim(Path::new(&guard), 0o600, is_empty)?;
+    // Beside this lock no server can take the file.
+    let may_go = try_lock(file, READ_LOCK)? && is_still_at(file, path);
+    if may_go {
+        fs::remove_file(path)?;
+    }
+    Ok(may_go)
+}
+
+fn is_empty(file: &File) -> bool {
+    file.metadata().is_ok_and(|data| data.len() == 0)
+}
+
 /// The server that holds the file. A process of another container has pid 0.
 ///
 /// # Errors
 /// Where the file system knows no locks.
 pub fn server_of(file: impl AsFd) -> nix::Result<Option<Pid>> {
     // Whoever may read the file can lock it for reading, and is no server.
-    holder(file, libc::F_RDLCK as _)
+    holder(file, READ_LOCK)
 }
 
 /// Who stands in the way of a lock of this kind.
@@ -129,21 +222,50 @@ fn holder(file: impl AsFd, kind: libc::c_short) -> nix::Result<Option<Pid>> {
     Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then(|| Pid::from_raw(lock.l_pid)))
 }
 
+/// Locks the file until it is closed. False: another process's lock is in the way.
+fn try_lock(file: &File, kind: libc::c_short) -> nix::Result<bool> {
+    match fcntl(file, FcntlArg::F_SETLK(&whole_file(kind))) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn whole_file(kind: libc::c_short) -> libc::flock {
     libc::flock { l_type: kind, l_whence: libc::SEEK_SET as libc::c_short, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
-/// Opens without following a link: as root, a link in /tmp would lead anywhere.
-/// And without waiting, should it be a fifo.
-fn open(path: &Path, mode: u32) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(mode)
-        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
-        .open(path)
+/// Opens the file at `path`; with a `mode`, makes it where there is none. None: it has
+/// come or gone meanwhile.
+///
+/// One that is there already must be a plain file of this user, with one name: any other
+/// may have been laid there for us, and its owner could write to it while we hold it.
+fn open(path: &Path, mode: Option<u32>) -> Result<Option<File>, Refusal> {
+    // Without following a link: as root, a link in /tmp would lead anywhere. And without
+    // waiting, should it be a fifo.
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(O_NOFOLLOW | O_NONBLOCK);
+    let file = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let Some(mode) = mode else { return Ok(None) };
+            return match options.create_new(true).mode(mode).open(path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+                made => Ok(Some(made?)),
+            };
+        }
+        opened => opened?,
+    };
+    let data = file.metadata()?;
+    if !data.is_file() {
+        return Err(Refusal::Strange);
+    }
+    if data.uid() != geteuid().as_raw() {
+        return Err(Refusal::OtherOwner(data.uid()));
+    }
+    if data.nlink() > 1 {
+        return Err(Refusal::HardLinked);
+    }
+    Ok(Some(file))
 }
 
 fn is_still_at(file: &File, path: &Path) -> bool {

@@ -21,22 +21,27 @@ pub fn create(path: &Path, pid: Pid) -> Result<HeldFile, Failure> {
         Failure::new(format_args!("write the pid file {shown}"), error, "choose another with --pid-file")
     };
     let held = HeldFile::claim(path, 0o644, is_pid).map_err(|refusal| match refusal {
-        Refusal::Held(pid) => Failure::plain(format!(
-            "the pid file {shown} is held by a running server (pid {pid}); stop that one, or choose another \
-             file with --pid-file"
-        )),
         Refusal::Strange => {
             Failure::plain(format!("{shown} exists and is not a pid file; choose another with --pid-file"))
         }
         Refusal::Error(error) => failed(&error),
+        other => {
+            Failure::plain(format!("the pid file {shown} {other}, or choose another file with --pid-file"))
+        }
     })?;
     writeln!(held.file(), "{pid}").map_err(|error| failed(&error))?;
     Ok(held)
 }
 
-/// Is there nothing in the file but a pid?
+/// Is there nothing in the file but a pid? A server that is killed before it has
+/// written its own leaves the file empty.
 fn is_pid(file: &File) -> bool {
-    let mut content = Vec::new();
-    let is_part = |byte: &u8| byte.is_ascii_digit() || byte.is_ascii_whitespace();
-    file.take(64).read_to_end(&mut content).is_ok() && content.iter().all(is_part)
+    let mut content = String::new();
+    // A byte more than the longest pid and its new line.
+    if file.take(12).read_to_string(&mut content).is_err() {
+        return false;
+    }
+    let digits = content.strip_suffix('\n').unwrap_or(&content);
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<i32>().is_ok();
+    content.is_empty() || (content.len() < 12 && is_number)
 }

@@ -30,7 +30,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::events::Event;
-pub use self::file::{Identity, open};
+pub use self::file::{Identity, open, remove_stale};
 pub use self::row::{Row, State};
 pub use self::view::View;
 use crate::cli::MAX_WORKERS;

@@ -72,16 +72,23 @@ impl<'a> Supervisor<'a> {
         // end of us, so that nothing is left behind.
         let inbox = Inbox::open().map_err(lacking)?;
         let identity = Identity::new(pid, listener.address(), listener.inode(), listener.is_dual_stack());
+        if !options.no_scoreboard {
+            scoreboard::remove_stale();
+        }
+        // The pid file first: a server that doesn't get it ends, and must not have
+        // taken the scoreboard from one that goes on.
+        let pid_file = options.pid_file.as_deref().map(|path| pid_file::create(path, pid)).transpose()?;
         let (scoreboard, file) =
             scoreboard::open(options, &identity).map_err(|error| lacking(error.into()))?;
         scoreboard.set_queue_limit(queue_limit(options.backlog));
-        let pid_file = options.pid_file.as_deref().map(|path| pid_file::create(path, pid)).transpose()?;
         Ok(Supervisor {
             options,
             pid,
             rights,
             listener: Some(listener),
             inbox,
+            // Given back in this order: the server that gets the pid file next finds
+            // the scoreboard free.
             files: file.into_iter().chain(pid_file).collect(),
             identity,
             scoreboard,

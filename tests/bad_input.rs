@@ -310,6 +310,66 @@ fn one_file_cannot_be_two() {
 }
 
 #[test]
+fn one_file_under_two_names_cannot_be_two() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("old"), "1\n").unwrap();
+    fs::create_dir(path("deeper")).unwrap();
+    std::os::unix::fs::symlink(directory.path(), path("same")).unwrap();
+    std::os::unix::fs::symlink("old", path("link")).unwrap();
+    std::os::unix::fs::symlink("new", path("dangling")).unwrap();
+    fs::hard_link(path("old"), path("hard")).unwrap();
+    for (one, other) in [
+        // Whatever is there, and what isn't yet.
+        ("old", "./old"),
+        ("old", "deeper/../old"),
+        ("old", "same/old"),
+        ("old", "link"),
+        ("old", "hard"),
+        ("new", "./new"),
+        ("new", "same/new"),
+        ("new", "dangling"),
+        ("new", "new"),
+    ] {
+        for (first, second) in
+            [("--log-file", "--pid-file"), ("--pid-file", "--log-file"), ("--scoreboard", "--log-file")]
+        {
+            for (one, other) in [(one.to_owned(), path(other)), (path(one), other.to_owned())] {
+                let mut command = binary();
+                // Nobody has this address: what goes too far ends there.
+                command.current_dir(directory.path()).args(["--bind", "192.0.2.1:1"]);
+                command.args([first, &one, second, &other]);
+                let (code, message) = run(command);
+                assert_eq!(code, 2, "{first} {one} {second} {other}: {message}");
+                assert!(message.contains("can't be two of log, pid file and scoreboard"), "{message}");
+                assert_eq!(fs::read_to_string(path("old")).unwrap(), "1\n", "the file was touched");
+                assert!(!Path::new(&path("new")).exists(), "the file was made");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_link_to_itself_is_no_hang() {
+    let directory = tempfile::tempdir().unwrap();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink("link", &link).unwrap();
+    let message = could_not_run(&["--bind", "0", "--log-file", link.to_str().unwrap(), "--pid-file", "pid"]);
+    assert!(message.contains("cannot open the log file"), "{message}");
+}
+
+#[test]
+fn files_of_one_name_in_two_directories_are_two() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("logs")).unwrap();
+    let mut command = binary();
+    command.current_dir(directory.path());
+    command.args(["--bind", "127.0.0.1:0", "--log-file", "logs/echo", "--pid-file", "echo"]);
+    let mut server = Server::spawn(command);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
 fn a_pid_file_of_a_living_server() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pid");

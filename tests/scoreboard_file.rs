@@ -7,10 +7,11 @@ use std::io::{Read, Write};
 use std::net::ToSocketAddrs;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Instant;
 
-use common::{Server, binary, echo, noise, run, unprivileged_binary, wait_until};
+use common::{Guarded, Server, binary, echo, noise, run, unprivileged_binary, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
 use serde_json::Value;
@@ -334,24 +335,103 @@ fn a_dead_servers_last_workers_leave_no_trace_in_its_successors_file() {
 }
 
 #[test]
-fn a_strangers_lock_is_in_the_way_and_no_hang() {
+fn a_dead_servers_file_goes_when_the_next_server_starts() {
+    let runtime = Runtime::new();
+    let living = runtime.start();
+    let mut dead = runtime.start();
+    dead.signal(Signal::SIGKILL);
+    dead.wait();
+    let left = fs::read(runtime.file_of(&dead)).unwrap();
+    let beside = |name: &str| runtime.file_of(&dead).with_file_name(name);
+    // Of another version; killed while it made the file.
+    let other = String::from_utf8_lossy(&left[..512]).replace("\"layout\":2", "\"layout\":1");
+    fs::write(beside("other.scoreboard"), other).unwrap();
+    fs::write(beside("begun.scoreboard"), "{\"what\":\"prefork-echo scoreboard\"\0\0\0").unwrap();
+    // What is no scoreboard, isn't called one, or is about to become one.
+    let strange = [("thesis.scoreboard", "prefork-echo scoreboard"), ("empty.scoreboard", ""), ("notes", "")];
+    for (name, content) in strange {
+        fs::write(beside(name), content).unwrap();
+    }
+    fs::write(beside("copy"), &left).unwrap();
+    std::os::unix::fs::symlink(beside("copy"), beside("link.scoreboard")).unwrap();
+
+    let next = runtime.start();
+    for name in [runtime.file_of(&dead), beside("other.scoreboard"), beside("begun.scoreboard")] {
+        assert!(!name.exists(), "{} is still there", name.display());
+    }
+    for (name, content) in strange {
+        assert_eq!(fs::read_to_string(beside(name)).unwrap(), content);
+    }
+    assert!(beside("link.scoreboard").exists());
+    for server in [&living, &next] {
+        assert_eq!(runtime.status(&[&server.address.to_string()]), (0, String::new()));
+    }
+    assert_eq!(fs::read_dir(beside("")).unwrap().count(), 7, "something stays behind");
+}
+
+#[test]
+fn a_server_that_starts_while_others_clean_up_gets_its_file() {
+    let runtime = Runtime::new();
+    let mut dead = runtime.start();
+    dead.signal(Signal::SIGKILL);
+    dead.wait();
+    let left = fs::read(runtime.file_of(&dead)).unwrap();
+    let path = runtime.file_of(&dead).with_file_name("shared.scoreboard");
+    for _ in 0..20 {
+        // All of them find it; one of them wants its place.
+        fs::write(&path, &left).unwrap();
+        let others: Vec<_> = (0..3)
+            .map(|_| {
+                let mut command = runtime.command();
+                command.args(["-q", "--bind", "127.0.0.1:0", "--workers", "1"]).stdout(Stdio::null());
+                Guarded(command.stderr(Stdio::null()).spawn().unwrap())
+            })
+            .collect();
+        let mut command = runtime.command();
+        command.args(["-q", "--bind", "127.0.0.1:0", "--workers", "1", "--scoreboard"]).arg(&path);
+        let mut server = Server::spawn(command);
+        let (code, message) = runtime.status(&["--scoreboard", path.to_str().unwrap()]);
+        assert_eq!((code, message.as_str()), (0, ""), "{:?}", server.log());
+        drop(others);
+        assert_eq!(server.stop(), 0);
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_server_killed_while_it_makes_its_file_leaves_one_that_is_known() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("pid");
-    fs::write(&path, "1\n").unwrap();
-    let file = File::open(&path).unwrap();
-    let lock = nix::libc::flock {
-        l_type: nix::libc::F_RDLCK as nix::libc::c_short,
-        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&lock)).unwrap();
-    let mut command = binary();
-    command.args(["--bind", "127.0.0.1:0", "--pid-file", path.to_str().unwrap()]);
-    let (code, message) = run(command);
-    assert_eq!(code, 1);
-    assert!(message.contains(&format!("(pid {})", std::process::id())), "{message}");
+    let path = directory.path().join("board");
+    for _ in 0..20 {
+        let mut command = binary();
+        command.args(["-q", "--bind", "127.0.0.1:0", "--scoreboard"]).arg(&path).stdout(Stdio::null());
+        let server = Guarded(command.spawn().unwrap());
+        wait_until("the file grows", || fs::metadata(&path).is_ok_and(|data| data.len() > 0));
+        drop(server);
+        let left = fs::read(&path).unwrap();
+        assert!(left.starts_with(b"{\"what\":\"prefork-echo scoreboard\""), "{:?}", &left[..40]);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn however_much_is_left_it_delays_no_start() {
+    let runtime = Runtime::new();
+    let directory = runtime.0.path().join("prefork-echo");
+    fs::create_dir(&directory).unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
+    let count = || fs::read_dir(&directory).unwrap().count();
+    for number in 0..5_000 {
+        let path = directory.join(format!("{number}.scoreboard"));
+        fs::write(path, "{\"what\":\"prefork-echo scoreboard\"}\n").unwrap();
+    }
+    let start = Instant::now();
+    let _first = runtime.start();
+    let took = start.elapsed();
+    let after = count();
+    println!("with 5,000 files left, the start took {took:?} and removed {}", 5_001 - after);
+    assert!(after > 1_000, "it removed all at once");
+    assert!(after <= 5_000, "it removed none");
 }
 
 #[test]
@@ -441,7 +521,7 @@ fn no_other_file_is_written_to() {
         ("thesis", "exists and is no scoreboard of this user"),
         ("link", "symbolic link"),
         ("dangling", "symbolic link"),
-        ("second name", "exists and is no scoreboard of this user"),
+        ("second name", "has a second name (a hard link); remove it"),
         ("fifo", "exists and is no scoreboard of this user"),
     ] {
         goes_on_without_a_file(start_at(&path(name)), why);

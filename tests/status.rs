@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::Command;
@@ -263,7 +264,10 @@ fn each_state_is_shown_with_the_client() {
                 && workers.filter(has_left).count() == 2
         });
         if cfg!(target_os = "linux") {
-            assert_eq!(look["accept_queue"]["limit"], 0, "the intake is not shrunk");
+            // A full queue would drop the end of handshakes.
+            let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+            let most: u64 = most.trim().parse().unwrap();
+            assert_eq!(look["accept_queue"]["limit"], most.min(4096), "the queue has room for all");
         }
         let down = look["workers"].as_array().unwrap().iter().find(has_left).unwrap();
         assert_eq!(down["last_exit"], "left with exit code 0");

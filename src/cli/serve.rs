@@ -1,6 +1,8 @@
 //! What the server can be asked for.
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
@@ -90,11 +92,45 @@ impl Options {
         self.no_scoreboard &= typed("no_scoreboard") || !typed("scoreboard");
     }
 
-    /// One of these would overwrite the other.
-    pub(super) fn file_used_twice(&self) -> Option<&PathBuf> {
-        let mut files: Vec<_> =
+    /// Names one file that is to be two of log, pid file and scoreboard: one would
+    /// overwrite the other.
+    pub(super) fn file_used_twice(&self) -> Option<String> {
+        let files: Vec<_> =
             [&self.log.log_file, &self.pid_file, &self.scoreboard].into_iter().flatten().collect();
-        files.sort();
-        files.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+        let mut pairs =
+            files.iter().enumerate().flat_map(|(n, one)| files[..n].iter().map(move |two| (two, one)));
+        let (one, other) = pairs.find(|(one, other)| FileId::of(one) == FileId::of(other))?;
+        if one == other {
+            return Some(one.display().to_string());
+        }
+        Some(format!("{} and {} are one file, which", one.display(), other.display()))
+    }
+}
+
+/// What two names of one file have in common: its device and inode. If it isn't there
+/// yet, those of the directory in which it would be made, and its name there.
+#[derive(PartialEq)]
+struct FileId(Option<(u64, u64)>, PathBuf);
+
+impl FileId {
+    fn of(path: &Path) -> FileId {
+        let inode = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
+        let directory_of = |path: &Path| match path.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        if let Some(inode) = inode(path) {
+            return FileId(Some(inode), PathBuf::new());
+        }
+        // A link may lead to a file that isn't there yet. Linux follows no more than 40.
+        let mut place = path.to_owned();
+        for _ in 0..40 {
+            let Ok(target) = fs::read_link(&place) else { break };
+            place = directory_of(&place).join(target);
+        }
+        match (inode(&directory_of(&place)), place.file_name()) {
+            (Some(directory), Some(name)) => FileId(Some(directory), name.into()),
+            _ => FileId(None, place),
+        }
     }
 }

@@ -7,12 +7,13 @@
 
 use std::env;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use log::warn;
+use log::{debug, warn};
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,7 @@ use super::Scoreboard;
 use crate::cli::Options;
 use crate::exit::{reason, shortage};
 use crate::explain;
-use crate::held_file::{HeldFile, Refusal};
+use crate::held_file::{self, HeldFile, Refusal};
 use crate::sys::socket::{Match, address_match};
 
 /// The place of the line that says what the file is.
@@ -33,7 +34,10 @@ const WHAT: &str = "prefork-echo scoreboard";
 const LAYOUT: u32 = 2;
 
 /// How its name ends.
-pub(super) const EXTENSION: &str = "scoreboard";
+const EXTENSION: &str = "scoreboard";
+
+/// How long a start may be occupied with what dead servers have left.
+const SWEEP_LIMIT: Duration = Duration::from_millis(10);
 
 /// What a server is, from its start to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,12 +167,17 @@ fn create(
         Refusal::Held(pid) => another(format!("{shown} is held by a running server (pid {pid})")),
         Refusal::Strange => another(format!("{shown} exists and is no scoreboard of this user")),
         Refusal::Error(error) => failed(error),
+        other => another(format!("{shown} {other}")),
     })?;
     let file = held.file();
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
+    // First, so that a server that is killed meanwhile leaves what the next one knows.
+    let beginning = beginning();
+    (&*file).write_all(beginning.as_bytes()).map_err(failed)?;
     // Written in full, not only made as long: where there is no room for a page,
     // touching it would be SIGBUS.
-    io::copy(&mut io::repeat(0).take(Scoreboard::SIZE as u64), &mut &*file).map_err(failed)?;
+    let rest = (Scoreboard::SIZE - beginning.len()) as u64;
+    io::copy(&mut io::repeat(0).take(rest), &mut &*file).map_err(failed)?;
     let scoreboard = Scoreboard::map(Some(file)).map_err(|error| failed(error.into()))?;
     // Last, and in one piece: by this line it is recognised, so it is whole by then.
     let line = serde_json::to_string(identity).unwrap_or_default() + "\n";
@@ -176,21 +185,68 @@ fn create(
     Ok((scoreboard, held))
 }
 
-/// May a server take this file? Not one that was laid there for us: with another
-/// owner, or a second name.
+/// May a server take this file?
 fn is_ours(file: &File) -> bool {
-    let Ok(data) = file.metadata() else { return false };
-    let laid = data.uid() != geteuid().as_raw() || data.nlink() != 1;
-    let mut start = [0; 40];
-    let length = file.read_at(&mut start, 0).unwrap_or(0);
-    let begins_right = start[..length].starts_with(format!("{{\"what\":\"{WHAT}\"").as_bytes());
-    !laid && (data.len() == 0 || begins_right)
+    file.metadata().is_ok_and(|data| data.len() == 0) || is_scoreboard(file)
+}
+
+/// Was it made by a server, of whichever version? An empty one may be about to become one.
+fn is_scoreboard(file: &File) -> bool {
+    let beginning = beginning();
+    let mut start = vec![0; beginning.len()];
+    file.read_exact_at(&mut start, 0).is_ok() && start == beginning.as_bytes()
+}
+
+/// What the file begins with, in each version.
+fn beginning() -> String {
+    format!("{{\"what\":\"{WHAT}\"")
+}
+
+/// Removes what killed servers of this user have left where scoreboards lie by default.
+/// What the time doesn't suffice for is left to the next start.
+///
+/// Call it before this process holds a file: a look at one's own would give it back.
+pub fn remove_stale() {
+    let start = Instant::now();
+    for path in files().unwrap_or_default() {
+        // Most of those that stay are living servers'.
+        if held_file::remove_stale(&path, is_scoreboard).unwrap_or(false) {
+            debug!("removed {}, which a killed server has left", path.display());
+        }
+        if start.elapsed() > SWEEP_LIMIT {
+            break;
+        }
+    }
+}
+
+/// The files that may be scoreboards of this user's servers, dead or alive.
+///
+/// # Errors
+/// If the system has run out of what it takes to look.
+pub(super) fn files() -> io::Result<Vec<PathBuf>> {
+    // A directory that others can write to may hold anything.
+    let is_ours = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|data| is_private(&data));
+    let mut paths = Vec::new();
+    for directory in directories().filter(is_ours) {
+        let entries = if_any(fs::read_dir(directory))?;
+        paths.extend(entries.into_iter().flatten().flatten().map(|entry| entry.path()));
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
+    Ok(paths)
+}
+
+/// None: it isn't there, or not for this user.
+pub(super) fn if_any<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if shortage(&error).is_some() => Err(error),
+        result => Ok(result.ok()),
+    }
 }
 
 /// Where this user's scoreboards may be: in the directory that the session has for
 /// such files (or that another session of his has), or else in one of the user's
 /// own among the temporary ones.
-pub(super) fn directories() -> impl Iterator<Item = PathBuf> {
+fn directories() -> impl Iterator<Item = PathBuf> {
     let uid = geteuid();
     // Not another user's, as sudo may hand it on.
     let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.uid() == uid.as_raw());
@@ -218,6 +274,6 @@ fn own_directory() -> Result<PathBuf, String> {
     Err(why)
 }
 
-pub(super) fn is_private(data: &fs::Metadata) -> bool {
+fn is_private(data: &fs::Metadata) -> bool {
     data.is_dir() && data.uid() == geteuid().as_raw() && data.mode() & 0o022 == 0
 }

@@ -1,7 +1,7 @@
 //! A server's scoreboard, as seen from outside: found, opened, and only read.
 
 use std::env;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use nix::libc::O_NONBLOCK;
 use nix::unistd::Pid;
 
-use super::file::{EXTENSION, Identity, directories, is_private};
+use super::file::{Identity, files, if_any};
 use super::{LINES, Scoreboard};
 use crate::cli::{BindAddress, Which};
-use crate::exit::{Failure, shortage};
+use crate::exit::Failure;
 use crate::held_file::server_of;
 use crate::sys::memory;
 use crate::sys::socket::listening_at;
@@ -167,15 +167,8 @@ struct Found {
 /// # Errors
 /// If the system has run out of what it takes to look: then nothing is known.
 fn scoreboards() -> io::Result<(Vec<Found>, String)> {
-    // A directory that others can write to may hold anything.
-    let is_ours = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|data| is_private(&data));
-    let (mut paths, mut found, mut damaged) = (Vec::new(), Vec::new(), String::new());
-    for directory in directories().filter(is_ours) {
-        let entries = if_any(fs::read_dir(directory))?;
-        paths.extend(entries.into_iter().flatten().flatten().map(|entry| entry.path()));
-    }
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == EXTENSION));
-    for path in paths {
+    let (mut found, mut damaged) = (Vec::new(), String::new());
+    for path in files()? {
         let Some(file) = if_any(open(&path))? else { continue };
         match (Identity::read(&file), is_held(&file)) {
             (Ok(identity), lives) => found.push(Found { path, identity, lives }),
@@ -185,14 +178,6 @@ fn scoreboards() -> io::Result<(Vec<Found>, String)> {
     }
     found.sort_by_key(|found| !found.lives);
     Ok((found, damaged))
-}
-
-/// None: it isn't there, or not for this user.
-fn if_any<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Err(error) if shortage(&error).is_some() => Err(error),
-        result => Ok(result.ok()),
-    }
 }
 
 /// What a client reaches.
