@@ -87,6 +87,7 @@ fn explain_narrates_each_step_with_what_really_happened() {
         &[
             "socket() = ",
             ", SO_REUSEADDR) = 0",
+            ", SO_OOBINLINE) = 0",
             "bind(",
             ") = 0: the socket has its address",
             &format!(") = {address}: the port is the one"),
@@ -104,10 +105,10 @@ fn explain_narrates_each_step_with_what_really_happened() {
     );
     let fd = number_after(opening[0], "socket() = ");
     assert!(
-        opening[2].contains(&format!("bind({fd}, 127.0.0.1:0): the kernel gets the address as the bytes "))
+        opening[3].contains(&format!("bind({fd}, 127.0.0.1:0): the kernel gets the address as the bytes "))
     );
-    assert!(opening[2].contains(" 00 00 7f 00 00 01 ") && opening[2].contains("the port in it is 00 00,"));
-    assert!(opening[5].contains(&format!("listen({fd}, 5)")), "{}", opening[5]);
+    assert!(opening[3].contains(" 00 00 7f 00 00 01 ") && opening[3].contains("the port in it is 00 00,"));
+    assert!(opening[6].contains(&format!("listen({fd}, 5)")), "{}", opening[6]);
 
     let service = narrated(
         &log,
