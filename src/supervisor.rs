@@ -53,6 +53,8 @@ pub struct Supervisor<'a> {
     scoreboard: Scoreboard,
     children: Children,
     respawn: Respawn,
+    /// When the listening socket was put right the last time.
+    socket_repaired_at: Option<Instant>,
     /// When fork has failed: the next attempt, and not before.
     fork_again_at: Option<Instant>,
     succession: Succession,
@@ -87,6 +89,7 @@ impl<'a> Supervisor<'a> {
             scoreboard,
             children: Children::new(scoreboard, options.workers),
             respawn: Respawn::default(),
+            socket_repaired_at: None,
             fork_again_at: None,
             succession: Succession::default(),
             stage: Stage::Running,
@@ -259,13 +262,16 @@ impl<'a> Supervisor<'a> {
             return debug!("reaped a stranger, pid {pid}");
         };
         explain!("waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes");
-        let (slot, cause, connections) = (dead.slot, Cause::of(death), dead.connections);
+        let (slot, mut cause, connections) = (dead.slot, Cause::of(death), dead.connections);
         let (lived, connected) = (died - dead.born, count(connections, "connection"));
         let cut = dead.client.map_or(String::new(), |client| format!(", its client {client} is cut off"));
         self.note(
             if cause == Cause::Left { Level::Info } else { Level::Warn },
             format!("worker {slot} (pid {pid}) {death} after {lived:.1?} and {connected}{cut}"),
         );
+        if cause == Cause::Crashed && self.has_socket_failed(dead.born) {
+            cause = Cause::Killed;
+        }
         if let Some(old) = self.succession.settle(pid) {
             return self.heir_has_died(old, cause);
         }
@@ -294,6 +300,30 @@ impl<'a> Supervisor<'a> {
                 self.drain(Exit::GaveUp);
             }
         }
+    }
+
+    /// Has a worker that was forked at `born` crashed because the listening socket was of no
+    /// use? One process can spoil it for all that share it. The first crash puts it right;
+    /// workers that are older than that may have met the same, and crash next.
+    fn has_socket_failed(&mut self, born: Instant) -> bool {
+        let (Stage::Running, Some(listener)) = (&self.stage, &self.listener) else { return false };
+        match listener.repair() {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                self.note(Level::Warn, format!("the listening socket {found}: put right"));
+                self.socket_repaired_at = Some(Instant::now());
+            }
+            Err(error) => {
+                let (address, port) = (listener.address(), listener.address().port());
+                let what = format!(
+                    "cannot listen on {address} again: {}; `lsof -i :{port}` shows which process has the port \
+                     now, end that",
+                    reason(&error)
+                );
+                self.note(Level::Error, what);
+            }
+        }
+        self.socket_repaired_at.is_some_and(|repaired| born <= repaired)
     }
 
     /// Logs what has happened, and adds it to the events on the scoreboard.
