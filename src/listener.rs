@@ -67,7 +67,9 @@ impl Listener {
         explain!("setsockopt({fd}, TCP_NODELAY) = 0: an echo is to go out at once, also a short one");
         // urgent bytes come among all others, instead of each one in place of the last,
         socket.set_out_of_band_inline(true)?;
-        explain!("setsockopt({fd}, SO_OOBINLINE) = 0: bytes sent as urgent come in their order, as all others");
+        explain!(
+            "setsockopt({fd}, SO_OOBINLINE) = 0: bytes sent as urgent come in their order, as all others"
+        );
         // and no recv waits for a client for longer than it may be idle, no send
         // without a look whether the client takes anything.
         if TIMEOUTS_ARE_INHERITED {

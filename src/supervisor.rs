@@ -9,12 +9,13 @@
 mod shutdown;
 mod signals;
 
+use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, log, warn};
 use nix::errno::Errno;
-use nix::unistd::{self, Pid, getpid};
+use nix::unistd::{Pid, getpid};
 
 use self::shutdown::Stage;
 use crate::children::Children;
@@ -47,6 +48,8 @@ pub struct Supervisor<'a> {
     /// None when the last sweep has it.
     listener: Option<Listener>,
     inbox: Inbox,
+    /// /dev/null, which takes the place of the workers' stdin and stdout.
+    null: File,
     /// Removed at the end: the pid file, the scoreboard's.
     files: Vec<HeldFile>,
     identity: Identity,
@@ -73,6 +76,9 @@ impl<'a> Supervisor<'a> {
         // Before the pid file and the forks: from here on a signal is not the
         // end of us, so that nothing is left behind.
         let inbox = Inbox::open().map_err(lacking)?;
+        let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| {
+            Failure::new("open /dev/null", &error, "start it where there is one that it may use")
+        })?;
         let identity = Identity::new(pid, listener.address(), listener.inode());
         let (scoreboard, file) =
             scoreboard::open(options, &identity).map_err(|error| lacking(error.into()))?;
@@ -84,6 +90,7 @@ impl<'a> Supervisor<'a> {
             rights,
             listener: Some(listener),
             inbox,
+            null,
             files: file.into_iter().chain(pid_file).collect(),
             identity,
             scoreboard,
@@ -220,13 +227,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// The child's first step: it keeps what a worker needs, and closes the rest.
-    /// By number, under their owners, who are never used or dropped in this
-    /// process: it leaves by `_exit`.
+    /// The child's first step: it takes what a worker needs.
     fn be_worker(&mut self, slot: usize, row: Row, errand: Errand) -> u8 {
-        for file in &self.files {
-            let _ = unistd::close(file.fd());
-        }
         let (Some(ready), Some(listener)) = (self.inbox.leave_to_parent(), self.listener.take()) else {
             return 1;
         };
@@ -239,6 +241,7 @@ impl<'a> Supervisor<'a> {
             options: self.options,
             rights: self.rights.as_ref(),
             parent: self.pid,
+            null: &self.null,
             ready,
         });
         explain!("_exit({code}): the kernel closes what is still open, and sends SIGCHLD to the parent");
