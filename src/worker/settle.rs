@@ -76,7 +76,7 @@ fn enter_sandbox(job: &Job<'_>) -> Sandbox {
 fn enter(part: Part, job: &Job<'_>) -> Result<(), String> {
     let mut said = false;
     loop {
-        match part.enter() {
+        match part.enter(&shared(job)) {
             Ok(()) => return Ok(()),
             Err(Refusal::Lacking(why)) => return Err(why),
             Err(Refusal::NotNow(why)) if signal::asked_to_leave() || process::is_orphan(job.parent) => {
