@@ -326,6 +326,26 @@ fault_07_kernel_without_sandbox() {
     without seccomp EINVAL "no_new_privs, landlock"
 }
 
+fault_08_kernel_without_close_range() {
+    local worker error
+    say "a kernel without close_range: what the server was started with is closed all the same"
+    exec 9</etc/passwd
+    for error in ENOSYS EPERM; do
+        before="strace -qq -f -o $dir/calls -e trace=close_range -e inject=close_range:error=$error" serve -q --workers 1
+        started+=("$server")
+        wait_for "a worker has settled" in_sandbox ""
+        worker=$(workers | tr -d ' ')
+        figure "close_range fails with $error: the worker has open $(ls "/proc/$worker/fd" | tr '\n' ' ')"
+        check "the server has the file, the worker has not" \
+            test -e "/proc/$server/fd/9" -a ! -e "/proc/$worker/fd/9"
+        check "nor anything else but 0 to 2 and the listening socket" test "$(ls "/proc/$worker/fd" | wc -l)" -eq 4
+        check "it serves" echoes
+        kill -TERM "$server"
+        wait "$!" || true
+    done
+    exec 9<&-
+}
+
 ran=0
 faults=$(declare -F | awk '/fault_[0-9]/ { print $3 }')
 for fault in $faults; do

@@ -16,7 +16,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -115,11 +115,6 @@ impl HeldFile {
     /// The file, open for reading and writing.
     pub fn file(&self) -> &File {
         &self.file
-    }
-
-    /// The number of its descriptor, for a worker to close.
-    pub fn fd(&self) -> RawFd {
-        self.file.as_raw_fd()
     }
 
     /// Where it is.

@@ -5,14 +5,14 @@
 //! while the parent is at work are one, as they are to the kernel.
 
 use std::io::{self, PipeReader, PipeWriter, Read};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::unistd::{self, Pid};
+use nix::unistd::Pid;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
@@ -40,7 +40,6 @@ fn names(signals: &[Signal]) -> String {
 #[derive(Debug)]
 pub struct Inbox {
     signals: SignalDelivery<UnixStream, SignalOnly>,
-    signals_writer: RawFd,
     ready: PipeReader,
     /// None only in a worker that has taken it.
     ready_writer: Option<PipeWriter>,
@@ -63,14 +62,13 @@ impl Inbox {
     pub fn open() -> io::Result<Inbox> {
         let (signals, writer) = UnixStream::pair()?;
         let (ready, ready_writer) = io::pipe()?;
-        let signals_writer = writer.as_raw_fd();
         let numbers = SIGNALS.map(|signal| signal as i32);
         let signals = SignalDelivery::with_pipe(signals, writer, SignalOnly, numbers)?;
         explain!(
             "sigaction({}): from now on these signals only write a byte into a pipe, at whose end we wait",
             names(&SIGNALS)
         );
-        Ok(Inbox { signals, signals_writer, ready, ready_writer: Some(ready_writer) })
+        Ok(Inbox { signals, ready, ready_writer: Some(ready_writer) })
     }
 
     /// Blocks until there is news, or until `deadline`, or until `listener`, if it is
@@ -117,13 +115,9 @@ impl Inbox {
         pids.iter().map(|pid| Pid::from_raw(i32::from_ne_bytes(*pid))).collect()
     }
 
-    /// For a worker: closes its copies of what is the parent's alone, and
-    /// leaves it the end of the pipe in which to say, by its pid, that it is
-    /// ready. Nothing else of the inbox may be used after this.
+    /// For a worker: the end of the pipe in which to say, by its pid, that it is
+    /// ready. All else of the inbox is the parent's.
     pub fn leave_to_parent(&mut self) -> Option<PipeWriter> {
-        for fd in [self.signals.get_read().as_raw_fd(), self.signals_writer, self.ready.as_raw_fd()] {
-            let _ = unistd::close(fd);
-        }
         self.ready_writer.take()
     }
 }

@@ -18,13 +18,14 @@ use crate::cli::BindAddress;
 use crate::echo;
 use crate::exit::{Failure, reason};
 use crate::explain;
-use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, address_bytes, drops, readable_within};
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, address_bytes, drops, is_listening, readable_within};
 
 /// A socket in the listening state.
 #[derive(Debug)]
 pub struct Listener {
     socket: Socket,
     address: SocketAddr,
+    backlog: i32,
     idle_timeout: Option<Duration>,
 }
 
@@ -101,11 +102,15 @@ impl Listener {
         // once instead of waiting to be joined with the next one (Nagle),
         socket.set_tcp_nodelay(true)?;
         explain!("setsockopt({fd}, TCP_NODELAY) = 0: an echo is to go out at once, also a short one");
+        // urgent bytes come among all others, instead of each one in place of the last,
+        socket.set_out_of_band_inline(true)?;
+        explain!(
+            "setsockopt({fd}, SO_OOBINLINE) = 0: bytes sent as urgent come in their order, as all others"
+        );
         // and no recv waits for a client for longer than it may be idle, no send
         // without a look whether the client takes anything.
         if TIMEOUTS_ARE_INHERITED {
-            socket.set_read_timeout(idle_timeout)?;
-            socket.set_write_timeout(Some(echo::stall_check(idle_timeout)))?;
+            set_timeouts(&socket, idle_timeout)?;
             explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: no client is waited for for ever");
         }
 
@@ -141,7 +146,7 @@ impl Listener {
              lower) wait to be accepted",
             called.elapsed()
         );
-        Ok(Listener { socket, address, idle_timeout })
+        Ok(Listener { socket, address, backlog, idle_timeout })
     }
 
     /// How long a client may neither send nor take bytes; None is for ever.
@@ -166,10 +171,47 @@ impl Listener {
         let (client, peer) = self.socket.accept_raw()?;
         if !TIMEOUTS_ARE_INHERITED {
             // A client that is gone already makes these fail; recv will tell.
-            let _ = client.set_read_timeout(self.idle_timeout);
-            let _ = client.set_write_timeout(Some(echo::stall_check(self.idle_timeout)));
+            let _ = set_timeouts(&client, self.idle_timeout);
         }
         Ok((client, peer.as_socket()))
+    }
+
+    /// After so long a wait, can `EAGAIN` not be the idle time-out? Then the socket does not
+    /// block as it should. Half of it: two clocks are compared, and the kernel counts in
+    /// ticks of up to 10 ms.
+    pub fn is_too_early(&self, waited: Duration) -> bool {
+        let limit = self.idle_timeout.filter(|_| TIMEOUTS_ARE_INHERITED);
+        limit.is_none_or(|limit| waited + Duration::from_millis(10) < limit / 2)
+    }
+
+    /// Undoes what each process that shares the socket can do to it for all: stop it
+    /// listening (shutdown(2)), make accept not block, change its time-outs. Says what it
+    /// has found, one after the other; None: all is well.
+    ///
+    /// # Errors
+    /// `EADDRINUSE`: with the shutdown the port was lost, and another process has it by now.
+    pub fn repair(&self) -> io::Result<Option<String>> {
+        let mut found = Vec::new();
+        if !is_listening(&self.socket)? {
+            match self.socket.bind(&self.address.into()) {
+                // A port that the user has chosen is still the socket's.
+                Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
+                _ => self.socket.listen(self.backlog)?,
+            }
+            found.push("did not listen");
+        }
+        if self.socket.nonblocking()? {
+            self.socket.set_nonblocking(false)?;
+            found.push("did not block");
+        }
+        if TIMEOUTS_ARE_INHERITED {
+            let before = (self.socket.read_timeout()?, self.socket.write_timeout()?);
+            set_timeouts(&self.socket, self.idle_timeout)?;
+            if before != (self.socket.read_timeout()?, self.socket.write_timeout()?) {
+                found.push("had other time-outs");
+            }
+        }
+        Ok((!found.is_empty()).then(|| found.join(", ")))
     }
 
     /// Does a connection wait to be accepted, at this moment?
@@ -233,6 +275,13 @@ impl Drop for Listener {
             self.fd()
         );
     }
+}
+
+/// No recv waits for longer than a client may be idle, no send without a look whether it
+/// takes anything.
+fn set_timeouts(socket: &Socket, idle_timeout: Option<Duration>) -> io::Result<()> {
+    socket.set_read_timeout(idle_timeout)?;
+    socket.set_write_timeout(Some(echo::stall_check(idle_timeout)))
 }
 
 /// Bytes as od shows them: "1e 61".

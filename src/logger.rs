@@ -13,17 +13,17 @@
 use std::fmt::{self, Display};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::thread;
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::errno::Errno;
-use nix::libc::{O_NOCTTY, O_NONBLOCK, S_IFMT, S_IFREG};
+use nix::libc::{O_NOCTTY, O_NONBLOCK, S_IFMT, S_IFREG, STDERR_FILENO};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use nix::unistd::{self, Pid};
@@ -61,6 +61,9 @@ pub fn answer(line: &str) {
 
 /// Lines that this process had to drop and has not reported yet.
 static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// The descriptor that the lines are written to.
+static DESCRIPTOR: AtomicI32 = AtomicI32::new(STDERR_FILENO);
 
 /// Who speaks in this process's lines.
 static SPEAKER: Mutex<Option<Speaker>> = Mutex::new(None);
@@ -104,6 +107,11 @@ pub fn speak_as(speaker: Speaker) {
     LOST.store(0, Ordering::Relaxed);
 }
 
+/// The descriptor that the log is written to: stderr's, or one of its own.
+pub fn descriptor() -> RawFd {
+    DESCRIPTOR.load(Ordering::Relaxed)
+}
+
 /// "1 connection", "2 connections".
 pub fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
@@ -123,6 +131,9 @@ pub fn start(options: &LogOptions, speaker: Speaker) -> Result<(), Failure> {
         None if terminal => reopen_terminal().map_or(Output::Stderr, Output::File),
         None => Output::Stderr,
     };
+    if let Output::File(file) = &output {
+        DESCRIPTOR.store(file.as_raw_fd(), Ordering::Relaxed);
+    }
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colored = match options.color {
         Color::Always => true,

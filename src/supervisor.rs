@@ -9,12 +9,13 @@
 mod shutdown;
 mod signals;
 
+use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, log, warn};
 use nix::errno::Errno;
-use nix::unistd::{self, Pid, getpid};
+use nix::unistd::{Pid, getpid};
 
 use self::shutdown::Stage;
 use crate::children::Children;
@@ -47,12 +48,16 @@ pub struct Supervisor<'a> {
     /// None when it is closed, or the drainer alone has it.
     listener: Option<Listener>,
     inbox: Inbox,
+    /// /dev/null, which takes the place of the workers' stdin and stdout.
+    null: File,
     /// Removed at the end: the pid file, the scoreboard's.
     files: Vec<HeldFile>,
     identity: Identity,
     scoreboard: Scoreboard,
     children: Children,
     respawn: Respawn,
+    /// When the listening socket was put right the last time.
+    socket_repaired_at: Option<Instant>,
     /// When fork has failed: the next attempt, and not before.
     fork_again_at: Option<Instant>,
     succession: Succession,
@@ -71,6 +76,9 @@ impl<'a> Supervisor<'a> {
         // Before the pid file and the forks: from here on a signal is not the
         // end of us, so that nothing is left behind.
         let inbox = Inbox::open().map_err(lacking)?;
+        let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| {
+            Failure::new("open /dev/null", &error, "start it where there is one that it may use")
+        })?;
         let identity = Identity::new(pid, listener.address(), listener.inode(), listener.is_dual_stack());
         if !options.no_scoreboard {
             scoreboard::remove_stale();
@@ -87,6 +95,7 @@ impl<'a> Supervisor<'a> {
             rights,
             listener: Some(listener),
             inbox,
+            null,
             // Given back in this order: the server that gets the pid file next finds
             // the scoreboard free.
             files: file.into_iter().chain(pid_file).collect(),
@@ -94,6 +103,7 @@ impl<'a> Supervisor<'a> {
             scoreboard,
             children: Children::new(scoreboard, options.workers),
             respawn: Respawn::default(),
+            socket_repaired_at: None,
             fork_again_at: None,
             succession: Succession::default(),
             stage: Stage::Running,
@@ -230,13 +240,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// The child's first step: it keeps what a worker needs, and closes the rest.
-    /// By number, under their owners, who are never used or dropped in this
-    /// process: it leaves by `_exit`.
+    /// The child's first step: it takes what a worker needs.
     fn be_worker(&mut self, slot: usize, row: Row, errand: Errand) -> u8 {
-        for file in &self.files {
-            let _ = unistd::close(file.fd());
-        }
         let (Some(ready), Some(listener)) = (self.inbox.leave_to_parent(), self.listener.take()) else {
             return 1;
         };
@@ -249,6 +254,7 @@ impl<'a> Supervisor<'a> {
             options: self.options,
             rights: self.rights.as_ref(),
             parent: self.pid,
+            null: &self.null,
             ready,
         });
         explain!("_exit({code}): the kernel closes what is still open, and sends SIGCHLD to the parent");
@@ -272,7 +278,7 @@ impl<'a> Supervisor<'a> {
             return debug!("reaped a stranger, pid {pid}");
         };
         explain!("waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes");
-        let (slot, cause, connections) = (dead.slot, Cause::of(death), dead.connections);
+        let (slot, mut cause, connections) = (dead.slot, Cause::of(death), dead.connections);
         let (lived, connected) = (died - dead.born, count(connections, "connection"));
         let cut = dead.client.map_or(String::new(), |client| format!(", its client {client} is cut off"));
         self.note(
@@ -280,6 +286,9 @@ impl<'a> Supervisor<'a> {
             format!("worker {slot} (pid {pid}) {death} after {lived:.1?} and {connected}{cut}"),
         );
         self.died_while_draining(pid, cause, dead.client.is_some());
+        if cause == Cause::Crashed && self.has_socket_failed(dead.born) {
+            cause = Cause::Killed;
+        }
         if let Some(old) = self.succession.settle(pid) {
             return self.heir_has_died(old, cause);
         }
@@ -308,6 +317,30 @@ impl<'a> Supervisor<'a> {
                 self.drain(Exit::GaveUp);
             }
         }
+    }
+
+    /// Has a worker that was forked at `born` crashed because the listening socket was of no
+    /// use? One process can spoil it for all that share it. The first crash puts it right;
+    /// workers that are older than that may have met the same, and crash next.
+    fn has_socket_failed(&mut self, born: Instant) -> bool {
+        let (Stage::Running, Some(listener)) = (&self.stage, &self.listener) else { return false };
+        match listener.repair() {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                self.note(Level::Warn, format!("the listening socket {found}: put right"));
+                self.socket_repaired_at = Some(Instant::now());
+            }
+            Err(error) => {
+                let (address, port) = (listener.address(), listener.address().port());
+                let what = format!(
+                    "cannot listen on {address} again: {}; `lsof -i :{port}` shows which process has the port \
+                     now, end that",
+                    reason(&error)
+                );
+                self.note(Level::Error, what);
+            }
+        }
+        self.socket_repaired_at.is_some_and(|repaired| born <= repaired)
     }
 
     /// Logs what has happened, and adds it to the events on the scoreboard.

@@ -10,6 +10,7 @@ mod drain;
 mod settle;
 
 use std::fmt;
+use std::fs::File;
 use std::io::PipeWriter;
 use std::net::SocketAddr;
 use std::ops::ControlFlow::{Break, Continue};
@@ -65,6 +66,8 @@ pub struct Job<'a> {
     pub rights: Option<&'a Rights>,
     /// Who forked it.
     pub parent: Pid,
+    /// What takes the place of stdin and stdout.
+    pub null: &'a File,
     /// Where it says that it is ready, by its pid (four bytes).
     pub ready: PipeWriter,
 }

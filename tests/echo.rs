@@ -47,6 +47,36 @@ fn a_client_that_sends_all_before_it_reads_gets_everything() {
     assert!(read_to_end(&mut client) == message, "what came back differs");
 }
 
+/// Sends `before`, a byte as urgent (send(2), MSG_OOB), and `after`; all must come back.
+#[track_caller]
+fn echo_with_urgent_bytes(client: &mut std::net::TcpStream, before: &[u8], after: &[u8]) {
+    client.write_all(before).unwrap();
+    SockRef::from(&*client).send_out_of_band(b"!").unwrap();
+    client.write_all(after).unwrap();
+    let mut answer = vec![0; before.len() + 1 + after.len()];
+    client.read_exact(&mut answer).expect("every byte comes back");
+    assert!(answer == [before, b"!", after].concat(), "what came back differs");
+}
+
+#[test]
+fn urgent_bytes_come_back_in_their_place() {
+    let mut server = Server::start(&["--workers", "1"]);
+    let mut client = server.connect();
+    echo_with_urgent_bytes(&mut client, b"", b"");
+    echo_with_urgent_bytes(&mut client, b"before", b"after");
+    for round in 0..20 {
+        echo_with_urgent_bytes(&mut client, &noise(round * 1000), &noise(round * 500));
+    }
+    // The server leaves, and serves the client until it is quiet.
+    server.signal(Signal::SIGTERM);
+    server.wait_for_log(&["shutting down"]);
+    for _ in 0..10 {
+        echo_with_urgent_bytes(&mut client, b"before", b"after");
+    }
+    drop(client);
+    assert_eq!(server.wait_code(), 0);
+}
+
 #[test]
 fn many_clients_at_once_get_each_their_own_bytes() {
     let server = Server::start(&["--workers", "8"]);

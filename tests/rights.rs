@@ -38,6 +38,7 @@ fn workers_take_the_rights_of_another_user() {
 
 #[cfg(target_os = "linux")]
 mod as_linux_knows_them {
+    use std::collections::BTreeMap;
     use std::fs;
 
     use nix::sys::signal::{Signal, kill};
@@ -81,6 +82,53 @@ mod as_linux_knows_them {
         }
         // The parent has to fork, and to signal.
         assert_eq!([field(server.pid, "NoNewPrivs"), field(server.pid, "Seccomp")], ["0", "0"]);
+    }
+
+    /// What a process has open, by number.
+    fn descriptors(pid: Pid) -> BTreeMap<i32, String> {
+        let list = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(Result::ok);
+        let link = |entry: &fs::DirEntry| fs::read_link(entry.path()).map(|path| path.display().to_string());
+        list.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, link(&entry).ok()?)))
+            .collect()
+    }
+
+    /// Starts a server with files open that are not for its workers, and serves a client.
+    /// What its only worker has open by then, and logs of the client.
+    fn started_with_open_files(arguments: &str) -> (BTreeMap<i32, String>, String) {
+        let mut shell = std::process::Command::new("bash");
+        let files = "exec 5<Cargo.toml 9<Cargo.toml 200<Cargo.toml 0<Cargo.toml";
+        shell.args(["-c", &format!("{files}; exec \"$0\" --bind 127.0.0.1:0 --workers 1 {arguments}")]);
+        let server = Server::spawn({
+            shell.arg(env!("CARGO_BIN_EXE_prefork-echo"));
+            shell
+        });
+        let mut client = server.connect();
+        common::echo(&mut client, b"hello");
+        assert!(descriptors(server.pid)[&9].ends_with("Cargo.toml"), "the server has inherited it");
+        let accepted = server.log().into_iter().find(|line| line.contains("accepted")).unwrap_or_default();
+        (descriptors(server.workers()[0]), accepted)
+    }
+
+    #[test]
+    fn workers_keep_nothing_that_the_server_was_started_with() {
+        for option in ["", "--no-sandbox"] {
+            let (open, accepted) = started_with_open_files(option);
+            assert_eq!(open.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "{open:?}");
+            assert_eq!((open[&0].as_str(), open[&1].as_str()), ("/dev/null", "/dev/null"));
+            assert!(open[&2].starts_with("pipe:"), "the log goes there: {open:?}");
+            assert!(open[&3].starts_with("socket:") && open[&4].starts_with("socket:"), "{open:?}");
+            assert!(accepted.contains("as descriptor 4"), "{accepted}");
+        }
+    }
+
+    #[test]
+    fn workers_keep_no_stderr_where_the_log_does_not_go_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("log");
+        let (open, _) = started_with_open_files(&format!("--log-file {}", log.display()));
+        assert_eq!(open[&2], "/dev/null");
+        assert_eq!(open[&3], log.display().to_string());
+        assert_eq!(open.len(), 6, "stdin, stdout, stderr, log, two sockets: {open:?}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ fn main() {}
 #[cfg(target_os = "linux")]
 fn main() {
     linux::each_door_refuses_what_it_is_for();
+    linux::no_connection_is_made_by_its_first_bytes();
     linux::the_rights_of_root_are_not_to_be_regained();
 }
 
@@ -18,33 +19,44 @@ fn main() {
 mod linux {
     use std::fs::File;
     use std::io;
-    use std::net::{SocketAddr, TcpListener, UdpSocket};
+    use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::{AsFd, AsRawFd};
     use std::os::unix::net::UnixStream;
     use std::os::unix::process::CommandExt;
     use std::process::Command;
+    use std::time::Duration;
 
     use nix::errno::Errno;
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
     use nix::sys::ptrace;
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{Gid, Uid, geteuid, getppid, seteuid, setgid, setgroups, setuid};
     use prefork_echo::rights::Rights;
-    use prefork_echo::sys::process;
     use prefork_echo::sys::sandbox::Part::{self, Landlock, NoNewPrivs, Seccomp};
-    use socket2::{Domain, Socket, Type};
+    use prefork_echo::sys::{memory, process};
+    use socket2::{Domain, SockRef, Socket, Type};
 
     /// What a process has from before.
     struct Held {
         file: File,
         /// Not bound, not connected.
         socket: Socket,
+        /// Other processes share it.
         listener: TcpListener,
+        /// A client of its own.
+        client: TcpStream,
     }
 
     type Attempt = (&'static str, fn(&Held) -> io::Result<()>, &'static [Part]);
 
     fn anywhere() -> SocketAddr {
         "127.0.0.1:0".parse().expect("it is an address")
+    }
+
+    fn do_not_block(file: impl AsFd) -> io::Result<()> {
+        let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+        Ok(fcntl(&file, FcntlArg::F_SETFL(flags)).map(drop)?)
     }
 
     /// What is tried, and which doors refuse it.
@@ -76,7 +88,29 @@ mod linux {
             },
             &[Seccomp],
         ),
+        // What would be felt by all processes that share the socket, or the file.
+        ("end the listening", |held| SockRef::from(&held.listener).shutdown(Shutdown::Both), &[Seccomp]),
+        // By fcntl, and by ioctl.
+        ("let accept not block", |held| SockRef::from(&held.listener).set_nonblocking(true), &[Seccomp]),
+        ("let accept not block, otherwise", |held| held.listener.set_nonblocking(true), &[Seccomp]),
+        ("let the log not block", |_| do_not_block(io::stderr()), &[Seccomp]),
+        (
+            "change the time-out of accept",
+            |held| SockRef::from(&held.listener).set_read_timeout(Some(Duration::from_millis(1))),
+            &[Seccomp],
+        ),
+        ("change another option", |held| SockRef::from(&held.listener).set_keepalive(true), &[Seccomp]),
+        ("read a file by mapping it", |held| Ok(memory::view_file(&held.file, 1).map(drop)?), &[Seccomp]),
         // What a worker lives by.
+        ("half-close a connection", |held| held.client.shutdown(Shutdown::Write), &[]),
+        ("let a connection not block", |held| SockRef::from(&held.client).set_nonblocking(true), &[]),
+        (
+            "change a connection's time-out",
+            |held| held.client.set_read_timeout(Some(Duration::from_millis(1))),
+            &[],
+        ),
+        ("send", |held| SockRef::from(&held.client).send(b"hello").map(drop), &[]),
+        ("have more memory", |_| Ok(memory::buffer(1 << 20).map(drop)?), &[]),
         (
             "look who the parent is",
             |_| {
@@ -98,15 +132,19 @@ mod linux {
 
     /// Makes the attempt in a child, behind the door.
     fn try_it(attempt: &Attempt, door: Option<Part>) -> u8 {
+        let listener = TcpListener::bind(anywhere()).expect("a port is free");
+        let client = TcpStream::connect(listener.local_addr().expect("it is bound"));
         let held = Held {
             file: tempfile::tempfile().expect("room for a file"),
             socket: Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor more"),
-            listener: TcpListener::bind(anywhere()).expect("a port is free"),
+            listener,
+            client: client.expect("it listens"),
         };
         in_child(|| {
             if let Some(door) = door {
-                NoNewPrivs.enter().expect("Linux has it since 3.5");
-                if let Err(why) = door.enter() {
+                let shared = [0, 1, 2, held.listener.as_raw_fd()];
+                NoNewPrivs.enter(&shared).expect("Linux has it since 3.5");
+                if let Err(why) = door.enter(&shared) {
                     println!("{door:?}: {why:?}");
                     return NO_DOOR;
                 }
@@ -144,6 +182,18 @@ mod linux {
             }
         }
         println!("test each_door_refuses_what_it_is_for ... ok, {} attempts", ATTEMPTS.len());
+    }
+
+    /// Apart from the others: some kernels know no such connect, and some landlocks refuse it.
+    pub fn no_connection_is_made_by_its_first_bytes() {
+        let connect = |held: &Held| {
+            let to = held.listener.local_addr()?.into();
+            held.socket.send_to_with_flags(b"hello", &to, nix::libc::MSG_FASTOPEN).map(drop)
+        };
+        let attempt: Attempt = ("connect by the first bytes", connect, &[Seccomp]);
+        assert_ne!(try_it(&attempt, None), REFUSED, "outside");
+        assert!(matches!(try_it(&attempt, Some(Seccomp)), REFUSED | NO_DOOR), "behind seccomp");
+        println!("test no_connection_is_made_by_its_first_bytes ... ok");
     }
 
     pub fn the_rights_of_root_are_not_to_be_regained() {

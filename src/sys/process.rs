@@ -1,8 +1,9 @@
 //! fork, and what a forked child owes its parent.
 
 use std::ffi::CStr;
-use std::fmt;
+use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{fmt, fs, io};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -91,6 +92,51 @@ pub fn allow_descriptors(wanted: u64) {
     {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard);
     }
+}
+
+/// Closes all descriptors of this process but `kept`: the parent's files, and whatever the
+/// program was started with. For a forked child, before it serves: under their owners, which
+/// are never used or dropped there, because it leaves by `_exit`. See close_range(2).
+///
+/// # Errors
+/// Where the system has no such call, and no list of the open descriptors, either.
+pub fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
+    let mut ends = kept.to_vec();
+    ends.sort_unstable();
+    ends.push(RawFd::MAX);
+    let mut first = 0;
+    for end in ends {
+        if first < end && close_range(first, end - 1).is_err() {
+            return close_listed(kept);
+        }
+        first = end.saturating_add(1);
+    }
+    Ok(())
+}
+
+/// Linux 5.9 and later.
+#[cfg(target_os = "linux")]
+fn close_range(first: RawFd, last: RawFd) -> nix::Result<()> {
+    let (first, last, flags) = (first as libc::c_uint, last as libc::c_uint, 0 as libc::c_uint);
+    // SAFETY: it touches no memory; that no owner of these descriptors uses them again is
+    // what `close_all_but` asks of its caller.
+    Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn close_range(_: RawFd, _: RawFd) -> nix::Result<()> {
+    Err(Errno::ENOSYS)
+}
+
+/// One by one, as the system lists them.
+fn close_listed(kept: &[RawFd]) -> io::Result<()> {
+    let list = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    let open: Vec<RawFd> =
+        fs::read_dir(list)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| !kept.contains(fd)) {
+        let _ = unistd::close(fd); // The list itself had one, which is closed by now.
+    }
+    Ok(())
 }
 
 /// Arranges that this process is interrupted when `parent` dies.

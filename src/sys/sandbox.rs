@@ -3,12 +3,14 @@
 //!
 //! Each [`Part`] is a door of its own that the kernel closes for good. Where it
 //! lacks one, the others hold, and the worker serves all the same. All of them
-//! let pass what is open already: the listening socket, the log. Only Linux has
-//! them; elsewhere the sandbox is empty.
+//! let pass what is open already: the listening socket, the log; but seccomp lets
+//! none change what these are to the other processes. Only Linux has them;
+//! elsewhere the sandbox is empty.
 //!
 //! Left out on purpose: the parent. It must fork, and signal its workers.
 
 use std::fmt;
+use std::os::fd::RawFd;
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -53,18 +55,21 @@ impl Part {
     }
 
     /// Closes this door behind the calling process, for good. Its only thread
-    /// calls this; what it forks later inherits it.
+    /// calls this; what it forks later inherits it. What it has open under the
+    /// descriptors `shared` is other processes' as well, and must stay as it is.
     ///
     /// # Errors
     /// The kernel lacks it or refuses it, has it only in part, or lacks what it takes
     /// at the moment.
-    pub fn enter(self) -> Result<(), Refusal> {
+    pub fn enter(self, shared: &[RawFd]) -> Result<(), Refusal> {
         #[cfg(target_os = "linux")]
         return match self {
             Part::NoNewPrivs => linux::no_new_privs(),
             Part::Landlock => linux::landlock(),
-            Part::Seccomp => linux::seccomp(),
+            Part::Seccomp => linux::seccomp(shared),
         };
+        #[cfg(not(target_os = "linux"))]
+        let _ = shared;
         #[cfg(not(target_os = "linux"))]
         Err(Refusal::Lacking("this system has none".into()))
     }

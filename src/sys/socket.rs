@@ -103,6 +103,18 @@ pub fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
     })
 }
 
+/// Does it listen? On Linux each process that has the socket can end that for all, by
+/// shutdown(2); macOS lets none (`ENOTCONN`).
+///
+/// # Errors
+/// None that a correct call can cause.
+pub fn is_listening(socket: &Socket) -> io::Result<bool> {
+    #[cfg(target_os = "linux")]
+    return socket.is_listener();
+    #[cfg(not(target_os = "linux"))]
+    Ok(socket.as_raw_fd() >= 0)
+}
+
 /// Waits until `socket` has bytes, an end of file, or a connection to give; at
 /// the most for `limit`, in whole milliseconds.
 ///

@@ -74,6 +74,7 @@ impl Worker {
                 explain!("accept({fd}): asleep until a client connects");
                 Instant::now()
             });
+            let called = Instant::now();
             let error = match listener.accept() {
                 Ok((socket, peer)) => {
                     let new = socket.as_raw_fd();
@@ -89,7 +90,10 @@ impl Worker {
                 }
                 Err(error) => Errno::try_from(error).unwrap_or(Errno::UnknownErrno),
             };
-            let answer = Answer::to(error);
+            // The socket's flags or time-outs are not ours any more: called again, accept would
+            // return at once again. The parent puts them right when this worker has left.
+            let is_spoilt = error == Errno::EAGAIN && listener.is_too_early(called.elapsed());
+            let answer = if is_spoilt && !self.must_leave() { Answer::Leave } else { Answer::to(error) };
             match answer {
                 Answer::Look => self.look_around(),
                 _ => self.accept_failed(answer, error),

@@ -2,23 +2,27 @@
 //! its sandbox.
 
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
 
 use log::{Level, log, warn};
-use nix::unistd::{geteuid, getpid};
+use nix::libc::{STDERR_FILENO, STDIN_FILENO, STDOUT_FILENO};
+use nix::unistd::{self, geteuid, getpid};
 
 use super::Job;
 use super::accept::{PAUSE, sleep_until_later};
 use crate::echo::BUFFER_SIZE;
 use crate::explain;
+use crate::logger;
 use crate::sys::sandbox::{Part, Refusal, Sandbox};
 use crate::sys::{memory, process, signal};
 
 /// Takes up the life of a process of its own. The order matters: a change of
-/// user undoes the watch on the parent, the sandbox lets nobody change his user
-/// nor watch, and who is ready can be told to leave. Returns the buffer for the
+/// user undoes the watch on the parent, the sandbox lets no process change its user
+/// nor watch, and one that is ready can be told to leave. Returns the buffer for the
 /// bytes of its clients.
 pub(super) fn settle(job: &Job<'_>) -> io::Result<&'static mut [u8]> {
     let buffer = memory::buffer(BUFFER_SIZE)?;
+    close_inherited(job)?;
     if let Some(rights) = job.rights {
         rights.take()?;
     }
@@ -29,6 +33,26 @@ pub(super) fn settle(job: &Job<'_>) -> io::Result<&'static mut [u8]> {
     // Shorter than PIPE_BUF, so it goes at once or, with the parent dead, never.
     let _ = (&job.ready).write(&getpid().as_raw().to_ne_bytes());
     Ok(buffer)
+}
+
+/// Closes what this process has inherited and does not need: the parent's files, and whatever
+/// the program was started with. With another user's rights, or in a sandbox, a worker could
+/// still read what root had opened.
+fn close_inherited(job: &Job<'_>) -> io::Result<()> {
+    // Stand-ins, or clients' sockets would get these numbers.
+    unistd::dup2_stdin(job.null)?;
+    unistd::dup2_stdout(job.null)?;
+    if logger::descriptor() != STDERR_FILENO {
+        unistd::dup2_stderr(job.null)?;
+    }
+    process::close_all_but(&[&shared(job)[..], &[job.ready.as_raw_fd()]].concat())?;
+    explain!("close_range(): all is closed that a worker does not need, such as files of the parent's");
+    Ok(())
+}
+
+/// The descriptors of what is other processes' as well.
+fn shared(job: &Job<'_>) -> [RawFd; 5] {
+    [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, logger::descriptor(), job.listener.fd()]
 }
 
 /// Enters all of the sandbox that this system has. Returns what is in force.
@@ -52,7 +76,7 @@ fn enter_sandbox(job: &Job<'_>) -> Sandbox {
 fn enter(part: Part, job: &Job<'_>) -> Result<(), String> {
     let mut said = false;
     loop {
-        match part.enter() {
+        match part.enter(&shared(job)) {
             Ok(()) => return Ok(()),
             Err(Refusal::Lacking(why)) => return Err(why),
             Err(Refusal::NotNow(why)) if signal::asked_to_leave() || process::is_orphan(job.parent) => {

@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::error::Error;
+use std::os::fd::RawFd;
 use std::{io, process};
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope};
 use nix::errno::Errno;
-use nix::libc::{self, c_long};
+use nix::libc::{self, c_int, c_long};
 use nix::sys::prctl;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -16,19 +17,15 @@ use seccompiler::{
 
 use super::Refusal;
 
-/// What a worker's life takes: accept, recv, send and their like; its signals and
-/// the bell; the clock; the log; memory; the end.
+/// What a worker's life takes: accept, recv and their like; its signals and the bell; the
+/// clock; the log; memory; the end. Those of [`filter`] are added, with certain arguments.
 const CALLS: &[c_long] = &[
     libc::SYS_accept,
     libc::SYS_recvfrom,
-    libc::SYS_sendto,
-    libc::SYS_shutdown,
     libc::SYS_close,
-    libc::SYS_listen,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
     libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,
     libc::SYS_ppoll,
@@ -48,7 +45,6 @@ const CALLS: &[c_long] = &[
     libc::SYS_brk,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    libc::SYS_madvise,
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];
@@ -95,31 +91,61 @@ pub(super) fn landlock() -> Result<(), Refusal> {
     }
 }
 
-pub(super) fn seccomp() -> Result<(), Refusal> {
-    let filter = filter().map_err(|error| refusal(&error))?;
+pub(super) fn seccomp(shared: &[RawFd]) -> Result<(), Refusal> {
+    let filter = filter(shared).map_err(|error| refusal(&error))?;
     seccompiler::apply_filter(&filter).map_err(|error| match error {
         seccompiler::Error::Seccomp(reason) => refusal(&reason),
         _ => refusal(&error),
     })
 }
 
-/// [`CALLS`], and some with certain arguments alone. What is looked at by its
-/// number alone costs nothing: the kernel knows the answer beforehand.
-fn filter() -> Result<BpfProgram, seccompiler::BackendError> {
-    let when = |argument, operator, value: u64| {
-        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
-        SeccompRule::new(vec![condition])
+/// [`CALLS`], and some with certain arguments alone: what other processes share, by the
+/// descriptors `shared`, stays as it is. What is looked at by its number alone costs nothing:
+/// the kernel knows the answer beforehand.
+fn filter(shared: &[RawFd]) -> Result<BpfProgram, seccompiler::BackendError> {
+    let compare = |argument, operator, value: u64| {
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
     };
-    let is = |argument, value| when(argument, SeccompCmpOp::Eq, value);
-    let fcntl = |command: libc::c_int| is(1, command as u64);
-    let self_alone = || is(0, process::id().into());
+    let is = |argument, value: c_int| compare(argument, SeccompCmpOp::Eq, value as u64);
+    let has = |argument, mask: c_int, bits: c_int| {
+        compare(argument, SeccompCmpOp::MaskedEq(mask as u64), bits as u64)
+    };
+    let all = SeccompRule::new;
+    // By number: a worker has each of them once, and can make no other number for it.
+    let on_its_own = |mut conditions: Vec<SeccompCondition>| {
+        for fd in shared {
+            conditions.push(compare(0, SeccompCmpOp::Ne, *fd as u64)?);
+        }
+        all(conditions)
+    };
+    let self_alone = || all(vec![is(0, process::id() as c_int)?]);
     let mut rules: BTreeMap<c_long, Vec<SeccompRule>> = CALLS.iter().map(|call| (*call, vec![])).collect();
     rules.extend([
-        // Memory, but none that could hold new code.
-        (libc::SYS_mmap, vec![when(2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0)?]),
+        // No connection to anywhere by the first bytes that are sent.
+        (libc::SYS_sendto, vec![all(vec![has(3, libc::MSG_FASTOPEN, 0)?])?]),
+        // The other direction of a listening socket is the listening, for all processes.
+        (libc::SYS_shutdown, vec![all(vec![is(1, libc::SHUT_WR)?])?]),
+        (libc::SYS_setsockopt, vec![on_its_own(vec![is(1, libc::SOL_SOCKET)?, is(2, libc::SO_RCVTIMEO)?])?]),
+        (
+            libc::SYS_fcntl,
+            vec![
+                all(vec![is(1, libc::F_GETFL)?])?,
+                all(vec![is(1, libc::F_GETFD)?])?,
+                on_its_own(vec![is(1, libc::F_SETFL)?])?,
+            ],
+        ),
         // How much a client has not taken yet; not what types on a terminal.
-        (libc::SYS_ioctl, vec![is(1, libc::TIOCOUTQ)?]),
-        (libc::SYS_fcntl, vec![fcntl(libc::F_GETFL)?, fcntl(libc::F_SETFL)?, fcntl(libc::F_GETFD)?]),
+        (libc::SYS_ioctl, vec![all(vec![is(1, libc::TIOCOUTQ as c_int)?])?]),
+        // Memory, but of no file, and none that could hold new code.
+        (
+            libc::SYS_mmap,
+            vec![all(vec![has(2, libc::PROT_EXEC, 0)?, has(3, libc::MAP_ANONYMOUS, libc::MAP_ANONYMOUS)?])?],
+        ),
+        // As an allocator gives memory back; not what spoils the page for all that map it.
+        (
+            libc::SYS_madvise,
+            vec![all(vec![is(2, libc::MADV_DONTNEED)?])?, all(vec![is(2, libc::MADV_FREE)?])?],
+        ),
         // raise and abort.
         (libc::SYS_tgkill, vec![self_alone()?]),
         (libc::SYS_tkill, vec![self_alone()?]),
