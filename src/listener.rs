@@ -227,6 +227,11 @@ impl Listener {
         readable_within(&self.socket, limit)
     }
 
+    /// Is it in the listening state still? A shutdown(2) by any process that has it ends that.
+    pub fn is_listening(&self) -> bool {
+        is_listening(&self.socket).unwrap_or(true)
+    }
+
     /// For poll: a connection waits to be accepted.
     pub fn source(&self) -> PollFd<'_> {
         PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)

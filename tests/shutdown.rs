@@ -197,18 +197,6 @@ fn a_drainer_that_is_killed_is_status_3() {
 }
 
 #[test]
-fn a_worker_killed_with_its_client_during_shutdown_is_status_3() {
-    let mut server = Server::start(&["--workers", "2"]);
-    let mut client = server.connect();
-    echo(&mut client, b"hello");
-    let busy = server.wait_for_log(&["accepted"]);
-    server.signal(Signal::SIGTERM);
-    server.wait_for_log(&["shutting down"]);
-    kill(Pid::from_raw(number_after(&busy, "(pid ")), Signal::SIGKILL).unwrap();
-    assert_eq!(server.wait_code(), 3);
-}
-
-#[test]
 fn a_short_grace_is_the_shutdowns_alone() {
     // On HUP and on TERM to one worker a client has its 0.3 s, whatever the grace.
     for grace in ["0", "200ms"] {

@@ -170,8 +170,10 @@ impl Supervisor<'_> {
             // The next one, should it be needed, only drains: it may not live long, either.
             drain.overflow = None;
         }
-        // The drainer may have had the last copy of the listening socket.
-        if cause != Cause::Left && (was_busy || (was_drainer && self.listener.is_none())) {
+        // What others kill is not our shutdown's doing, but that nothing drains the queue
+        // is: the drainer may have had the last copy of the listening socket.
+        let cut = if was_drainer { was_busy || self.listener.is_none() } else { was_busy };
+        if cut && (cause == Cause::Crashed || (was_drainer && cause == Cause::Killed)) {
             self.mark_cut();
         }
     }
@@ -217,6 +219,8 @@ impl Supervisor<'_> {
     /// over; ends when all is done.
     fn drain_queue(&mut self) {
         let Stage::Draining(drain) = &mut self.stage else { return };
+        // Another process may have shut it down: then nothing waits there any more.
+        self.listener.take_if(|listener| !listener.is_listening());
         let (workers, came) =
             (self.children.pids().len(), self.scoreboard.served().connections != drain.connections_before);
         let has_waiting = self.listener.as_ref().is_some_and(|listener| listener.has_waiting());

@@ -52,7 +52,8 @@ impl Worker {
         }
         if !guests.is_empty() {
             let connections = count(guests.len() as u64, "connection");
-            explain!("poll(): {connections} to finish, each when it has been quiet for a moment");
+            let quiet = self.patience().quiet;
+            explain!("poll(): {connections} to finish, each when it has been quiet for {quiet:.1?}");
         }
         while !guests.is_empty() {
             self.serve_once(&mut guests, false, buffer);
