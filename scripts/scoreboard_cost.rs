@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use std::{error, thread};
 
 use nix::time::{ClockId, clock_gettime};
-use prefork_echo::echo::{self, BUFFER_SIZE, Client, Host};
+use prefork_echo::echo::{self, BUFFER_SIZE, Connection, WorkerHooks};
 use prefork_echo::scoreboard::{Row, Scoreboard, State};
 
 const ECHOES: u32 = 2_000;
@@ -17,26 +17,26 @@ const ROUNDS: usize = 200;
 /// As a worker does it; None: without a scoreboard.
 struct Counter(Option<Row>);
 
-impl Host for Counter {
-    fn must_leave(&self) -> bool {
+impl WorkerHooks for Counter {
+    fn is_stopping(&self) -> bool {
         false
     }
 
-    fn look_around(&mut self) {}
+    fn handle_interrupt(&mut self) {}
 
-    fn receiving(&mut self) {
-        self.0.inspect(|row| row.enter(State::Reading));
+    fn before_recv(&mut self) {
+        self.0.inspect(|row| row.set_state(State::Reading));
     }
 
-    fn sending(&self, bytes: usize) {
+    fn before_send(&self, bytes: usize) {
         self.0.inspect(|row| {
-            row.enter_writing();
-            row.sending(bytes);
+            row.set_writing();
+            row.before_send(bytes);
         });
     }
 
-    fn not_sent(&self, bytes: usize) {
-        self.0.inspect(|row| row.not_sent(bytes));
+    fn after_send(&self, bytes: usize) {
+        self.0.inspect(|row| row.after_send(bytes));
     }
 }
 
@@ -57,9 +57,9 @@ fn main() -> Result<(), Box<dyn error::Error>> {
     let start = Instant::now();
     for _ in 0..1_000_000 {
         let mut counter = Counter(Some(black_box(row)));
-        counter.receiving();
-        counter.sending(64);
-        counter.not_sent(0);
+        counter.before_recv();
+        counter.before_send(64);
+        counter.after_send(0);
     }
     let alone = start.elapsed().as_nanos() as f64 / 1e6;
     println!(
@@ -78,7 +78,7 @@ fn processor_time_of_an_echo(row: Option<Row>) -> Result<f64, Box<dyn error::Err
     let (serves, peer) = listener.accept()?;
     asks.set_nodelay(true)?;
     serves.set_nodelay(true)?;
-    let mut client = Client::new(serves.into(), Some(peer), None);
+    let mut client = Connection::new(serves.into(), Some(peer), None);
     let time = thread::scope(|scope| {
         let server = scope.spawn(move || {
             let mut buffer = vec![0; BUFFER_SIZE];

@@ -54,30 +54,15 @@
 //! - A worker opens nothing, and reaches nobody but its clients (Linux).
 //! - What a client has got is counted, also when its worker is killed.
 
-pub mod bench;
-pub mod children;
 pub mod cli;
 pub mod client;
-pub mod connection;
-pub mod distribution;
 pub mod echo;
-pub mod exit;
-pub mod farewell;
-pub mod held_file;
-pub mod inbox;
+pub mod error;
 pub mod listener;
-pub mod logger;
-pub mod pid_file;
+pub mod log;
+pub mod monitor;
 pub mod private_counter;
-pub mod respawn;
-pub mod rights;
 pub mod scoreboard;
-pub mod short;
-pub mod snapshot;
-pub mod status;
-pub mod succession;
 pub mod supervisor;
 pub mod sys;
-pub mod table;
-pub mod top;
 pub mod worker;

@@ -5,30 +5,32 @@ use std::panic;
 
 use nix::unistd::getpid;
 use prefork_echo::cli::{Command, Options};
-use prefork_echo::exit::{Exit, Failure};
+use prefork_echo::client::bench;
+use prefork_echo::error::{Error, Exit};
 use prefork_echo::listener::Listener;
-use prefork_echo::logger::Speaker;
+use prefork_echo::log::ProcessLabel;
+use prefork_echo::monitor::{status, top};
 use prefork_echo::supervisor::Supervisor;
-use prefork_echo::{bench, client, exit, logger, status, sys, top};
+use prefork_echo::{client, error, log, sys};
 
 fn main() -> Exit {
     let done = match Command::read() {
         Command::Serve(options) => serve(&options),
-        Command::Status(options) => status::run(&options).map(|()| Exit::Orderly),
-        Command::Top(options) => top::run(&options).map(|()| Exit::Orderly),
-        Command::Client(options) => client::run(&options).map(|()| Exit::Orderly),
+        Command::Status(options) => status::run(&options).map(|()| Exit::Success),
+        Command::Top(options) => top::run(&options).map(|()| Exit::Success),
+        Command::Client(options) => client::run(&options).map(|()| Exit::Success),
         Command::Bench(options) => bench::run(&options),
     };
     done.unwrap_or_else(|failure| {
-        exit::tell(&failure);
+        error::eprint_line(&failure);
         Exit::Failed
     })
 }
 
-fn serve(options: &Options) -> Result<Exit, Failure> {
-    sys::signal::start_afresh();
-    logger::start(&options.log, Speaker::Parent { pid: getpid() })?;
-    panic::set_hook(Box::new(|panic| log::error!("bug: {panic}")));
+fn serve(options: &Options) -> Result<Exit, Error> {
+    sys::signal::reset_signals();
+    log::start(&options.log, ProcessLabel::Parent { pid: getpid() })?;
+    panic::set_hook(Box::new(|panic| ::log::error!("bug: {panic}")));
     let listener = Listener::open(&options.bind, options.backlog, options.idle_timeout)?;
     Supervisor::new(options, listener)?.run()
 }

@@ -19,8 +19,8 @@ const GAP: Duration = Duration::from_millis(3);
 
 /// Looks at the flag, says so, dawdles, and blocks where nothing ever comes.
 fn dawdle(mut told: PipeWriter, silent: &PipeReader) -> u8 {
-    signal::become_worker().expect("signals can be set");
-    if signal::asked_to_leave() {
+    signal::install_worker_handlers().expect("signals can be set");
+    if signal::stop_requested() {
         return 1; // Too early: the gap was missed.
     }
     told.write_all(b"!").expect("the parent listens");
@@ -30,7 +30,7 @@ fn dawdle(mut told: PipeWriter, silent: &PipeReader) -> u8 {
     }
     // nix's read, unlike std's on some types, returns on a signal.
     match nix::unistd::read(silent, &mut [0]) {
-        Err(nix::errno::Errno::EINTR) if signal::asked_to_leave() => 0,
+        Err(nix::errno::Errno::EINTR) if signal::stop_requested() => 0,
         _ => 2,
     }
 }

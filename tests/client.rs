@@ -17,7 +17,7 @@ use common::{Guarded, Server, binary, command, noise, number_after, wait_until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use prefork_echo::connection::{Connection, Kind};
+use prefork_echo::client::stream::{Connection, Kind};
 
 /// Runs `client` with these messages against a server that listens there.
 #[track_caller]

@@ -5,7 +5,7 @@
 mod common;
 
 use common::terminal::Terminal;
-use prefork_echo::top::terminal::Screen;
+use prefork_echo::monitor::top::terminal::Screen;
 
 const PANIC: &str = "PANIC_ON_SCREEN";
 

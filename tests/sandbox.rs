@@ -32,8 +32,8 @@ mod linux {
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{Gid, Uid, geteuid, getppid, seteuid, setgid, setgroups, setuid};
-    use prefork_echo::rights::Rights;
-    use prefork_echo::sys::sandbox::Part::{self, Landlock, NoNewPrivs, Seccomp};
+    use prefork_echo::sys::credentials::Credentials;
+    use prefork_echo::sys::sandbox::Layer::{self, Landlock, NoNewPrivs, Seccomp};
     use prefork_echo::sys::{memory, process};
     use socket2::{Domain, SockRef, Socket, Type};
 
@@ -48,7 +48,7 @@ mod linux {
         client: TcpStream,
     }
 
-    type Attempt = (&'static str, fn(&Held) -> io::Result<()>, &'static [Part]);
+    type Attempt = (&'static str, fn(&Held) -> io::Result<()>, &'static [Layer]);
 
     fn anywhere() -> SocketAddr {
         "127.0.0.1:0".parse().expect("it is an address")
@@ -100,7 +100,7 @@ mod linux {
             &[Seccomp],
         ),
         ("change another option", |held| SockRef::from(&held.listener).set_keepalive(true), &[Seccomp]),
-        ("read a file by mapping it", |held| Ok(memory::view_file(&held.file, 1).map(drop)?), &[Seccomp]),
+        ("read a file by mapping it", |held| Ok(memory::map_read_only(&held.file, 1).map(drop)?), &[Seccomp]),
         // What a worker lives by.
         ("half-close a connection", |held| held.client.shutdown(Shutdown::Write), &[]),
         ("let a connection not block", |held| SockRef::from(&held.client).set_nonblocking(true), &[]),
@@ -110,7 +110,7 @@ mod linux {
             &[],
         ),
         ("send", |held| SockRef::from(&held.client).send(b"hello").map(drop), &[]),
-        ("have more memory", |_| Ok(memory::buffer(1 << 20).map(drop)?), &[]),
+        ("have more memory", |_| Ok(memory::map_private(1 << 20).map(drop)?), &[]),
         (
             "look who the parent is",
             |_| {
@@ -131,7 +131,7 @@ mod linux {
     const NO_DOOR: u8 = 3;
 
     /// Makes the attempt in a child, behind the door.
-    fn try_it(attempt: &Attempt, door: Option<Part>) -> u8 {
+    fn try_it(attempt: &Attempt, door: Option<Layer>) -> u8 {
         let listener = TcpListener::bind(anywhere()).expect("a port is free");
         let client = TcpStream::connect(listener.local_addr().expect("it is bound"));
         let held = Held {
@@ -200,7 +200,7 @@ mod linux {
         if !geteuid().is_root() {
             return println!("test the_rights_of_root_are_not_to_be_regained ... only root has any");
         }
-        let rights = Rights::find(Some("nobody"), None).expect("nobody is a user").expect("another one");
+        let rights = Credentials::find(Some("nobody"), None).expect("nobody is a user").expect("another one");
         let (root, his) = (Uid::from_raw(0), Gid::from_raw(0));
         let left = in_child(|| {
             // Some that are to go, as root has on many systems.

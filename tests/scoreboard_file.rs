@@ -137,7 +137,7 @@ fn a_server_on_all_addresses_is_found_by_any_of_them() {
 
 #[test]
 fn the_server_that_a_client_would_reach_is_shown() {
-    // Which of two files is read first is not said: four times.
+    // ServerSelector of two files is read first is not said: four times.
     for round in 0..4 {
         let runtime = Runtime::new();
         let v4 = runtime.start_at("0.0.0.0:0", &[]);

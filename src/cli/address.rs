@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 use std::{fmt, io};
 
-use crate::exit::Failure;
+use crate::error::Error;
 
 /// Where a server listens, as the user wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl BindAddress {
     ///
     /// # Errors
     /// If the host is unknown.
-    pub fn look_up(&self, or: &str) -> Result<Vec<SocketAddr>, Failure> {
+    pub fn resolve(&self, or: &str) -> Result<Vec<SocketAddr>, Error> {
         let found = (self.host.as_str(), self.port).to_socket_addrs().map(Vec::from_iter);
         let some = found.and_then(|found| match found.is_empty() {
             true => Err(io::ErrorKind::NotFound.into()),
@@ -54,7 +54,7 @@ impl BindAddress {
         });
         some.map_err(|error| {
             let remedy = format_args!("check its spelling, or {or}");
-            Failure::new(format_args!("find the host {}", self.host), &error, remedy)
+            Error::new(format_args!("find the host {}", self.host), &error, remedy)
         })
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
 
-use super::{EVENTS, FIRST_EVENT, LAST_EVENT, Scoreboard, words};
+use super::{EVENTS, FIRST_EVENT, LAST_EVENT, Scoreboard, codec};
 use crate::sys::clock;
 
 // The numbers of an event's line: which, when (nanoseconds), and a text.
@@ -30,7 +30,7 @@ impl Scoreboard {
         event[NUMBER].store(0, Relaxed);
         fence(Release);
         event[TIME].store(clock::now().as_nanos() as u64, Relaxed);
-        words::store_text(&event[TEXT..], text);
+        codec::store_text(&event[TEXT..], text);
         event[NUMBER].store(number, Release);
         self.news(LAST_EVENT).store(number, Release);
     }
@@ -50,7 +50,7 @@ impl Scoreboard {
         is_there().then_some(())?;
         fence(Acquire);
         let time = Duration::from_nanos(line[TIME].load(Relaxed));
-        let text = words::load_text(&line[TEXT..]);
+        let text = codec::load_text(&line[TEXT..]);
         fence(Acquire);
         is_there().then_some(Event { time, text })
     }

@@ -2,7 +2,7 @@
 //!
 //! It lies in a directory of the user's own, under the address where the server
 //! listens. It begins with a line of JSON that says what it is; the numbers follow.
-//! The server holds it as long as it lives (see [`held_file`](crate::held_file)),
+//! The server set_credentials it as long as it lives (see [`held_file`](crate::sys::lock_file)),
 //! so that what a dead one has left is known for what it is.
 
 use std::env;
@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Scoreboard;
 use crate::cli::Options;
-use crate::exit::{reason, shortage};
+use crate::error::{shortage, strerror};
 use crate::explain;
-use crate::held_file::{self, HeldFile, Refusal};
+use crate::sys::lock_file::{self, LockError, LockFile};
 use crate::sys::socket::{Match, address_match};
 
 /// The place of the line that says what the file is.
@@ -88,12 +88,12 @@ impl Identity {
     /// after the file's name.
     pub(super) fn read(file: &File) -> Result<Identity, String> {
         let mut start = [0; IDENTITY_SIZE];
-        let data = file.metadata().map_err(|error| format!("cannot be read: {}", reason(&error)))?;
+        let data = file.metadata().map_err(|error| format!("cannot be read: {}", strerror(&error)))?;
         if !data.is_file() {
             return Err("is no scoreboard, not even a file".into());
         }
         let length =
-            file.read_at(&mut start, 0).map_err(|error| format!("cannot be read: {}", reason(&error)))?;
+            file.read_at(&mut start, 0).map_err(|error| format!("cannot be read: {}", strerror(&error)))?;
         let line = start[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
         // The layout first, on its own: of another one the rest may differ.
         let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
@@ -102,7 +102,9 @@ impl Identity {
         }
         if value["layout"] != LAYOUT {
             let version = value["version"].as_str().unwrap_or("unknown").escape_default();
-            return Err(format!("was made by another version, {version}; look at it with the same one"));
+            return Err(format!(
+                "was made by another version, {version}; seqlock_read at it with the same one"
+            ));
         }
         let identity: Identity =
             serde_json::from_value(value).map_err(|_| String::from("is damaged at its beginning"))?;
@@ -125,7 +127,7 @@ impl Identity {
 ///
 /// # Errors
 /// As [`Scoreboard::map`] without a file.
-pub fn open(options: &Options, identity: &Identity) -> nix::Result<(Scoreboard, Option<HeldFile>)> {
+pub fn open(options: &Options, identity: &Identity) -> nix::Result<(Scoreboard, Option<LockFile>)> {
     if !options.no_scoreboard {
         match create(options.scoreboard.as_deref(), identity) {
             Ok((scoreboard, file)) => {
@@ -144,7 +146,7 @@ pub fn open(options: &Options, identity: &Identity) -> nix::Result<(Scoreboard, 
     Ok((Scoreboard::map(None)?, None))
 }
 
-/// Makes the file, at `path` or where a [`View`](super::View) finds it, and maps it.
+/// Makes the file, at `path` or where a [`Reader`](super::Reader) finds it, and maps it.
 ///
 /// # Errors
 /// If a living server has it, if something else is there, or if it cannot be
@@ -152,7 +154,7 @@ pub fn open(options: &Options, identity: &Identity) -> nix::Result<(Scoreboard, 
 fn create(
     path: Option<&Path>,
     identity: &Identity,
-) -> Result<(Scoreboard, HeldFile), (String, &'static str)> {
+) -> Result<(Scoreboard, LockFile), (String, &'static str)> {
     let another = |why| (why, "give --scoreboard another PATH");
     let path = match path {
         Some(path) => path.to_owned(),
@@ -160,13 +162,13 @@ fn create(
     };
     let shown = path.display();
     let failed = |error: io::Error| {
-        let (why, remedy) = another(format!("cannot write {shown}: {}", reason(&error)));
+        let (why, remedy) = another(format!("cannot write {shown}: {}", strerror(&error)));
         (why, shortage(&error).unwrap_or(remedy))
     };
-    let held = HeldFile::claim(&path, 0o600, is_ours).map_err(|refusal| match refusal {
-        Refusal::Held(pid) => another(format!("{shown} is held by a running server (pid {pid})")),
-        Refusal::Strange => another(format!("{shown} exists and is no scoreboard of this user")),
-        Refusal::Error(error) => failed(error),
+    let held = LockFile::acquire(&path, 0o600, is_ours).map_err(|refusal| match refusal {
+        LockError::Held(pid) => another(format!("{shown} is held by a running server (pid {pid})")),
+        LockError::NotOurs => another(format!("{shown} exists and is no scoreboard of this user")),
+        LockError::Error(error) => failed(error),
         other => another(format!("{shown} {other}")),
     })?;
     let file = held.file();
@@ -205,12 +207,12 @@ fn beginning() -> String {
 /// Removes what killed servers of this user have left where scoreboards lie by default.
 /// What the time doesn't suffice for is left to the next start.
 ///
-/// Call it before this process holds a file: a look at one's own would give it back.
+/// Call it before this process set_credentials a file: a seqlock_read at one's own would give it back.
 pub fn remove_stale() {
     let start = Instant::now();
     for path in files().unwrap_or_default() {
         // Most of those that stay are living servers'.
-        if held_file::remove_stale(&path, is_scoreboard).unwrap_or(false) {
+        if lock_file::remove_stale(&path, is_scoreboard).unwrap_or(false) {
             debug!("removed {}, which a killed server has left", path.display());
         }
         if start.elapsed() > SWEEP_LIMIT {
@@ -222,7 +224,7 @@ pub fn remove_stale() {
 /// The files that may be scoreboards of this user's servers, dead or alive.
 ///
 /// # Errors
-/// If the system has run out of what it takes to look.
+/// If the system has run out of what it takes to seqlock_read.
 pub(super) fn files() -> io::Result<Vec<PathBuf>> {
     // A directory that others can write to may hold anything.
     let is_ours = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|data| is_private(&data));
@@ -263,12 +265,12 @@ fn directories() -> impl Iterator<Item = PathBuf> {
 fn own_directory() -> Result<PathBuf, String> {
     let mut why = String::new();
     for directory in directories() {
-        // An error: it exists, or it can't be made; a look will tell.
+        // An error: it exists, or it can't be made; a seqlock_read will tell.
         let _ = DirBuilder::new().mode(0o700).create(&directory);
         match fs::symlink_metadata(&directory) {
             Ok(data) if is_private(&data) => return Ok(directory),
             Ok(_) => why = format!("{} is not this user's alone", directory.display()),
-            Err(error) => why = format!("cannot make {}: {}", directory.display(), reason(&error)),
+            Err(error) => why = format!("cannot make {}: {}", directory.display(), strerror(&error)),
         }
     }
     Err(why)

@@ -8,9 +8,9 @@ use std::time::Duration;
 use nix::unistd::{Pid, Uid};
 
 use super::Served;
-use super::words::{load_address, store_address};
+use super::codec::{load_address, store_address};
 use crate::sys::clock;
-use crate::sys::memory::Line;
+use crate::sys::memory::CacheLine;
 use crate::sys::sandbox::Sandbox;
 
 // The numbers of a row's line. First what the parent writes:
@@ -85,18 +85,18 @@ impl PartialEq for Row {
 }
 
 impl Row {
-    pub(super) fn new(line: &'static Line, index: usize) -> Row {
+    pub(super) fn new(line: &'static CacheLine, index: usize) -> Row {
         Row { numbers: &line.0, index }
     }
 
     // What the parent writes; see Scoreboard for when.
 
-    pub(super) fn hand_out(self, slot: usize, restarts: u64) {
+    pub(super) fn assign(self, slot: usize, restarts: u64) {
         self.clear();
         self.numbers[RESTARTS].store(restarts, Relaxed);
         self.numbers[BORN].store(clock::now().as_nanos() as u64, Relaxed);
         self.numbers[SLOT].store(slot as u64 + 1, Relaxed);
-        self.enter(State::Starting);
+        self.set_state(State::Starting);
     }
 
     pub(super) fn clear(self) {
@@ -106,7 +106,7 @@ impl Row {
     }
 
     /// The parent notes whom it has forked.
-    pub fn belongs_to(self, pid: Pid) {
+    pub fn set_pid(self, pid: Pid) {
         self.numbers[PID].store(pid.as_raw() as u64, Relaxed);
     }
 
@@ -114,14 +114,14 @@ impl Row {
 
     /// The worker is in this state from now on, if it wasn't before.
     #[inline]
-    pub fn enter(self, state: State) {
+    pub fn set_state(self, state: State) {
         if self.state().0 != state {
-            self.enter_at(state, clock::now());
+            self.set_state_at(state, clock::now());
         }
     }
 
     /// The worker has these rights from now on, and no others.
-    pub fn holds(self, user: Uid, sandbox: Sandbox) {
+    pub fn set_credentials(self, user: Uid, sandbox: Sandbox) {
         self.numbers[SANDBOX].store(sandbox.bits(), Relaxed);
         self.numbers[USER].store(u64::from(user.as_raw()) + 1, Relaxed);
     }
@@ -134,23 +134,23 @@ impl Row {
     }
 
     /// The worker has no client any more.
-    pub fn parted(self) {
+    pub fn clear_peer(self) {
         store_address(&self.numbers[PEER], None);
     }
 
-    /// As [`enter`](Row::enter) the state of writing. Only the second time in a row,
-    /// when a send has blocked, does it look at the clock: most never block, and half
+    /// As [`set_state`](Row::set_state) the state of writing. Only the second time in a row,
+    /// when a send has blocked, does it seqlock_read at the clock: most never block, and half
     /// of what the scoreboard costs is the clock.
     #[inline]
-    pub fn enter_writing(self) {
+    pub fn set_writing(self) {
         match self.state() {
-            (State::Writing, Duration::ZERO) => self.enter_at(State::Writing, clock::now()),
+            (State::Writing, Duration::ZERO) => self.set_state_at(State::Writing, clock::now()),
             (State::Writing, _) => {}
-            _ => self.enter_at(State::Writing, Duration::ZERO),
+            _ => self.set_state_at(State::Writing, Duration::ZERO),
         }
     }
 
-    fn enter_at(self, state: State, since: Duration) {
+    fn set_state_at(self, state: State, since: Duration) {
         self.numbers[STATE].store((since.as_nanos() as u64) << STATE_BITS | state as u64, Relaxed);
     }
 
@@ -158,13 +158,13 @@ impl Row {
     /// who has got them shall see them counted, and a process that is killed in
     /// `send` finishes the call first, and nothing after it.
     #[inline]
-    pub fn sending(self, bytes: usize) {
+    pub fn before_send(self, bytes: usize) {
         self.add(BYTES, bytes as u64);
     }
 
     /// So many of them were not sent after all.
     #[inline]
-    pub fn not_sent(self, bytes: usize) {
+    pub fn after_send(self, bytes: usize) {
         self.add(BYTES, (bytes as u64).wrapping_neg());
     }
 

@@ -16,17 +16,17 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::Supervisor;
-use crate::exit::Exit;
-use crate::logger::count;
-use crate::respawn::Cause;
+use crate::error::Exit;
+use crate::log::count;
 use crate::scoreboard::Phase;
+use crate::supervisor::respawn::ExitKind;
 use crate::sys::process::allow_descriptors;
 use crate::sys::socket::{accept_queue, half_open, queue_limit};
-use crate::worker::Errand;
+use crate::worker::WorkerRole;
 
 /// While shutting down, workers are told to leave again and again: one may have
 /// been stopped (SIGSTOP) after it was told.
-const REMIND: Duration = Duration::from_millis(500);
+const RESEND_AFTER: Duration = Duration::from_millis(500);
 
 /// A signal that comes again so soon is the same one: some tools send it to a process
 /// and then to its group, and a terminal to the group.
@@ -57,7 +57,7 @@ pub(super) enum Stage {
 pub(super) struct Drain {
     began: Instant,
     pub(super) deadline: Instant,
-    pub(super) remind_at: Instant,
+    pub(super) resend_at: Instant,
     /// Accepted before it began.
     connections_before: u64,
     /// None: the accept queue has not overflowed, or that is over.
@@ -80,7 +80,7 @@ impl Supervisor<'_> {
     /// Begins to shut down in order, to end with `exit` if all goes well.
     pub(super) fn drain(&mut self, exit: Exit) {
         self.children.remove_all_slots();
-        self.succession.end();
+        self.rolling_restart.end();
         self.scoreboard.enter(Phase::Draining);
         let now = Instant::now();
         let overflow = self.overflow(now);
@@ -88,13 +88,13 @@ impl Supervisor<'_> {
         self.stage = Stage::Draining(Drain {
             began: now,
             deadline: now + self.options.grace,
-            remind_at: now + REMIND,
+            resend_at: now + RESEND_AFTER,
             connections_before: self.scoreboard.served().connections,
             overflow,
             drainer: None,
             exit,
         });
-        self.children.pids().for_each(|pid| self.tell_to_leave(pid));
+        self.children.pids().for_each(|pid| self.terminate(pid));
     }
 
     /// What is to be waited for, if the accept queue has ever overflowed: for longer when
@@ -119,24 +119,24 @@ impl Supervisor<'_> {
     pub(super) fn signalled_again(&mut self, signal: Signal) {
         match &self.stage {
             Stage::Draining(drain) if drain.began.elapsed() < SAME_SIGNAL => {
-                self.note(Level::Info, format!("{signal} within {SAME_SIGNAL:?}: the same one"));
+                self.log_event(Level::Info, format!("{signal} within {SAME_SIGNAL:?}: the same one"));
             }
             _ => {
-                self.note(Level::Warn, format!("{signal} again: ending at once"));
-                self.end();
+                self.log_event(Level::Warn, format!("{signal} again: ending at once"));
+                self.kill_all();
             }
         }
     }
 
     /// Ends all workers without asking. The exit status says whether that cuts
     /// any client, as far as can be told; a server that gave up says so.
-    pub(super) fn end(&mut self) {
+    pub(super) fn kill_all(&mut self) {
         let cut = self.children.is_any_busy() || self.has_waiting();
         let exit = match &self.stage {
             Stage::Ending(exit) => *exit,
-            Stage::Draining(Drain { exit: Exit::Orderly, .. }) | Stage::Running if cut => Exit::Forced,
+            Stage::Draining(Drain { exit: Exit::Success, .. }) | Stage::Running if cut => Exit::Forced,
             Stage::Draining(Drain { exit, .. }) => *exit,
-            Stage::Running => Exit::Orderly,
+            Stage::Running => Exit::Success,
         };
         self.children.remove_all_slots();
         self.listener = None;
@@ -156,14 +156,14 @@ impl Supervisor<'_> {
     /// A connection was cut, or may have been.
     fn mark_cut(&mut self) {
         if let Stage::Draining(drain) = &mut self.stage
-            && drain.exit == Exit::Orderly
+            && drain.exit == Exit::Success
         {
             drain.exit = Exit::Forced;
         }
     }
 
     /// Takes note of a child's death during the shutdown. `was_busy`: it had a client.
-    pub(super) fn died_while_draining(&mut self, pid: Pid, cause: Cause, was_busy: bool) {
+    pub(super) fn died_while_draining(&mut self, pid: Pid, exit_kind: ExitKind, was_busy: bool) {
         let Stage::Draining(drain) = &mut self.stage else { return };
         let was_drainer = drain.drainer.take_if(|drainer| *drainer == pid).is_some();
         if was_drainer {
@@ -173,7 +173,7 @@ impl Supervisor<'_> {
         // What others kill is not our shutdown's doing, but that nothing drains the queue
         // is: the drainer may have had the last copy of the listening socket.
         let cut = if was_drainer { was_busy || self.listener.is_none() } else { was_busy };
-        if cut && (cause == Cause::Crashed || (was_drainer && cause == Cause::Killed)) {
+        if cut && (exit_kind == ExitKind::Crashed || (was_drainer && exit_kind == ExitKind::Killed)) {
             self.mark_cut();
         }
     }
@@ -185,25 +185,25 @@ impl Supervisor<'_> {
     }
 
     /// Does what is due of the shutdown. Some: it is over, and this is how.
-    pub(super) fn go_on_shutting_down(&mut self) -> Option<Exit> {
+    pub(super) fn step_shutdown(&mut self) -> Option<Exit> {
         let (now, workers) = (Instant::now(), self.children.pids().len());
         match &mut self.stage {
             Stage::Draining(drain) if drain.deadline <= now && (workers > 0 || self.listener.is_some()) => {
                 let workers = count(workers as u64, "worker");
                 let grace = humantime::format_duration(self.options.grace);
-                self.note(
+                self.log_event(
                     Level::Warn,
                     format!("{grace} are over: killing {workers}; give clients longer with --grace"),
                 );
-                self.end();
+                self.kill_all();
             }
             Stage::Draining(drain) => {
-                if drain.remind_at <= now {
-                    drain.remind_at = now + REMIND;
+                if drain.resend_at <= now {
+                    drain.resend_at = now + RESEND_AFTER;
                     // The drainer of an overflow is told when that is over.
                     let drainer = drain.overflow.as_ref().and(drain.drainer);
                     let others = self.children.pids().filter(|pid| Some(*pid) != drainer);
-                    others.for_each(|pid| self.tell_to_leave(pid));
+                    others.for_each(|pid| self.terminate(pid));
                 }
                 self.drain_queue();
             }
@@ -254,22 +254,22 @@ impl Supervisor<'_> {
         let cut = before.intersection(&half_open(self.identity.address)).count();
         if cut > 0 {
             let clients = count(cut as u64, "client");
-            self.note(Level::Warn, format!("{clients} whose handshake was never completed may be cut"));
+            self.log_event(Level::Warn, format!("{clients} whose handshake was never completed may be cut"));
             self.mark_cut();
         }
         self.listener = None;
-        self.tell_to_leave(drainer);
+        self.terminate(drainer);
     }
 
     fn fork_drainer(&mut self, overflowed: bool) {
-        let errand = if overflowed { Errand::DrainOverflow } else { Errand::FinalDrain };
-        let Some(pid) = self.fork_worker(0, errand) else { return };
+        let role = if overflowed { WorkerRole::DrainOverflow } else { WorkerRole::FinalDrain };
+        let Some(pid) = self.fork_worker(0, role) else { return };
         if !overflowed {
             self.listener = None; // As in end_overflow.
         }
         if let Stage::Draining(drain) = &mut self.stage {
             drain.drainer = Some(pid);
         }
-        self.note(Level::Info, format!("worker 0 (pid {pid}) forked to drain the accept queue"));
+        self.log_event(Level::Info, format!("worker 0 (pid {pid}) forked to drain the accept queue"));
     }
 }

@@ -21,7 +21,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 /// other down.
 #[derive(Debug)]
 #[repr(C, align(128))]
-pub struct Line(pub [AtomicU64; 16]);
+pub struct CacheLine(pub [AtomicU64; 16]);
 
 /// Maps `lines` lines, all zero, that this process and all its later children
 /// see at the same address. They stay for as long as the process lives; pages
@@ -29,7 +29,7 @@ pub struct Line(pub [AtomicU64; 16]);
 ///
 /// # Errors
 /// `ENOMEM` when the system has no room for the mapping, `EINVAL` for none.
-pub fn share(lines: usize) -> nix::Result<&'static [Line]> {
+pub fn map_shared(lines: usize) -> nix::Result<&'static [CacheLine]> {
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: the kernel chooses the place, so no memory in use is mapped over.
     let place = unsafe { mmap_anonymous(None, size(lines)?, access, MapFlags::MAP_SHARED)? };
@@ -43,8 +43,8 @@ pub fn share(lines: usize) -> nix::Result<&'static [Line]> {
 /// copying those costs each worker as many bytes.
 ///
 /// # Errors
-/// As [`share`].
-pub fn buffer(bytes: usize) -> nix::Result<&'static mut [u8]> {
+/// As [`map_shared`].
+pub fn map_private(bytes: usize) -> nix::Result<&'static mut [u8]> {
     let size = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: the kernel chooses the place, so no memory in use is mapped over.
@@ -60,20 +60,20 @@ pub fn buffer(bytes: usize) -> nix::Result<&'static mut [u8]> {
 /// and its later children alone, all zero. One file a process can be mapped.
 ///
 /// # Errors
-/// As [`share`], and what mmap(2) lists for files.
-pub fn share_file(file: &File, lines: usize) -> nix::Result<&'static [Line]> {
+/// As [`map_shared`], and what mmap(2) lists for files.
+pub fn map_shared_file(file: &File, lines: usize) -> nix::Result<&'static [CacheLine]> {
     map_file(file, lines, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
 }
 
-/// As [`share_file`], but only to look: the lines must not be written to.
+/// As [`map_shared_file`], but only to look: the lines must not be written to.
 ///
 /// # Errors
-/// As [`share_file`].
-pub fn view_file(file: &File, lines: usize) -> nix::Result<&'static [Line]> {
+/// As [`map_shared_file`].
+pub fn map_read_only(file: &File, lines: usize) -> nix::Result<&'static [CacheLine]> {
     map_file(file, lines, ProtFlags::PROT_READ)
 }
 
-fn map_file(file: &File, lines: usize, access: ProtFlags) -> nix::Result<&'static [Line]> {
+fn map_file(file: &File, lines: usize, access: ProtFlags) -> nix::Result<&'static [CacheLine]> {
     let size = size(lines)?;
     // SAFETY: the kernel chooses the place, so no memory in use is mapped over.
     let place = unsafe { mmap(None, size, access, MapFlags::MAP_SHARED, file, 0)? };
@@ -85,16 +85,16 @@ fn map_file(file: &File, lines: usize, access: ProtFlags) -> nix::Result<&'stati
 }
 
 fn size(lines: usize) -> nix::Result<NonZeroUsize> {
-    NonZeroUsize::new(lines * size_of::<Line>()).ok_or(Errno::EINVAL)
+    NonZeroUsize::new(lines * size_of::<CacheLine>()).ok_or(Errno::EINVAL)
 }
 
 /// # Safety
 /// `place` is a mapping of so many lines that is never undone. Whoever writes to
 /// it, in whichever process, has only these atomics to do so.
-unsafe fn as_lines(place: NonNull<c_void>, lines: usize) -> &'static [Line] {
+unsafe fn as_lines(place: NonNull<c_void>, lines: usize) -> &'static [CacheLine] {
     // SAFETY: as above; a mapping starts on a page and so is aligned, and any
     // bytes are atomics of some value.
-    unsafe { std::slice::from_raw_parts(place.cast::<Line>().as_ptr(), lines) }
+    unsafe { std::slice::from_raw_parts(place.cast::<CacheLine>().as_ptr(), lines) }
 }
 
 // Where the file is mapped; a size of 0 says that none is.

@@ -7,6 +7,8 @@
 #![allow(unsafe_code)]
 
 pub mod clock;
+pub mod credentials;
+pub mod lock_file;
 pub mod memory;
 pub mod process;
 pub mod sandbox;

@@ -49,18 +49,18 @@ pub fn fork(work: impl FnOnce() -> u8) -> nix::Result<Pid> {
 
 /// How a child died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Death {
+pub enum WaitStatus {
     /// It left with this exit code.
     Exit(i32),
     /// A signal of this number killed it.
     Signal(i32),
 }
 
-impl fmt::Display for Death {
+impl fmt::Display for WaitStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Death::Exit(code) => write!(f, "left with exit code {code}"),
-            Death::Signal(number) => match Signal::try_from(number) {
+            WaitStatus::Exit(code) => write!(f, "left with exit code {code}"),
+            WaitStatus::Signal(number) => match Signal::try_from(number) {
                 Ok(signal) => write!(f, "killed by {signal}"),
                 Err(_) => write!(f, "killed by signal {number}"),
             },
@@ -72,14 +72,14 @@ impl fmt::Display for Death {
 ///
 /// Not by nix: it knows no real-time signals, and returns an error for a child
 /// killed by one when the kernel has reaped it already.
-pub fn reap() -> Option<(Pid, Death)> {
+pub fn reap() -> Option<(Pid, WaitStatus)> {
     let mut status = 0;
     // SAFETY: the pointer is to an int, which is all that waitpid writes to.
     let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
     // 0: all live; an error: there are no children.
     (pid > 0).then(|| match libc::WIFSIGNALED(status) {
-        true => (Pid::from_raw(pid), Death::Signal(libc::WTERMSIG(status))),
-        false => (Pid::from_raw(pid), Death::Exit(libc::WEXITSTATUS(status))),
+        true => (Pid::from_raw(pid), WaitStatus::Signal(libc::WTERMSIG(status))),
+        false => (Pid::from_raw(pid), WaitStatus::Exit(libc::WEXITSTATUS(status))),
     })
 }
 
@@ -150,7 +150,7 @@ fn close_listed(kept: &[RawFd]) -> io::Result<()> {
 ///
 /// # Errors
 /// None that a correct call can cause.
-pub fn watch_parent() -> nix::Result<()> {
+pub fn set_pdeathsig() -> nix::Result<()> {
     #[cfg(target_os = "linux")]
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGCONT)?;
     Ok(())
@@ -163,16 +163,16 @@ pub fn is_orphan(parent: Pid) -> bool {
 
 /// What the system tells anybody of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Look {
+pub struct ProcessInfo {
     /// Who forked it, or has inherited it.
     pub parent: Pid,
     /// What the kernel does with it.
-    pub condition: Condition,
+    pub condition: ProcessState,
 }
 
 /// What the kernel does with a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Condition {
+pub enum ProcessState {
     /// It runs, or sleeps until something happens.
     Alive,
     /// SIGSTOP, or its terminal, has stopped it.
@@ -184,21 +184,21 @@ pub enum Condition {
 /// Looks at a process from outside. None: there is none. See proc(5),
 /// /proc/PID/stat.
 #[cfg(target_os = "linux")]
-pub fn look_at(pid: Pid) -> Option<Look> {
+pub fn inspect(pid: Pid) -> Option<ProcessInfo> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may contain anything.
     let mut words = stat.rsplit_once(") ")?.1.split(' ');
     let condition = match words.next()? {
-        "T" => Condition::Stopped,
-        "Z" | "X" => Condition::Dead,
-        _ => Condition::Alive,
+        "T" => ProcessState::Stopped,
+        "Z" | "X" => ProcessState::Dead,
+        _ => ProcessState::Alive,
     };
-    Some(Look { parent: Pid::from_raw(words.next()?.parse().ok()?), condition })
+    Some(ProcessInfo { parent: Pid::from_raw(words.next()?.parse().ok()?), condition })
 }
 
 /// Looks at a process from outside. None: there is none. See libproc.h.
 #[cfg(not(target_os = "linux"))]
-pub fn look_at(pid: Pid) -> Option<Look> {
+pub fn inspect(pid: Pid) -> Option<ProcessInfo> {
     let mut info = std::mem::MaybeUninit::<libc::proc_bsdinfo>::uninit();
     let size = size_of::<libc::proc_bsdinfo>() as libc::c_int;
     // SAFETY: there is room for as many bytes as the size says.
@@ -208,11 +208,11 @@ pub fn look_at(pid: Pid) -> Option<Look> {
     // SAFETY: it is whole, then; and numbers alone are in it.
     let info = (written == size).then(|| unsafe { info.assume_init() })?;
     let condition = match info.pbi_status {
-        libc::SSTOP => Condition::Stopped,
-        libc::SZOMB => Condition::Dead,
-        _ => Condition::Alive,
+        libc::SSTOP => ProcessState::Stopped,
+        libc::SZOMB => ProcessState::Dead,
+        _ => ProcessState::Alive,
     };
-    Some(Look { parent: Pid::from_raw(info.pbi_ppid as libc::pid_t), condition })
+    Some(ProcessInfo { parent: Pid::from_raw(info.pbi_ppid as libc::pid_t), condition })
 }
 
 /// May this process, which is root's, signal those of other users? Linux can take

@@ -4,7 +4,7 @@
 //! stores a flag is not enough to wake it: when the signal comes after the
 //! worker looked at the flag and before it blocks, it blocks all the same, and
 //! nobody rings again. So the handler also starts an interval timer, the bell.
-//! Each ring (SIGALRM) interrupts whichever call the worker is in by then,
+//! Each arm (SIGALRM) interrupts whichever call the worker is in by then,
 //! until the worker has noticed and silences it. That costs nothing while no
 //! signal comes, and needs neither poll nor a non-blocking socket.
 //!
@@ -18,45 +18,46 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 
-/// From ring to ring. The longest that a worker can oversleep a signal.
-const RING: Duration = Duration::from_millis(10);
+/// From arm to arm. The longest that a worker can oversleep a signal.
+const WAKE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// macOS doesn't tell a process of its parent's death, so there the bell never
 /// quite falls silent: at each tick the worker looks whether it is an orphan.
-const TICK: Duration = if cfg!(target_os = "macos") { Duration::from_millis(250) } else { Duration::ZERO };
+const ORPHAN_POLL: Duration =
+    if cfg!(target_os = "macos") { Duration::from_millis(250) } else { Duration::ZERO };
 
 /// Set once and for all by SIGTERM.
-static LEAVE: AtomicBool = AtomicBool::new(false);
+static STOP: AtomicBool = AtomicBool::new(false);
 
 /// Set by each signal, until the worker has noticed. A worker whose client never
 /// lets it block is never interrupted, and looks here between its calls.
-static RUNG: AtomicBool = AtomicBool::new(false);
+static PENDING: AtomicBool = AtomicBool::new(false);
 
-extern "C" fn leave(_: libc::c_int) {
-    LEAVE.store(true, Ordering::Relaxed);
+extern "C" fn stop(_: libc::c_int) {
+    STOP.store(true, Ordering::Relaxed);
     wake(0);
 }
 
 extern "C" fn wake(_: libc::c_int) {
-    rung(0);
-    ring();
+    pending(0);
+    arm();
 }
 
 /// That a handler has run is what makes the call return EINTR.
-extern "C" fn rung(_: libc::c_int) {
-    RUNG.store(true, Ordering::Relaxed);
+extern "C" fn pending(_: libc::c_int) {
+    PENDING.store(true, Ordering::Relaxed);
 }
 
 /// Makes a freshly forked child answer signals as a worker does, and lets them
 /// in: [`fork`](super::process::fork) left them blocked.
 ///
-/// TERM asks it to leave; CONT is a nudge to look around (sent by the kernel
+/// TERM asks it to stop; CONT is a nudge to look around (sent by the kernel
 /// when the parent dies); what a terminal sends to the whole group, or people
 /// to the parent, is left to the parent.
 ///
 /// # Errors
 /// None that a correct call can cause.
-pub fn become_worker() -> nix::Result<()> {
+pub fn install_worker_handlers() -> nix::Result<()> {
     use SigHandler::{Handler, SigDfl, SigIgn};
     let parents =
         [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGTTIN, Signal::SIGTTOU];
@@ -69,48 +70,48 @@ pub fn become_worker() -> nix::Result<()> {
     set(Signal::SIGSEGV, SigDfl)?;
     // The handlers before the unblocking: with the parent's still in place, a
     // signal to this child would wake the parent through its pipe.
-    set(Signal::SIGALRM, Handler(rung))?;
+    set(Signal::SIGALRM, Handler(pending))?;
     set(Signal::SIGCONT, Handler(wake))?;
-    set(Signal::SIGTERM, Handler(leave))?;
-    silence();
+    set(Signal::SIGTERM, Handler(stop))?;
+    disarm();
     SigSet::empty().thread_set_mask()
 }
 
 /// For the start of the program: lets all signals through, because a process
 /// inherits what whoever started it had blocked, even through exec. And a log
 /// file that reaches its limit (RLIMIT_FSIZE) is to be an error, not our death.
-pub fn start_afresh() {
+pub fn reset_signals() {
     let done = set(Signal::SIGXFSZ, SigHandler::SigIgn).and_then(|()| SigSet::empty().thread_set_mask());
     done.expect("SIGXFSZ and the empty set are valid, and no other error exists");
 }
 
-/// Has SIGTERM (or [`ask_to_leave`]) asked this worker to leave?
+/// Has SIGTERM (or [`request_stop`]) asked this worker to stop?
 #[inline]
-pub fn asked_to_leave() -> bool {
-    LEAVE.load(Ordering::Relaxed)
+pub fn stop_requested() -> bool {
+    STOP.load(Ordering::Relaxed)
 }
 
 /// Has a signal come that the worker has not noticed?
 #[inline]
-pub fn has_rung() -> bool {
-    RUNG.load(Ordering::Relaxed)
+pub fn is_pending() -> bool {
+    PENDING.load(Ordering::Relaxed)
 }
 
-/// Asks this worker to leave as SIGTERM does, from within.
-pub fn ask_to_leave() {
-    LEAVE.store(true, Ordering::Relaxed);
+/// Asks this worker to stop as SIGTERM does, from within.
+pub fn request_stop() {
+    STOP.store(true, Ordering::Relaxed);
 }
 
 /// Starts the bell: from now on no call blocks for longer than 10 ms.
-pub fn ring() {
-    set_timer(RING, RING);
+pub fn arm() {
+    set_timer(WAKE_INTERVAL, WAKE_INTERVAL);
 }
 
 /// Stops the bell. Silence it first and look at the flag then: a signal that
 /// comes between the two rings again.
-pub fn silence() {
-    set_timer(TICK, TICK);
-    RUNG.store(false, Ordering::Relaxed);
+pub fn disarm() {
+    set_timer(ORPHAN_POLL, ORPHAN_POLL);
+    PENDING.store(false, Ordering::Relaxed);
 }
 
 /// Ends this process after `limit` at the latest, wherever it is blocked.
@@ -120,7 +121,7 @@ pub fn leave_within(limit: Duration) {
     let done = set(Signal::SIGTERM, SigHandler::SigIgn)
         .and_then(|()| set(Signal::SIGCONT, SigHandler::SigIgn))
         .and_then(|()| {
-            // Or a ring that is under way would be the end already.
+            // Or a arm that is under way would be the end already.
             set_timer(Duration::ZERO, Duration::ZERO);
             set(Signal::SIGALRM, SigHandler::SigDfl)
         });

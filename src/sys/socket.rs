@@ -34,7 +34,7 @@ pub fn address_bytes(address: &SockAddr) -> &[u8] {
 ///
 /// # Errors
 /// None for a socket that is connected, or was.
-pub fn unsent(socket: impl AsFd) -> nix::Result<usize> {
+pub fn send_queue_len(socket: impl AsFd) -> nix::Result<usize> {
     let (fd, mut bytes) = (socket.as_fd().as_raw_fd(), 0 as libc::c_int);
     #[cfg(target_os = "linux")]
     // SAFETY: this request (SIOCOUTQ by its older name) writes one int.

@@ -11,11 +11,11 @@ use log::{Level, debug, error, info, log_enabled, warn};
 use nix::errno::Errno;
 use nix::poll::{PollTimeout, poll};
 
-use super::{Intake, Peer, Worker};
-use crate::echo::{Client, Host};
-use crate::exit::{reason, shortage};
+use super::{ListenerState, Peer, Worker};
+use crate::echo::{Connection, WorkerHooks};
+use crate::error::{shortage, strerror};
 use crate::explain;
-use crate::logger::count;
+use crate::log::count;
 use crate::private_counter;
 use crate::sys::signal;
 
@@ -29,7 +29,7 @@ const VANISHED_IN_A_ROW: u32 = 10;
 
 /// What to do when accept fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum AcceptAction {
     /// A signal, or the idle time-out: look what there is to do.
     Look,
     /// That one client is gone; on with the next.
@@ -40,11 +40,11 @@ pub(super) enum Answer {
     Leave,
 }
 
-impl Answer {
+impl AcceptAction {
     /// Sorts the errors of accept(2), which hands on those of the network too.
-    pub(super) fn to(error: Errno) -> Answer {
+    pub(super) fn to(error: Errno) -> AcceptAction {
         match error {
-            Errno::EINTR | Errno::EAGAIN => Answer::Look,
+            Errno::EINTR | Errno::EAGAIN => AcceptAction::Look,
             Errno::ECONNABORTED
             | Errno::EPROTO
             | Errno::EPERM
@@ -54,10 +54,10 @@ impl Answer {
             | Errno::EHOSTUNREACH
             | Errno::EOPNOTSUPP
             | Errno::ENETUNREACH
-            | Errno::ETIMEDOUT => Answer::Again,
-            Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK => Answer::Leave,
+            | Errno::ETIMEDOUT => AcceptAction::Again,
+            Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK => AcceptAction::Leave,
             // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever we don't know.
-            _ => Answer::Pause,
+            _ => AcceptAction::Pause,
         }
     }
 }
@@ -65,10 +65,10 @@ impl Answer {
 impl Worker {
     /// Blocks in accept. An error says why there is no client; what it asks for
     /// is done already.
-    pub(super) fn accept(&mut self) -> Result<Client, Answer> {
+    pub(super) fn accept(&mut self) -> Result<Connection, AcceptAction> {
         let mut asleep_since = None;
         loop {
-            let Intake::Open(listener) = &self.intake else { return Err(Answer::Leave) };
+            let ListenerState::Open(listener) = &self.listener_state else { return Err(AcceptAction::Leave) };
             let (fd, idle_timeout) = (listener.fd(), listener.idle_timeout());
             let asleep_since = *asleep_since.get_or_insert_with(|| {
                 explain!("accept({fd}): asleep until a client connects");
@@ -86,20 +86,21 @@ impl Worker {
                         Peer(peer)
                     );
                     self.count_accepted(peer, new);
-                    return Ok(Client::new(socket, peer, idle_timeout));
+                    return Ok(Connection::new(socket, peer, idle_timeout));
                 }
                 Err(error) => Errno::try_from(error).unwrap_or(Errno::UnknownErrno),
             };
             // The socket's flags or time-outs are not ours any more: called again, accept would
             // return at once again. The parent puts them right when this worker has left.
             let is_spoilt = error == Errno::EAGAIN && listener.is_too_early(called.elapsed());
-            let answer = if is_spoilt && !self.must_leave() { Answer::Leave } else { Answer::to(error) };
+            let answer =
+                if is_spoilt && !self.is_stopping() { AcceptAction::Leave } else { AcceptAction::to(error) };
             match answer {
-                Answer::Look => self.look_around(),
+                AcceptAction::Look => self.handle_interrupt(),
                 _ => self.accept_failed(answer, error),
             }
-            if answer != Answer::Look || self.must_leave() {
-                explain!("accept({fd}) = {error:?}: {}; no client this time", reason(&error.into()));
+            if answer != AcceptAction::Look || self.is_stopping() {
+                explain!("accept({fd}) = {error:?}: {}; no client this time", strerror(&error.into()));
                 return Err(answer);
             }
         }
@@ -127,17 +128,17 @@ impl Worker {
     }
 
     /// Says what is wrong with accept, and pauses where that may help.
-    fn accept_failed(&mut self, answer: Answer, error: Errno) {
+    fn accept_failed(&mut self, answer: AcceptAction, error: Errno) {
         self.failures += 1;
         let error = error.into();
-        let words = reason(&error);
+        let words = strerror(&error);
         match answer {
-            Answer::Leave => {
+            AcceptAction::Leave => {
                 error!("accept: {words}");
-                self.intake = Intake::Broken;
-                signal::ask_to_leave();
+                self.listener_state = ListenerState::Broken;
+                signal::request_stop();
             }
-            Answer::Again if self.failures < VANISHED_IN_A_ROW => debug!("accept: {words}"),
+            AcceptAction::Again if self.failures < VANISHED_IN_A_ROW => debug!("accept: {words}"),
             _ => {
                 // Said once: it may go on for hours.
                 if self.failures == 1 || self.failures == VANISHED_IN_A_ROW {
@@ -155,7 +156,7 @@ impl Worker {
     /// Waits until the system may have what it lacks, and looks at what a signal says.
     pub(super) fn pause(&mut self) {
         if sleep_until_later() == Err(Errno::EINTR) {
-            self.look_around();
+            self.handle_interrupt();
         }
     }
 }
@@ -172,19 +173,19 @@ mod tests {
     #[test]
     fn each_error_of_accept_has_its_answer() {
         for (error, answer) in [
-            (Errno::EINTR, Answer::Look),
-            (Errno::EAGAIN, Answer::Look),
-            (Errno::ECONNABORTED, Answer::Again),
-            (Errno::EPROTO, Answer::Again),
-            (Errno::ENETUNREACH, Answer::Again),
-            (Errno::EMFILE, Answer::Pause),
-            (Errno::ENFILE, Answer::Pause),
-            (Errno::ENOBUFS, Answer::Pause),
-            (Errno::ENOMEM, Answer::Pause),
-            (Errno::EBADF, Answer::Leave),
-            (Errno::EINVAL, Answer::Leave),
+            (Errno::EINTR, AcceptAction::Look),
+            (Errno::EAGAIN, AcceptAction::Look),
+            (Errno::ECONNABORTED, AcceptAction::Again),
+            (Errno::EPROTO, AcceptAction::Again),
+            (Errno::ENETUNREACH, AcceptAction::Again),
+            (Errno::EMFILE, AcceptAction::Pause),
+            (Errno::ENFILE, AcceptAction::Pause),
+            (Errno::ENOBUFS, AcceptAction::Pause),
+            (Errno::ENOMEM, AcceptAction::Pause),
+            (Errno::EBADF, AcceptAction::Leave),
+            (Errno::EINVAL, AcceptAction::Leave),
         ] {
-            assert_eq!(Answer::to(error), answer, "{error}");
+            assert_eq!(AcceptAction::to(error), answer, "{error}");
         }
     }
 }

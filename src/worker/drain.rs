@@ -17,23 +17,23 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::poll;
 
-use super::accept::Answer;
-use super::{Intake, Worker, close};
-use crate::echo::Host;
+use super::accept::AcceptAction;
+use super::{ListenerState, Worker, close};
+use crate::echo::WorkerHooks;
 use crate::explain;
-use crate::farewell::{Guest, Patience};
-use crate::logger::count;
+use crate::log::count;
 use crate::scoreboard::{Phase, State};
 use crate::sys::signal;
 use crate::sys::socket::timeout_until;
+use crate::worker::linger::{DrainingConnection, LingerTimeouts};
 
 /// The final drain takes connections off the queue for so long at the most: where new
 /// ones never cease, it has to end.
 const TAKING: Duration = Duration::from_secs(1);
 
 /// What a look at the accept queue has brought.
-struct Taken {
-    guests: Vec<Guest>,
+struct Accepted {
+    draining: Vec<DrainingConnection>,
     /// More wait, and can't be accepted now.
     stuck: bool,
 }
@@ -43,132 +43,132 @@ impl Worker {
     /// its queue must not stay open when no process takes from it any more. When the
     /// whole server leaves, what waits there is taken along: the parent may be unable to
     /// fork the worker that drains the rest.
-    pub(super) fn finish(&mut self, mut guests: Vec<Guest>, buffer: &mut [u8]) {
+    pub(super) fn finish(&mut self, mut draining: Vec<DrainingConnection>, buffer: &mut [u8]) {
         if self.scoreboard.phase() == Phase::Draining {
-            guests.extend(self.take_all(Duration::ZERO).guests);
+            draining.extend(self.accept_pending(Duration::ZERO).draining);
         }
-        if matches!(self.intake, Intake::Open(_)) {
-            self.intake = Intake::Closed;
+        if matches!(self.listener_state, ListenerState::Open(_)) {
+            self.listener_state = ListenerState::Closed;
         }
-        if !guests.is_empty() {
-            let connections = count(guests.len() as u64, "connection");
+        if !draining.is_empty() {
+            let connections = count(draining.len() as u64, "connection");
             let quiet = self.patience().quiet;
             explain!("poll(): {connections} to finish, each when it has been quiet for {quiet:.1?}");
         }
-        while !guests.is_empty() {
-            self.serve_once(&mut guests, false, buffer);
+        while !draining.is_empty() {
+            self.serve_once(&mut draining, false, buffer);
         }
-        self.row.parted();
+        self.row.clear_peer();
     }
 
     /// The accept queue has overflowed: until the parent asks to leave, accepts whatever
     /// comes, and serves it at once. Returns the connections that are still open.
-    pub(super) fn serve_overflow(&mut self, buffer: &mut [u8]) -> Vec<Guest> {
-        let mut guests = Vec::new();
-        while !self.must_leave() && matches!(self.intake, Intake::Open(_)) {
-            guests.extend(self.take_all(Duration::ZERO).guests);
-            if guests.is_empty() {
-                self.row.parted();
+    pub(super) fn serve_overflow(&mut self, buffer: &mut [u8]) -> Vec<DrainingConnection> {
+        let mut draining = Vec::new();
+        while !self.is_stopping() && matches!(self.listener_state, ListenerState::Open(_)) {
+            draining.extend(self.accept_pending(Duration::ZERO).draining);
+            if draining.is_empty() {
+                self.row.clear_peer();
             }
-            self.serve_once(&mut guests, true, buffer);
+            self.serve_once(&mut draining, true, buffer);
         }
-        guests
+        draining
     }
 
     /// This process alone holds the listening socket. Accepts all connections, closes
     /// the socket when none has come for a while, and serves them after that. Some may
     /// be open already.
-    pub(super) fn final_drain(&mut self, mut guests: Vec<Guest>, buffer: &mut [u8]) {
+    pub(super) fn final_drain(&mut self, mut draining: Vec<DrainingConnection>, buffer: &mut [u8]) {
         loop {
-            let taken = self.take_all(self.patience().quiet);
-            guests.extend(taken.guests);
+            let taken = self.accept_pending(self.patience().quiet);
+            draining.extend(taken.draining);
             if !taken.stuck {
                 break;
             }
             // No descriptors are left: finishing one connection gives back its own.
-            let open = guests.len();
-            while open > 0 && guests.len() == open {
-                self.serve_once(&mut guests, false, buffer);
+            let open = draining.len();
+            while open > 0 && draining.len() == open {
+                self.serve_once(&mut draining, false, buffer);
             }
         }
-        if let Intake::Open(listener) = &self.intake {
+        if let ListenerState::Open(listener) = &self.listener_state {
             self.has_cut = listener.has_waiting();
         }
-        self.finish(guests, buffer);
+        self.finish(draining, buffer);
     }
 
     /// Waits until a connection is ready, or due to be looked at, or, if `accepting`,
     /// another one waits in the queue; serves those that are ready.
-    fn serve_once(&mut self, guests: &mut Vec<Guest>, accepting: bool, buffer: &mut [u8]) {
-        self.receiving();
-        if guests.is_empty() {
-            self.row.enter(State::Idle);
+    fn serve_once(&mut self, draining: &mut Vec<DrainingConnection>, accepting: bool, buffer: &mut [u8]) {
+        self.before_recv();
+        if draining.is_empty() {
+            self.row.set_state(State::Idle);
         }
         let patience = self.patience();
-        let ready = self.wait(guests, accepting);
-        let mut staying = Vec::with_capacity(guests.len());
-        for (mut guest, ready) in guests.drain(..).zip(ready) {
-            match guest.attend(ready, patience, buffer, self).break_value() {
-                Some(end) => close(guest.into_client(), &end),
-                None => staying.push(guest),
+        let ready = self.wait(draining, accepting);
+        let mut staying = Vec::with_capacity(draining.len());
+        for (mut connection, ready) in draining.drain(..).zip(ready) {
+            match connection.advance(ready, patience, buffer, self).break_value() {
+                Some(end) => close(connection.into_client(), &end),
+                None => staying.push(connection),
             }
         }
-        *guests = staying;
+        *draining = staying;
     }
 
     /// Says of each connection whether it is ready.
-    fn wait(&mut self, guests: &[Guest], accepting: bool) -> Vec<bool> {
-        let mut sources: Vec<_> = guests.iter().map(Guest::source).collect();
-        if let (true, Intake::Open(listener)) = (accepting, &self.intake) {
+    fn wait(&mut self, draining: &[DrainingConnection], accepting: bool) -> Vec<bool> {
+        let mut sources: Vec<_> = draining.iter().map(DrainingConnection::source).collect();
+        if let (true, ListenerState::Open(listener)) = (accepting, &self.listener_state) {
             sources.push(listener.source());
         }
-        let deadline = guests.iter().map(Guest::look_at).min();
+        let deadline = draining.iter().map(DrainingConnection::next_check).min();
         let interrupted = poll(&mut sources, timeout_until(deadline)) == Err(Errno::EINTR);
-        let ready = sources.iter().take(guests.len()).map(|source| source.any() == Some(true)).collect();
+        let ready = sources.iter().take(draining.len()).map(|source| source.any() == Some(true)).collect();
         if interrupted {
-            self.look_around();
+            self.handle_interrupt();
         }
         ready
     }
 
     /// How long to wait for a silent peer: when the whole server leaves, its grace is
     /// the limit; when one worker does, nothing presses.
-    fn patience(&self) -> Patience {
-        Patience::within((self.scoreboard.phase() == Phase::Draining).then_some(self.grace))
+    fn patience(&self) -> LingerTimeouts {
+        LingerTimeouts::within((self.scoreboard.phase() == Phase::Draining).then_some(self.grace))
     }
 
     /// Accepts whatever waits until nothing has come for as long as `quiet`; for
     /// [`TAKING`] at the most.
-    fn take_all(&mut self, quiet: Duration) -> Taken {
-        let mut taken = Taken { guests: Vec::new(), stuck: false };
+    fn accept_pending(&mut self, quiet: Duration) -> Accepted {
+        let mut taken = Accepted { draining: Vec::new(), stuck: false };
         let end = Instant::now() + TAKING;
         let mut quiet_at = Instant::now() + quiet;
         while Instant::now() < end {
             // Where one client follows the other, no call is ever interrupted.
-            if signal::has_rung() {
-                self.look_around();
+            if signal::is_pending() {
+                self.handle_interrupt();
             }
-            let Intake::Open(listener) = &self.intake else { break };
+            let ListenerState::Open(listener) = &self.listener_state else { break };
             let left = quiet_at.saturating_duration_since(Instant::now());
             match listener.has_waiting_within(left) {
                 Ok(true) => {
                     // Another worker may be quicker, or the client vanish: then
                     // the bell ends the wait, and EINTR silences it again.
-                    signal::ring();
+                    signal::arm();
                     match self.accept() {
-                        Ok(client) => taken.guests.push(Guest::new(client, &[])),
-                        Err(Answer::Look | Answer::Again) => {}
-                        Err(Answer::Pause) => {
+                        Ok(client) => taken.draining.push(DrainingConnection::new(client, &[])),
+                        Err(AcceptAction::Look | AcceptAction::Again) => {}
+                        Err(AcceptAction::Pause) => {
                             taken.stuck = true;
                             self.pause(); // The bell has cut accept's own one short.
                             break;
                         }
-                        Err(Answer::Leave) => break,
+                        Err(AcceptAction::Leave) => break,
                     }
-                    self.row.enter(State::Draining);
+                    self.row.set_state(State::Draining);
                     quiet_at = Instant::now() + quiet;
                 }
-                Err(Errno::EINTR) => self.look_around(),
+                Err(Errno::EINTR) => self.handle_interrupt(),
                 Ok(false) => {
                     explain!("poll({}) = 0: no connection waits in the accept queue", listener.fd());
                     break;

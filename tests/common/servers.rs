@@ -10,7 +10,7 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::{PATIENCE, wait_until};
-use prefork_echo::sys::socket::unsent;
+use prefork_echo::sys::socket::send_queue_len;
 
 /// A server within the test, with a thread for each client. It ends with the test.
 pub struct Fake {
@@ -101,7 +101,7 @@ pub fn swallow(client: &mut TcpStream, bytes: usize) {
 /// unread: that is a reset.
 pub fn echo_and_leave(mut client: TcpStream, bytes: usize) {
     echo_bytes(&mut client, bytes);
-    wait_until("all has arrived", || unsent(&client) == Ok(0));
+    wait_until("all has arrived", || send_queue_len(&client) == Ok(0));
     // Unless that was all.
     let _ = client.read_exact(&mut [0]);
 }

@@ -15,7 +15,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use super::Refusal;
+use super::LayerError;
 
 /// What a worker's life takes: accept, recv and their like; its signals and the bell; the
 /// clock; the log; memory; the end. Those of [`filter`] are added, with certain arguments.
@@ -49,29 +49,29 @@ const CALLS: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-pub(super) fn no_new_privs() -> Result<(), Refusal> {
+pub(super) fn no_new_privs() -> Result<(), LayerError> {
     prctl::set_no_new_privs().map_err(|error| refusal(&io::Error::from(error)))
 }
 
 /// Looks for the system's reason behind an error.
-fn refusal(error: &(dyn Error + 'static)) -> Refusal {
+fn refusal(error: &(dyn Error + 'static)) -> LayerError {
     let mut reason = Some(error);
     while let Some(cause) = reason {
         if let Some(number) = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
             let errno = Errno::from_raw(number);
             let why = errno.desc().to_lowercase();
             return match errno {
-                Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => Refusal::NotNow(why),
-                _ => Refusal::Lacking(why),
+                Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => LayerError::Transient(why),
+                _ => LayerError::Unsupported(why),
             };
         }
         reason = cause.source();
     }
-    Refusal::Lacking(error.to_string())
+    LayerError::Unsupported(error.to_string())
 }
 
 /// Handles each right of the first version that has all we ask for, and grants none.
-pub(super) fn landlock() -> Result<(), Refusal> {
+pub(super) fn landlock() -> Result<(), LayerError> {
     // Linux 6.12. Newer ones know more rights, for what seccomp refuses anyway.
     const COMPLETE: ABI = ABI::V6;
     let restrict = || -> Result<RulesetStatus, RulesetError> {
@@ -84,14 +84,14 @@ pub(super) fn landlock() -> Result<(), Refusal> {
     match restrict() {
         Ok(RulesetStatus::FullyEnforced) => Ok(()),
         Ok(RulesetStatus::PartiallyEnforced) => {
-            Err(Refusal::Lacking("this kernel is old, and has only a part of it".into()))
+            Err(LayerError::Unsupported("this kernel is old, and has only a layer of it".into()))
         }
-        Ok(RulesetStatus::NotEnforced) => Err(Refusal::Lacking("this kernel has none".into())),
+        Ok(RulesetStatus::NotEnforced) => Err(LayerError::Unsupported("this kernel has none".into())),
         Err(error) => Err(refusal(&error)),
     }
 }
 
-pub(super) fn seccomp(shared: &[RawFd]) -> Result<(), Refusal> {
+pub(super) fn seccomp(shared: &[RawFd]) -> Result<(), LayerError> {
     let filter = filter(shared).map_err(|error| refusal(&error))?;
     seccompiler::apply_filter(&filter).map_err(|error| match error {
         seccompiler::Error::Seccomp(reason) => refusal(&reason),

@@ -1,0 +1,1 @@
+//! What the client narrates: socket, connect, send, recv, shutdown, close.

@@ -1,0 +1,1 @@
+//! What the parent narrates: socket, bind, listen, fork, poll, kill, waitpid.

@@ -1,0 +1,1 @@
+//! What a worker narrates: accept, recv, send, poll, shutdown, close.

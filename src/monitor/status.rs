@@ -1,0 +1,224 @@
+//! `status`: one look at a running server, as a table or as JSON; and the same
+//! table for SIGUSR1.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::StatusOptions;
+use crate::error::{self, Error};
+use crate::log::count;
+use crate::monitor::{format, table};
+use crate::scoreboard::snapshot::{Snapshot, Worker};
+use crate::scoreboard::{Phase, Reader};
+use crate::sys::process::ProcessState;
+use crate::sys::sandbox::{Layer, Sandbox};
+
+/// Looks at the server that the user means, and prints what is seen.
+///
+/// # Errors
+/// If there is no such server.
+pub fn run(options: &StatusOptions) -> Result<(), Error> {
+    let view = Reader::of(&options.which, "status")?;
+    let snapshot = Snapshot::of(&view);
+    // Not before: what was read in the meantime might have been noise.
+    view.check()?;
+    error::print(&if options.json { json(&snapshot) } else { table(&snapshot).join("\n") })
+}
+
+/// Lines of 80 columns at the most.
+pub fn table(snapshot: &Snapshot) -> Vec<String> {
+    let Snapshot { identity, served, .. } = snapshot;
+    let mut lines = vec![
+        format!(
+            "{} (pid {}): {} {}, prefork-echo {}",
+            identity.address,
+            identity.pid,
+            match (snapshot.phase, snapshot.parent) {
+                (_, ProcessState::Stopped) => "STOPPED, after",
+                (Phase::Running, _) => "running for",
+                (Phase::Draining, _) => "draining, after",
+                (Phase::Ended(_), _) => "ended, after",
+            },
+            format::span(snapshot.uptime),
+            identity.version,
+        ),
+        format!(
+            "served: {}, {}; {}",
+            count(served.connections, "connection"),
+            count(served.bytes, "byte"),
+            count(snapshot.restarts, "restart")
+        ),
+    ];
+    if let Some(queue) = snapshot.queue {
+        lines.push(format!("accept queue: {queue} waiting (backlog {})", snapshot.queue_limit));
+    }
+    lines.push(format!(
+        "private counter: in each process at {:#x}; in the parent it is {}",
+        identity.private_counter, snapshot.parents_counter
+    ));
+    lines.extend(rights(snapshot));
+    let columns = table::columns(80);
+    lines.extend([String::new(), table::headings(&columns)]);
+    lines.extend(snapshot.workers.iter().map(|worker| table::row(&columns, worker)));
+    lines.push(String::new());
+    lines.extend(snapshot.by_slot(|served| served.connections).lines("connections"));
+    let exits = last_exits(snapshot);
+    if !exits.is_empty() {
+        lines.push(String::new());
+        lines.extend(exits);
+    }
+    lines
+}
+
+/// What the server is doing, in a word.
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Running => "running",
+        Phase::Draining => "draining",
+        Phase::Ended(_) => "ended",
+    }
+}
+
+/// What rights the workers have: one line, unless they differ. The user by number:
+/// the parent logs this, too, and must not wait for whoever knows names.
+fn rights(snapshot: &Snapshot) -> Vec<String> {
+    let kinds = kinds(snapshot, |worker| worker.process.as_ref()?.rights);
+    let alike = kinds.len() == 1;
+    let line = |((uid, sandbox), slots): ((u32, Sandbox), Vec<usize>)| {
+        let line = format!("workers' user id: {uid}; sandbox: {sandbox}");
+        if alike { line } else { name_slots(line, &slots) }
+    };
+    kinds.into_iter().map(line).collect()
+}
+
+/// How the last process that left a slot has died.
+fn last_exits(snapshot: &Snapshot) -> Vec<String> {
+    let kinds = kinds(snapshot, |worker| worker.last_exit.as_ref());
+    kinds.into_iter().map(|(exit, slots)| name_slots(format!("last exit: {exit}"), &slots)).collect()
+}
+
+/// The slots of those of whom the same can be said.
+fn kinds<'a, T: Ord>(
+    snapshot: &'a Snapshot,
+    say: impl Fn(&'a Worker) -> Option<T>,
+) -> BTreeMap<T, Vec<usize>> {
+    let mut kinds: BTreeMap<T, Vec<usize>> = BTreeMap::new();
+    for worker in &snapshot.workers {
+        if let Some(kind) = say(worker) {
+            kinds.entry(kind).or_default().push(worker.slot);
+        }
+    }
+    kinds
+}
+
+/// Adds "(slots 0, 1 and 2 more)": as many as the line has room for, and one at least.
+fn name_slots(line: String, slots: &[usize]) -> String {
+    let room = 80_usize.saturating_sub(line.len() + " (slots  and 4096 more)".len());
+    let named = slots.len().min((room / ", 4095".len()).max(1));
+    let names: Vec<_> = slots[..named].iter().map(usize::to_string).collect();
+    let more = slots.len() - named;
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let noun = if slots.len() == 1 { "slot" } else { "slots" };
+    format!("{line} ({noun} {}{more})", names.join(", "))
+}
+
+/// One line, for programs.
+fn json(snapshot: &Snapshot) -> String {
+    let identity = &snapshot.identity;
+    let status = Status {
+        version: &identity.version,
+        address: identity.address.to_string(),
+        pid: identity.pid,
+        state: phase(snapshot.phase),
+        uptime_s: seconds(snapshot.uptime),
+        accept_queue: snapshot.queue.map(|length| AcceptQueue { length, limit: snapshot.queue_limit }),
+        totals: Totals {
+            connections: snapshot.served.connections,
+            bytes: snapshot.served.bytes,
+            restarts: snapshot.restarts,
+        },
+        private_counter: PrivateCounter {
+            address: format!("{:#x}", identity.private_counter),
+            parent: snapshot.parents_counter,
+        },
+        workers: snapshot.workers.iter().map(WorkerStatus::from).collect(),
+    };
+    serde_json::to_string(&status).expect("numbers and texts can be written as JSON")
+}
+
+fn seconds(time: Duration) -> f64 {
+    time.as_millis() as f64 / 1_000.0
+}
+
+// The JSON: programs rely on these names.
+
+#[derive(Serialize)]
+struct Status<'a> {
+    version: &'a str,
+    address: String,
+    pid: i32,
+    state: &'a str,
+    uptime_s: f64,
+    accept_queue: Option<AcceptQueue>,
+    totals: Totals,
+    private_counter: PrivateCounter,
+    workers: Vec<WorkerStatus<'a>>,
+}
+
+#[derive(Serialize)]
+struct AcceptQueue {
+    length: u64,
+    limit: u64,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    connections: u64,
+    bytes: u64,
+    restarts: u64,
+}
+
+#[derive(Serialize)]
+struct PrivateCounter {
+    address: String,
+    parent: u64,
+}
+
+#[derive(Serialize)]
+struct WorkerStatus<'a> {
+    slot: usize,
+    pid: Option<i32>,
+    state: &'a str,
+    restarts: u64,
+    uptime_s: Option<f64>,
+    connections: u64,
+    bytes: u64,
+    private_counter: Option<u64>,
+    peer: Option<String>,
+    last_exit: Option<&'a str>,
+    uid: Option<u32>,
+    sandbox: Option<Vec<&'static str>>,
+}
+
+impl<'a> From<&'a Worker> for WorkerStatus<'a> {
+    fn from(worker: &'a Worker) -> Self {
+        let process = worker.process.as_ref();
+        let rights = process.and_then(|process| process.rights);
+        WorkerStatus {
+            slot: worker.slot,
+            pid: process.and_then(|process| process.pid).map(|pid| pid.as_raw()),
+            state: worker.state().name(),
+            restarts: worker.restarts,
+            uptime_s: process.map(|process| seconds(process.uptime)),
+            connections: worker.served.connections,
+            bytes: worker.served.bytes,
+            private_counter: process.map(|process| process.private_counter),
+            peer: process.and_then(|process| process.peer).map(|peer| peer.to_string()),
+            last_exit: worker.last_exit.as_deref(),
+            uid: rights.map(|(uid, _)| uid),
+            sandbox: rights.map(|(_, sandbox)| sandbox.parts().map(Layer::name).collect()),
+        }
+    }
+}

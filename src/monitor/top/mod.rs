@@ -1,0 +1,210 @@
+//! `top`: a running server, live: what introductions to socket programming draw
+//! on the blackboard, as it happens.
+//!
+//! It looks at the scoreboard several times a second, which costs the server
+//! nothing. Signals are sent only where a key asks for it, and only to processes
+//! of which the kernel says that they are this server's.
+
+pub mod terminal;
+pub mod view;
+
+use std::collections::VecDeque;
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use ratatui::text::Line;
+
+use self::terminal::{Input, Screen};
+use self::view::{Rate, TopView};
+use crate::cli::TopOptions;
+use crate::error::{self, Error, strerror};
+use crate::scoreboard::snapshot::Snapshot;
+use crate::scoreboard::{Phase, Reader, Served};
+use crate::sys::process;
+
+/// From picture to view.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What a key has done is said for so long.
+const NOTE: Duration = Duration::from_secs(4);
+
+const GONE: &str = "the server is no more, or in another container";
+
+/// Rates are of what was served in so long.
+const LATELY: Duration = Duration::from_secs(2);
+
+/// Shows the server that the user means until he has seen enough.
+///
+/// # Errors
+/// If there is no such server, or no terminal.
+pub fn run(options: &TopOptions) -> Result<(), Error> {
+    let reader = Reader::of(&options.which, "top")?;
+    if options.once {
+        return print(&Top::new(reader));
+    }
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        return Err(Error::plain("top needs a terminal; into a file or a pipe goes top --once, or status"));
+    }
+    let mut top = Top::new(reader);
+    let mut screen = Screen::enter().map_err(|error| lost(&error))?;
+    let ended_by = top.show_on(&mut screen).map_err(|error| lost(&error));
+    // The terminal first: what is said from here on is to be seen.
+    drop(screen);
+    if let Some(signal) = ended_by? {
+        let _ = signal_hook::low_level::emulate_default_handler(signal as i32);
+    }
+    if let Some(end) = top.view.end {
+        error::print(&end)?;
+    }
+    Ok(())
+}
+
+fn lost(error: &io::Error) -> Error {
+    Error::new("use the terminal", error, "top --once prints one view, and status a table")
+}
+
+/// One picture as text: as wide as the terminal, or 80 columns.
+fn print(top: &Top) -> Result<(), Error> {
+    let size = io::stdout().is_terminal().then(|| ratatui::crossterm::terminal::size().ok()).flatten();
+    let width = size.map_or(80, |(width, _)| width.into());
+    let text = |line: &Line| line.spans.iter().map(|span| span.content.as_ref()).collect::<String>();
+    let lines = top.view.lines(width, None);
+    error::print(&lines.iter().map(|line| text(line).trim_end().to_owned()).collect::<Vec<_>>().join("\n"))
+}
+
+struct Top {
+    reader: Reader,
+    view: TopView,
+    /// When a key has done something, to be said for a while.
+    noted: Option<Instant>,
+    /// What had been served at some moments of late.
+    past: VecDeque<(Instant, Served)>,
+}
+
+impl Top {
+    fn new(reader: Reader) -> Top {
+        let view = TopView {
+            snapshot: Snapshot::of(&reader),
+            rate: None,
+            selected: 0,
+            paused: false,
+            help: false,
+            note: None,
+            end: None,
+        };
+        Top { reader, view, noted: None, past: VecDeque::new() }
+    }
+
+    /// Until the user leaves; Some: by this signal.
+    fn show_on(&mut self, screen: &mut Screen) -> io::Result<Option<Signal>> {
+        let mut refresh_at = Instant::now();
+        loop {
+            if refresh_at <= Instant::now() {
+                refresh_at = Instant::now() + TICK;
+                if !self.view.paused && self.view.end.is_none() {
+                    self.look();
+                }
+                if self.noted.is_some_and(|noted| noted.elapsed() >= NOTE) {
+                    (self.noted, self.view.note) = (None, None);
+                }
+            }
+            let (width, height) = screen.size();
+            screen.show(self.view.lines(width, Some(height)))?;
+            for input in screen.wait(refresh_at)? {
+                match input {
+                    Input::End(signal) => return Ok(Some(signal)),
+                    // Nothing is done to what can't be seen.
+                    _ if self.view.help => self.view.help = false,
+                    Input::Escape | Input::Key('q') => return Ok(None),
+                    Input::Move(by) => self.select(by),
+                    Input::Key(key) => self.answer(key),
+                }
+            }
+        }
+    }
+
+    /// Looks at the server, and whether it still lives.
+    fn look(&mut self) {
+        let lives = self.reader.lives();
+        let snapshot = Snapshot::of(&self.reader);
+        if let Err(failure) = self.reader.check() {
+            self.view.end = Some(failure.to_string());
+            return;
+        }
+        if !lives {
+            let pid = snapshot.identity.pid;
+            self.view.end = Some(match snapshot.phase {
+                Phase::Ended(status) => {
+                    format!("the server (pid {pid}) has ended, with exit status {status}")
+                }
+                _ => format!("the server (pid {pid}) is dead: somebody has killed it"),
+            });
+        }
+        self.measure(snapshot.served);
+        self.view.selected = self.view.selected.min(snapshot.workers.len().saturating_sub(1));
+        self.view.snapshot = snapshot;
+    }
+
+    fn measure(&mut self, served: Served) {
+        let now = Instant::now();
+        self.past.push_back((now, served));
+        while self.past.len() > 2 && now - self.past[0].0 > LATELY {
+            self.past.pop_front();
+        }
+        let (then, before) = self.past[0];
+        self.view.rate = (then < now).then(|| Rate::between(before, served, now - then));
+    }
+
+    fn select(&mut self, by: isize) {
+        let last = self.view.snapshot.workers.len().saturating_sub(1);
+        self.view.selected = self.view.selected.saturating_add_signed(by).min(last);
+    }
+
+    fn answer(&mut self, key: char) {
+        let TopView { paused, help, .. } = &mut self.view;
+        match key {
+            'p' => *paused = !*paused,
+            '?' => *help = true,
+            'k' => self.signal_worker(Signal::SIGKILL),
+            't' => self.signal_worker(Signal::SIGTERM),
+            's' => self.signal_worker(Signal::SIGSTOP),
+            'c' => self.signal_worker(Signal::SIGCONT),
+            '+' => self.signal_parent(Signal::SIGTTIN),
+            '-' => self.signal_parent(Signal::SIGTTOU),
+            _ => {}
+        }
+    }
+
+    /// The scoreboard's word for a pid is not enough: a worker may have written
+    /// it, and the process may have died since.
+    fn signal_worker(&mut self, signal: Signal) {
+        let Some(worker) = self.view.snapshot.workers.get(self.view.selected) else { return };
+        let (slot, pid) = (worker.slot, worker.process.as_ref().and_then(|process| process.pid));
+        let note = match (self.reader.holder(), pid) {
+            (None, _) => GONE.into(),
+            (Some(server), Some(pid)) if process::inspect(pid).is_some_and(|look| look.parent == server) => {
+                send(signal, pid, &format!("worker {slot}"))
+            }
+            _ => format!("worker {slot} has no process at this moment"),
+        };
+        self.note(note);
+    }
+
+    fn signal_parent(&mut self, signal: Signal) {
+        let note = self.reader.holder().map_or(GONE.into(), |pid| send(signal, pid, "the parent"));
+        self.note(note);
+    }
+
+    fn note(&mut self, what: String) {
+        (self.view.note, self.noted) = (Some(what), Some(Instant::now()));
+    }
+}
+
+fn send(signal: Signal, pid: Pid, whom: &str) -> String {
+    match kill(pid, signal) {
+        Ok(()) => format!("{signal} sent to {whom} (pid {pid})"),
+        Err(error) => format!("cannot send {signal} to {whom} (pid {pid}): {}", strerror(&error.into())),
+    }
+}

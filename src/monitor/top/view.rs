@@ -1,0 +1,312 @@
+//! The view that `top` shows: lines of text from a snapshot, and nothing else.
+//!
+//! It fits whatever room there is: the least important columns go from a narrow
+//! terminal, sections from a low one, and the workers scroll.
+
+use std::time::Duration;
+
+use ratatui::style::{Color, Stylize};
+use ratatui::text::{Line, Span};
+
+use crate::log::count;
+use crate::monitor::{format, table};
+use crate::scoreboard::snapshot::{Snapshot, Worker};
+use crate::scoreboard::{Phase, Served, State};
+use crate::sys::process::ProcessState;
+
+/// What is to be seen.
+#[derive(Debug, Clone)]
+pub struct TopView {
+    /// What the server is doing.
+    pub snapshot: Snapshot,
+    /// Connections and bytes a second, of late.
+    pub rate: Option<Rate>,
+    /// The worker that the keys are for, an index into the snapshot's.
+    pub selected: usize,
+    /// Does the view stand still?
+    pub paused: bool,
+    /// Is the explanation shown instead?
+    pub help: bool,
+    /// What a key has done.
+    pub note: Option<String>,
+    /// How the server has ended.
+    pub end: Option<String>,
+}
+
+/// What was served a second.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Connections a second.
+    pub connections: f64,
+    /// Bytes a second.
+    pub bytes: f64,
+}
+
+impl Rate {
+    /// From what had been served before, and what a while later.
+    pub fn between(before: Served, after: Served, time: Duration) -> Rate {
+        let a_second = |before: u64, after: u64| after.saturating_sub(before) as f64 / time.as_secs_f64();
+        Rate {
+            connections: a_second(before.connections, after.connections),
+            bytes: a_second(before.bytes, after.bytes),
+        }
+    }
+}
+
+const KEYS: &str = " q quit  p pause  ↑↓ select  k KILL  t TERM  s STOP  c CONT  +- workers  ? help";
+
+const HELP: [&str; 22] = [
+    "What is to be seen",
+    "  Clients connect to one listening socket; the kernel completes the handshakes",
+    "  and queues them. The parent has opened that socket, and forked the workers,",
+    "  which all inherited it. Each sleeps in accept() until the kernel wakes it for",
+    "  one client, whom it serves to the end: one process, one client.",
+    "",
+    "  idle      asleep in accept()             starting  forked, not yet there",
+    "  reading   asleep in recv()               writing   in send(), asleep when full",
+    "  draining  finishing its last client      stopped   by SIGSTOP",
+    "",
+    "  A slot is a place for a worker: when the process dies, a new one fills it.",
+    "  SERVED and BYTES are the slot's, and outlive its processes. PRIVATE is a plain",
+    "  variable: each process has its own, at the same address, and it dies with it.",
+    "",
+    "Keys",
+    "  up, down, PgUp, PgDn, Home, End   select a worker",
+    "  k KILL, t TERM, s STOP, c CONT    send it that signal, and see what happens",
+    "  + -                               one worker more, one fewer (TTIN, TTOU)",
+    "  p                                 hold the view, and let it go on",
+    "  q, Esc, Ctrl-C                    leave; the server goes on",
+    "",
+    "Any key leads back.",
+];
+
+impl TopView {
+    /// The lines of the whole view: `height` of them at the most, each as wide
+    /// as `width` at the most. No height: as many as it takes.
+    pub fn lines(&self, width: usize, height: Option<usize>) -> Vec<Line<'static>> {
+        let mut lines = vec![self.title(width)];
+        if self.help {
+            lines.extend(HELP.iter().map(|line| Line::raw(*line)));
+        } else {
+            lines.extend(self.body(width, height.map(|height| height.saturating_sub(2))));
+        }
+        if let Some(height) = height {
+            lines.resize(height.saturating_sub(1), Line::default());
+            lines.push(self.foot());
+        }
+        lines.into_iter().map(|line| fit(line, width)).collect()
+    }
+
+    fn title(&self, width: usize) -> Line<'static> {
+        let Snapshot { identity, phase, uptime, .. } = &self.snapshot;
+        let state = match (&self.end, phase) {
+            (None, Phase::Running) => format!("running for {}", format::span(*uptime)),
+            (None, Phase::Draining) => format!("DRAINING, after {}", format::span(*uptime)),
+            _ => "ENDED".into(),
+        };
+        let paused = if self.paused { "   PAUSED" } else { "" };
+        let text = format!(" prefork-echo {}   {}   {state}{paused}", identity.version, identity.address);
+        Line::raw(format!("{text:<width$}")).reversed().bold()
+    }
+
+    fn foot(&self) -> Line<'static> {
+        match (&self.end, &self.note) {
+            (Some(end), _) => Line::raw(format!(" {end}; press q")).red().bold(),
+            (_, Some(note)) => Line::raw(format!(" {note}")).yellow(),
+            _ => Line::raw(KEYS).dim(),
+        }
+    }
+
+    /// What is between title and keys, in `room` lines; none: as many as it takes.
+    fn body(&self, width: usize, room: Option<usize>) -> Vec<Line<'static>> {
+        const FEW: usize = 4;
+        let (workers, events) = (self.snapshot.workers.len(), self.snapshot.events.len());
+        let [head, counter, distribution] = [self.head(), self.counter(), self.distribution(width)];
+
+        // A few workers first; then each section, if the whole of it has room; what
+        // is left goes to more workers and to more events.
+        let mut left = room.unwrap_or(usize::MAX).saturating_sub(head.len() + 1);
+        let mut take = |wanted: usize| {
+            let fits = wanted <= left;
+            left -= if fits { wanted } else { 0 };
+            fits
+        };
+        let few = (0..=workers.min(FEW)).rev().find(|few| take(*few)).unwrap_or(0);
+        let has_counter = take(counter.len());
+        let has_events = take(1 + events.min(FEW));
+        let has_distribution = take(distribution.len());
+        let more = left.min(workers - few);
+        let latest = if has_events { (events.min(FEW) + left - more).min(events) } else { 0 };
+
+        let mut lines = head;
+        lines.extend(self.tree(width, few + more));
+        lines.extend(has_counter.then_some(counter).into_iter().flatten());
+        lines.extend(has_distribution.then_some(distribution).into_iter().flatten());
+        lines.extend(has_events.then(|| self.events(latest)).into_iter().flatten());
+        lines
+    }
+
+    /// The way of a client: the queue, the socket, and the parent that opened it.
+    fn head(&self) -> Vec<Line<'static>> {
+        let Snapshot { queue, queue_limit, identity, served, restarts, .. } = &self.snapshot;
+        let waiting = match queue {
+            // So few can be seen one by one.
+            Some(queue @ 1..=20) => {
+                Span::raw(format!("{} {queue} waiting", "●".repeat(*queue as usize))).yellow()
+            }
+            Some(0) => Span::raw("nobody waiting"),
+            Some(queue) => Span::raw(format!("{}… {queue} waiting", "●".repeat(20))).yellow().bold(),
+            None => Span::raw("(this system doesn't tell how many wait)"),
+        };
+        let queue = vec![
+            Span::raw(" clients → accept queue: "),
+            waiting,
+            Span::raw(format!(" (backlog {queue_limit})")).dim(),
+        ];
+        let workers = self.snapshot.workers.iter();
+        let processes = workers.clone().filter(|worker| worker.state() != State::Down).count();
+        let busy = workers.filter(|worker| worker.state().is_busy()).count();
+        let load = Span::raw(format!("{busy} of {} busy", count(processes as u64, "worker"))).bold();
+        let load = if busy > 0 && busy == processes { load.yellow() } else { load };
+        let socket = vec![Span::raw(" → one listening socket, shared by all processes: "), load];
+        let parent = match self.snapshot.parent {
+            ProcessState::Stopped => Span::raw("  STOPPED: nobody reaps and replaces the workers").red(),
+            _ => Span::raw(format!("  serves nobody; forks the workers, has replaced {restarts}")),
+        };
+        let parent = vec![Span::raw(format!(" parent {}", identity.pid)).bold(), parent];
+        let rate = self.rate.map_or(String::new(), |rate| {
+            let bytes = format::fraction(rate.bytes);
+            format!(" {} connections/s, {bytes} bytes/s;", format::fraction(rate.connections))
+        });
+        let total = format!(
+            "{rate} in all {}, {} bytes",
+            count(served.connections, "connection"),
+            format::number(served.bytes)
+        );
+        vec![Line::raw(total).cyan(), Line::from(queue), Line::from(socket), Line::from(parent)]
+    }
+
+    /// The tree: the headings, and as many workers as have room, the selected one
+    /// among them.
+    fn tree(&self, width: usize, room: usize) -> Vec<Line<'static>> {
+        let workers = &self.snapshot.workers;
+        let columns = table::columns(width.saturating_sub(4));
+        let mut lines = vec![Line::raw(format!("  │ {}", table::headings(&columns))).dim()];
+        // Where some are hidden, the last line says so.
+        let hidden = if (2..workers.len()).contains(&room) { workers.len() + 1 - room } else { 0 };
+        let room = if hidden > 0 { room - 1 } else { room };
+        // It scrolls by as little as it must.
+        let selected = self.selected.min(workers.len().saturating_sub(1));
+        let first = (selected + 1).saturating_sub(room);
+        for (index, worker) in workers.iter().enumerate().skip(first).take(room) {
+            let twig = if index + 1 == workers.len() { "└─" } else { "├─" };
+            let mark = if index == selected { "▸" } else { " " };
+            let row = table::row(&columns, worker);
+            let line = Line::raw(format!("{mark} {twig}{row:<0$}", width.saturating_sub(4))).fg(ink(worker));
+            lines.push(if index == selected { line.reversed() } else { line });
+        }
+        if hidden > 0 {
+            lines.push(Line::raw(format!("  ⋮  {hidden} more: the arrows scroll")).dim());
+        }
+        lines
+    }
+
+    /// The lesson of separate address spaces.
+    fn counter(&self) -> Vec<Line<'static>> {
+        let Snapshot { identity, parents_counter, workers, served, .. } = &self.snapshot;
+        let private = workers.iter().filter_map(|worker| {
+            let value = worker.process.as_ref()?.private_counter;
+            // Who is leaving has a successor of the same number.
+            let (open, close) = if worker.leaving { ("(", ")") } else { ("", "") };
+            Some(format!(" {open}{}={value}{close}", worker.slot))
+        });
+        vec![
+            Line::default(),
+            Line::raw(format!(
+                " One variable, one address ({:#x}), another value in each process:",
+                identity.private_counter
+            )),
+            Line::raw(format!("   clients counted by all, in shared memory: {}", served.connections)).cyan(),
+            Line::raw(format!(
+                "   by each, in its own: parent {parents_counter}, workers{}",
+                private.collect::<String>()
+            ))
+            .bold(),
+        ]
+    }
+
+    /// How the kernel has spread the connections over the slots.
+    fn distribution(&self, width: usize) -> Vec<Line<'static>> {
+        const LEVELS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
+        const WIDE: usize = 6;
+        let room = width.saturating_sub(2).max(1);
+        let by_slot = self.snapshot.by_slot(|served| served.connections);
+        let bars = by_slot.by_group(room);
+        let most = bars.iter().map(|(_, mean)| *mean).fold(0.0, f64::max);
+        let is_wide = bars.len() * (WIDE + 1) <= room;
+        let (bar, gap) = if is_wide { (WIDE, " ") } else { (1, "") };
+        let line = |of_two: usize| {
+            let level = |value: f64| {
+                let sixteenths = if most > 0.0 { (value / most * 16.0).ceil() as usize } else { 0 };
+                LEVELS[sixteenths.saturating_sub(8 * of_two).min(8)].repeat(bar) + gap
+            };
+            Line::raw(format!("  {}", bars.iter().map(|(_, mean)| level(*mean)).collect::<String>())).blue()
+        };
+        let evenness = match by_slot.skew() {
+            Some(ratio) => format!("the most are {ratio:.2} times the mean"),
+            None => "nobody has come yet".into(),
+        };
+        let mut lines = vec![Line::raw(format!(" Connections by slot: {evenness}")), line(1), line(0)];
+        if is_wide {
+            let values = bars.iter().map(|(_, mean)| format!("{:^WIDE$} ", format::fraction(*mean)));
+            lines.push(Line::raw(format!("  {}", values.collect::<String>())));
+        }
+        lines
+    }
+
+    fn events(&self, room: usize) -> Vec<Line<'static>> {
+        let events = &self.snapshot.events;
+        let mut lines = vec![Line::raw(" What has happened, and how long ago")];
+        for event in &events[events.len().saturating_sub(room)..] {
+            let ink = match event.text.as_str() {
+                text if text.contains("killed by") || text.contains("giving up") => Color::Red,
+                text if text.contains("replaces") => Color::Green,
+                _ => Color::Reset,
+            };
+            let ago = self.snapshot.taken.saturating_sub(event.time);
+            lines.push(Line::raw(format!("{:>6} {}", format::span(ago), event.text)).fg(ink));
+        }
+        lines
+    }
+}
+
+fn ink(worker: &Worker) -> Color {
+    match worker.state() {
+        _ if worker.is_stopped() => Color::Red,
+        State::Down => Color::Red,
+        State::Starting => Color::Cyan,
+        State::Idle => Color::Reset,
+        State::Reading => Color::Green,
+        State::Writing => Color::Yellow,
+        State::Draining => Color::Magenta,
+    }
+}
+
+/// Cuts what is too long, and shows that it is cut: half a number would be another.
+fn fit(line: Line<'static>, width: usize) -> Line<'static> {
+    if line.width() <= width {
+        return line;
+    }
+    let mut room = width.saturating_sub(1);
+    let mut fitting = Line::default().style(line.style);
+    for span in line.spans {
+        let text: String = span.content.chars().take(room).collect();
+        room -= text.chars().count();
+        fitting.push_span(Span::styled(text, span.style));
+    }
+    fitting.push_span("…");
+    fitting
+}
+
+#[cfg(test)]
+mod tests;

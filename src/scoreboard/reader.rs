@@ -1,0 +1,227 @@
+//! A server's scoreboard, as seen from outside: found, opened, and only read.
+
+use std::env;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::libc::O_NONBLOCK;
+use nix::unistd::Pid;
+
+use super::file::{Identity, files, if_any};
+use super::{LINES, Scoreboard};
+use crate::cli::{BindAddress, ServerSelector};
+use crate::error::Error;
+use crate::sys::lock_file::lock_holder;
+use crate::sys::memory;
+use crate::sys::socket::listening_at;
+
+/// A scoreboard that somebody looks at.
+#[derive(Debug)]
+pub struct Reader {
+    /// Whose it is.
+    pub identity: Identity,
+    /// Only to be read: it is mapped so.
+    pub(crate) scoreboard: Scoreboard,
+    file: File,
+    path: PathBuf,
+}
+
+impl Reader {
+    /// Opens the scoreboard of the server that the user means. Where that isn't clear,
+    /// the error says how to type `command`.
+    ///
+    /// # Errors
+    /// If there is none, or there are several to choose from.
+    pub fn of(which: &ServerSelector, command: &str) -> Result<Reader, Error> {
+        // By hand: to clap, an address that is typed would contradict it.
+        let inherited = || env::var_os("PREFORK_ECHO_SCOREBOARD").map(PathBuf::from);
+        match (&which.address, which.scoreboard.clone().or_else(inherited)) {
+            (None, Some(path)) => Reader::open(&path),
+            (address, _) => Reader::find(address.as_ref(), command),
+        }
+    }
+
+    /// Opens the scoreboard at `path`, of a server that lives.
+    fn open(path: &Path) -> Result<Reader, Error> {
+        let shown = path.display();
+        let failed = |error: &io::Error| {
+            let remedy = "give the same --scoreboard as to the server";
+            Error::new(format_args!("seqlock_read at the scoreboard {shown}"), error, remedy)
+        };
+        let file = open(path).map_err(|error| failed(&error))?;
+        let identity = Identity::read(&file).map_err(|what| Error::plain(format!("{shown} {what}")))?;
+        if !is_held(&file) {
+            return Err(died(&identity, path));
+        }
+        let lines = memory::map_read_only(&file, LINES).map_err(|error| failed(&error.into()))?;
+        Ok(Reader { identity, scoreboard: Scoreboard(lines), file, path: path.into() })
+    }
+
+    /// Opens the scoreboard of this user's server at an address, or that of his
+    /// only one.
+    ///
+    /// # Errors
+    /// If there is none, or there are several to choose from.
+    fn find(wanted: Option<&BindAddress>, command: &str) -> Result<Reader, Error> {
+        let (found, damaged) = scoreboards().map_err(|error| {
+            Error::new("seqlock_read for scoreboards", &error, "give the server's --scoreboard")
+        })?;
+        let living: Vec<&Found> = found.iter().filter(|found| found.lives).collect();
+        let Some(wanted) = wanted else {
+            return match living.as_slice() {
+                [one] => Reader::open(&one.path),
+                [] => Err(Error::plain(format!(
+                    "no server of this user is running; start one with prefork-echo; one that has \
+                     --scoreboard PATH is found with the same option, another user's by that user{damaged}",
+                ))),
+                several => Err(Error::plain(format!(
+                    "{} servers are running; choose one:{}",
+                    several.len(),
+                    list(several, |server| {
+                        format!("prefork-echo {command} {}   (pid {})", typed(server.address), server.pid)
+                    })
+                ))),
+            };
+        };
+        let why = match reached_at(&wanted.resolve("give its IP address")?, &found) {
+            Reached::Found(one) if one.lives => return Reader::open(&one.path),
+            Reached::Found(one) => return Err(died(&one.identity, &one.path)),
+            Reached::Other(address) => {
+                format!("no server of this user listens at {address}, but something else does")
+            }
+            Reached::Nothing => format!("no server of this user listens at {wanted}"),
+        };
+        Err(Error::plain(format!(
+            "{why}; one that has --scoreboard PATH is found with the same option, another user's by that \
+             user{}{}{damaged}",
+            if living.is_empty() { "" } else { "; this user runs:" },
+            list(&living, |server| format!("{} (pid {})", server.address, server.pid))
+        )))
+    }
+
+    /// Is the file still what it was? An error says what has become of it.
+    ///
+    /// # Errors
+    /// If somebody has cut the file short or written over it.
+    pub fn check(&self) -> Result<(), Error> {
+        let shown = self.path.display();
+        match Identity::read(&self.file) {
+            Ok(identity) if identity == self.identity => Ok(()),
+            Ok(_) => Err(Error::plain(format!("{shown} is another server's by now"))),
+            Err(what) => Err(Error::plain(format!("{shown} {what}"))),
+        }
+    }
+
+    /// Does a client of this address reach the server?
+    pub fn is_at(&self, address: SocketAddr) -> bool {
+        let listening = listening_at(address);
+        let is_listening = listening.is_empty() || listening.contains(&self.identity.inode);
+        is_listening && self.identity.address_match(address).is_some()
+    }
+
+    /// Does the server live?
+    pub fn lives(&self) -> bool {
+        is_held(&self.file)
+    }
+
+    /// The server's pid, by the kernel's word. None: it is dead, or in another
+    /// container, where pids are others.
+    pub fn holder(&self) -> Option<Pid> {
+        let holder = lock_holder(&self.file).ok().flatten().filter(|pid| pid.as_raw() > 0);
+        // The next server may have taken the same file.
+        holder.filter(|_| self.check().is_ok())
+    }
+}
+
+/// Without waiting, should it be a fifo.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)
+}
+
+fn is_held(file: &File) -> bool {
+    matches!(lock_holder(file), Ok(Some(_)))
+}
+
+fn died(identity: &Identity, path: &Path) -> Error {
+    Error::plain(format!(
+        "the server at {} (pid {}) is dead, and could not remove {}; the next server at that address takes \
+         its place, or remove it yourself",
+        identity.address,
+        identity.pid,
+        path.display()
+    ))
+}
+
+struct Found {
+    path: PathBuf,
+    identity: Identity,
+    lives: bool,
+}
+
+/// The scoreboards of this user, those of living servers first; and, as lines of text,
+/// what once was one and is held by a server. What this user may not read is passed over.
+///
+/// # Errors
+/// If the system has run out of what it takes to seqlock_read: then nothing is known.
+fn scoreboards() -> io::Result<(Vec<Found>, String)> {
+    let (mut found, mut damaged) = (Vec::new(), String::new());
+    for path in files()? {
+        let Some(file) = if_any(open(&path))? else { continue };
+        match (Identity::read(&file), is_held(&file)) {
+            (Ok(identity), lives) => found.push(Found { path, identity, lives }),
+            (Err(what), true) => damaged += &format!("\n  {} {what}; its server lives", path.display()),
+            (Err(_), false) => {}
+        }
+    }
+    found.sort_by_key(|found| !found.lives);
+    Ok((found, damaged))
+}
+
+/// What a client reaches.
+enum Reached<'a> {
+    /// This server; or it would have, before it died.
+    Found(&'a Found),
+    /// Something else listens at this address: another program, another user's server, or
+    /// one without a scoreboard.
+    Other(SocketAddr),
+    Nothing,
+}
+
+/// What a client reaches that tries these addresses in turn, as all clients of a name do.
+fn reached_at<'a>(addresses: &[SocketAddr], found: &'a [Found]) -> Reached<'a> {
+    for address in addresses {
+        let listening = listening_at(*address);
+        match found.iter().find(|found| listening.contains(&found.identity.inode)) {
+            Some(one) if one.identity.address_match(*address).is_some() => return Reached::Found(one),
+            // It listens on IPv6 alone: the kernel's list doesn't say so.
+            Some(_) => {}
+            None if !listening.is_empty() => return Reached::Other(*address),
+            None => {}
+        }
+    }
+    // No socket that we can see: the server is in another network namespace, or listens no
+    // more, or the system doesn't tell.
+    let best = |lives: bool| {
+        let matching = |wanted: SocketAddr| {
+            let found = found.iter().filter(move |found| found.lives == lives);
+            found.filter_map(move |found| Some((found.identity.address_match(wanted)?, found)))
+        };
+        addresses.iter().find_map(|wanted| matching(*wanted).min_by_key(|(quality, _)| *quality))
+    };
+    best(true).or_else(|| best(false)).map_or(Reached::Nothing, |(_, one)| Reached::Found(one))
+}
+
+/// A line for each server, made of what it is.
+fn list(found: &[&Found], line: impl Fn(&Identity) -> String) -> String {
+    let mut lines: Vec<_> = found.iter().map(|found| format!("\n  {}", line(&found.identity))).collect();
+    lines.sort();
+    lines.concat()
+}
+
+/// An address as it is typed: brackets are a pattern to some shells.
+fn typed(address: SocketAddr) -> String {
+    if address.is_ipv6() { format!("'{address}'") } else { address.to_string() }
+}

@@ -1,0 +1,247 @@
+//! What to do after a worker's death: a function of the history and the clock.
+//!
+//! A worker that somebody killed, or that left as it was asked to, is replaced
+//! at once, as often as it takes. A worker that crashes by itself just after
+//! its start would crash again, so replacing it at once would be a fork storm:
+//! each round of such crashes doubles the wait, and after some rounds there is
+//! no point in going on. Nothing here forks, waits, or reads a clock.
+
+use std::time::{Duration, Instant};
+
+use crate::sys::process;
+use nix::sys::signal::Signal;
+
+/// A worker that crashes when it is older, or has served a client, has proved
+/// that workers can start.
+const MIN_UPTIME: Duration = Duration::from_secs(1);
+
+/// The wait after the first round of crashes; it doubles with each.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// The longest wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// So many rounds in a row are followed by another try; some 3 s in all.
+const ROUNDS: u32 = 5;
+
+/// Without a crash for so long, the next one is the first again. Longer than
+/// the longest wait and a young worker's life together.
+const RESET_AFTER: Duration = Duration::from_secs(10);
+
+/// Why a worker died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitKind {
+    /// It left in order, with exit code 0.
+    Left,
+    /// Somebody killed it.
+    Killed,
+    /// It failed by itself.
+    Crashed,
+}
+
+impl ExitKind {
+    /// Tells from what waitpid said. A signal that a process gets for its own
+    /// faults counts as a crash, also when it was sent by kill: who can tell?
+    pub fn of(death: process::WaitStatus) -> ExitKind {
+        use Signal::*;
+        const FAULTS: [Signal; 7] = [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP];
+        match death {
+            process::WaitStatus::Exit(0) => ExitKind::Left,
+            process::WaitStatus::Exit(_) => ExitKind::Crashed,
+            process::WaitStatus::Signal(number) if FAULTS.iter().any(|fault| *fault as i32 == number) => {
+                ExitKind::Crashed
+            }
+            process::WaitStatus::Signal(_) => ExitKind::Killed,
+        }
+    }
+}
+
+/// A worker's life and end.
+#[derive(Debug, Clone, Copy)]
+pub struct WorkerRun {
+    /// Why it died.
+    pub exit_kind: ExitKind,
+    /// When it was forked.
+    pub born: Instant,
+    /// When its death was seen.
+    pub died: Instant,
+    /// How many clients it had accepted.
+    pub connections: u64,
+}
+
+/// When to replace a worker that died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartDecision {
+    /// At once.
+    Now,
+    /// At that time, and not before.
+    At(Instant),
+    /// Never: workers crash at their start, and none is well.
+    GiveUp,
+}
+
+/// What is remembered of crashes at the start.
+#[derive(Debug, Default)]
+pub struct Respawn {
+    round: Option<Round>,
+}
+
+/// Workers forked together crash together; that counts once.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    /// How many there have been in a row, with this one.
+    number: u32,
+    /// The first crash of this round.
+    began: Instant,
+    /// When the next workers may be forked.
+    retry_at: Instant,
+}
+
+impl Respawn {
+    /// Takes note of a death and decides. `others_well` says whether some
+    /// other worker has run for long enough to be past its start: with it, the
+    /// server serves, so that giving up would make matters worse.
+    pub fn after(&mut self, life: WorkerRun, others_well: bool) -> RestartDecision {
+        let young = life.died.duration_since(life.born) < MIN_UPTIME && life.connections == 0;
+        if life.exit_kind != ExitKind::Crashed || !young {
+            return RestartDecision::Now;
+        }
+        let round = match self.round {
+            Some(last) if life.died.duration_since(last.began) >= RESET_AFTER => Round::new(1, life.died),
+            Some(last) if life.born >= last.began => Round::new(last.number + 1, life.died),
+            Some(same) => same,
+            None => Round::new(1, life.died),
+        };
+        self.round = Some(round);
+        if round.number > ROUNDS && !others_well {
+            RestartDecision::GiveUp
+        } else {
+            RestartDecision::At(round.retry_at)
+        }
+    }
+
+    /// Is a worker that was forked then past its start?
+    pub fn is_well(born: Instant, now: Instant) -> bool {
+        now.duration_since(born) >= MIN_UPTIME
+    }
+}
+
+impl Round {
+    fn new(number: u32, began: Instant) -> Round {
+        let doublings = (number - 1).min(16);
+        let wait = (FIRST_WAIT * (1 << doublings)).min(LONGEST_WAIT);
+        Round { number, began, retry_at: began + wait }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn crash(born: Instant, died: Instant) -> WorkerRun {
+        WorkerRun { exit_kind: ExitKind::Crashed, born, died, connections: 0 }
+    }
+
+    /// Forks as the policy says, on a clock of its own, workers that each crash
+    /// `life` after their start. Returns when each round was forked.
+    fn crash_until_it_gives_up(life: Duration, workers: usize) -> Vec<Duration> {
+        let (mut respawn, start) = (Respawn::default(), Instant::now());
+        let (mut now, mut forks) = (start, Vec::new());
+        for _ in 0..100 {
+            forks.push(now - start);
+            let verdicts: Vec<_> =
+                (0..workers).map(|_| respawn.after(crash(now, now + life), false)).collect();
+            assert!(verdicts.iter().all(|verdict| *verdict == verdicts[0]), "one round, one verdict");
+            match verdicts[0] {
+                RestartDecision::At(time) => now = time,
+                RestartDecision::GiveUp => return forks,
+                RestartDecision::Now => panic!("a crash at the start is not answered at once"),
+            }
+        }
+        panic!("it never gave up");
+    }
+
+    #[test]
+    fn crashes_at_the_start_are_answered_ever_later_and_then_not_at_all() {
+        for workers in [1, 4, 1000] {
+            let forks = crash_until_it_gives_up(Duration::from_millis(1), workers);
+            let waits: Vec<_> = forks.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
+            assert_eq!(waits, [101, 201, 401, 801, 1601], "with {workers} workers");
+        }
+    }
+
+    #[test]
+    fn while_another_worker_is_well_it_never_gives_up() {
+        let (mut respawn, mut now) = (Respawn::default(), Instant::now());
+        for _ in 0..1000 {
+            match respawn.after(crash(now, now), true) {
+                RestartDecision::At(time) => now = time,
+                verdict => panic!("{verdict:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_crash_long_ago_is_forgotten() {
+        let (mut respawn, start) = (Respawn::default(), Instant::now());
+        for minutes in 0..100 {
+            let now = start + Duration::from_secs(60 * minutes);
+            assert_eq!(respawn.after(crash(now, now), false), RestartDecision::At(now + FIRST_WAIT));
+        }
+    }
+
+    #[test]
+    fn a_crash_is_told_from_a_kill() {
+        use process::WaitStatus::{Exit, Signal as By};
+        assert_eq!(ExitKind::of(Exit(0)), ExitKind::Left);
+        assert_eq!(ExitKind::of(Exit(1)), ExitKind::Crashed);
+        for number in [Signal::SIGKILL as i32, Signal::SIGTERM as i32, 34, 64] {
+            assert_eq!(ExitKind::of(By(number)), ExitKind::Killed);
+        }
+        assert_eq!(ExitKind::of(By(Signal::SIGSEGV as i32)), ExitKind::Crashed);
+    }
+
+    /// A history: pauses between deaths, and what each was like (milliseconds).
+    fn histories() -> impl Strategy<Value = Vec<(u64, ExitKind, u64, u64, bool)>> {
+        let exit_kind = prop_oneof![Just(ExitKind::Left), Just(ExitKind::Killed), Just(ExitKind::Crashed)];
+        prop::collection::vec((0..20_000_u64, exit_kind, 0..2_000_u64, 0..3_u64, any::<bool>()), 1..200)
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_happened_before(history in histories()) {
+            let mut respawn = Respawn::default();
+            let mut now = Instant::now() + Duration::from_secs(10);
+            let mut crashes_in_a_row = 0;
+            for (pause, exit_kind, lived, connections, others_well) in history {
+                now += Duration::from_millis(pause);
+                let born = now - Duration::from_millis(lived);
+                let verdict = respawn.after(WorkerRun { exit_kind, born, died: now, connections }, others_well);
+
+                let at_its_start = exit_kind == ExitKind::Crashed && lived < 1_000 && connections == 0;
+                crashes_in_a_row = match at_its_start {
+                    true if pause >= 10_000 => 1,
+                    true => crashes_in_a_row + 1,
+                    false if pause >= 10_000 => 0,
+                    false => crashes_in_a_row,
+                };
+                match verdict {
+                    // Who was killed, left, or had served is replaced at once.
+                    RestartDecision::Now => prop_assert!(!at_its_start),
+                    // The wait has an end.
+                    RestartDecision::At(time) => {
+                        prop_assert!(at_its_start);
+                        prop_assert!(time <= now + LONGEST_WAIT);
+                    }
+                    // Only crashes lead there, enough of them, and nobody being well.
+                    RestartDecision::GiveUp => {
+                        prop_assert!(at_its_start && !others_well);
+                        prop_assert!(crashes_in_a_row > ROUNDS);
+                    }
+                }
+            }
+        }
+    }
+}
