@@ -5,8 +5,6 @@
 //! The seed is printed, 64 hexadecimal digits; `INTERLEAVINGS_SEED` takes it for the
 //! same interleavings again, and `PROPTEST_CASES` says how many (100).
 
-mod common;
-
 use std::env;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
@@ -14,7 +12,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Server, processes, wait_until};
+use crate::common::{Server, processes, times, wait_until};
 use nix::sys::signal::{Signal, kill};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -301,7 +299,7 @@ impl World {
             workers.len() == self.workers && workers.iter().all(|worker| worker["state"] == "idle")
         };
         while !settled(&mut last) {
-            assert!(start.elapsed() < common::PATIENCE, "not {} idle workers: {last}", self.workers);
+            assert!(start.elapsed() < crate::common::PATIENCE, "not {} idle workers: {last}", self.workers);
             thread::sleep(Duration::from_millis(2));
         }
         wait_until("no zombie is left", || self.zombies() == 0);
@@ -370,7 +368,8 @@ fn whatever_happens_in_whichever_order() {
     let seed = seed();
     let digits: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
     println!("INTERLEAVINGS_SEED={digits}");
-    let cases = if env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { 100 };
+    let cases =
+        if env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { times(100, 12) };
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let interleavings = (prop::collection::vec(step(), 1..40), end());

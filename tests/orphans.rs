@@ -1,13 +1,11 @@
 //! The parent dies without a word: nobody and nothing stays behind.
 
-mod common;
-
 use std::io::Write;
 use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Server, echo, noise, read_to_end, wait_until};
+use crate::common::{Server, echo, noise, read_to_end, times, wait_until};
 use nix::sys::signal::{Signal, kill};
 
 /// Kills the parent, and waits until no worker and no listening socket is left: how
@@ -26,7 +24,7 @@ fn kill_the_parent(server: &mut Server) -> Duration {
 
 #[test]
 fn idle_workers_leave() {
-    let most = (0..20).map(|_| kill_the_parent(&mut Server::start(&["-q"]))).max();
+    let most = (0..times(20, 4)).map(|_| kill_the_parent(&mut Server::start(&["-q"]))).max();
     println!("from the parent's death to the last of 4 idle workers', 20 times: most {:?}", most.unwrap());
     for workers in ["1", "100"] {
         kill_the_parent(&mut Server::start(&["-q", "--workers", workers]));
@@ -35,7 +33,7 @@ fn idle_workers_leave() {
 
 #[test]
 fn busy_workers_leave() {
-    let most = (0..20).map(|_| {
+    let most = (0..times(20, 4)).map(|_| {
         let mut server = Server::start(&["-q"]);
         let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
         clients.iter_mut().for_each(|client| echo(client, b"hello"));
@@ -101,12 +99,12 @@ fn a_worker_that_drains_when_the_parent_dies_leaves_too() {
 
 #[test]
 fn a_parent_killed_in_the_midst_of_forking_leaves_nobody() {
-    let most = (0..20).map(|round| {
+    let most = (0..times(20, 4)).map(|round| {
         let mut server = Server::start(&["-q", "--workers", "200"]);
         // All are killed, so that the parent forks; then the parent is.
         let workers = server.workers();
         workers.iter().for_each(|worker| kill(*worker, Signal::SIGKILL).unwrap());
-        thread::sleep(Duration::from_millis(round)); // Another instant each round.
+        thread::sleep(Duration::from_millis(round.into())); // Another instant each round.
         kill_the_parent(&mut server)
     });
     println!("and when it was forking up to 200, 20 times: most {:?}", most.max().unwrap());

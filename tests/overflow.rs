@@ -2,19 +2,18 @@
 //! handshakes, so clients believe that they are connected, and the server does not
 //! know of them until their TCP sends again.
 //!
-//! `OVERFLOW_RUNS` says how often each load is repeated; 1 by default.
+//! With `PREFORK_ECHO_TEST_FULL=1` each load is repeated six times.
 #![cfg(target_os = "linux")]
 
 mod common;
 
-use std::env;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Server, StopAtEnd, wait_until};
+use common::{PATIENCE, Server, StopAtEnd, times, wait_until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
@@ -24,10 +23,6 @@ struct Counts {
     served: AtomicU32,
     cut_before: AtomicU32,
     cut_after: AtomicU32,
-}
-
-fn runs() -> u32 {
-    env::var("OVERFLOW_RUNS").map_or(1, |runs| runs.parse().expect("OVERFLOW_RUNS is a number"))
 }
 
 /// Connects, echoes and closes without a pause. A connection that was established and
@@ -89,7 +84,7 @@ fn shut_down_under_load(arguments: &[&str], clients: usize) -> (u32, u32) {
 
 #[test]
 fn no_connection_of_an_overflowing_queue_is_cut() {
-    for _ in 0..runs() {
+    for _ in 0..times(6, 1) {
         let (before, _) = shut_down_under_load(&["--workers", "2", "--backlog", "4"], 100);
         assert_eq!(before, 0, "connections established before SIGTERM were cut");
     }
@@ -99,7 +94,7 @@ fn no_connection_of_an_overflowing_queue_is_cut() {
 fn no_connection_of_1500_clients_is_cut() {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(4096)), hard).unwrap();
-    for _ in 0..runs() {
+    for _ in 0..times(6, 1) {
         let (before, _) = shut_down_under_load(&["--workers", "4"], 1500);
         assert_eq!(before, 0, "connections established before SIGTERM were cut");
     }

@@ -5,12 +5,10 @@
 //! (pidfd_getfd(2)), and so do from outside what a worker gone wrong would do.
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Server, binary, echo, wait_until};
+use crate::common::{Server, binary, echo, wait_until};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -112,9 +110,10 @@ fn a_socket_that_was_shut_down_listens_again() {
 
 #[test]
 fn a_socket_that_was_shut_down_listens_again_where_the_user_chose_the_port() {
-    let port = Server::start(&[]).address.port();
+    // An address of its own: of 127.0.0.1 another test could take the port in between.
+    let address = std::net::TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
     let mut command = binary();
-    command.args(["--bind", &format!("127.0.0.1:{port}"), "--workers", "4"]);
+    command.args(["--bind", &address.to_string(), "--workers", "4"]);
     let mut server = Server::spawn(command);
     is_put_right(&mut server, STOP_LISTENING, "did not listen");
     assert_eq!(server.stop(), 0);
@@ -159,7 +158,15 @@ fn a_socket_spoilt_in_the_midst_of_the_shutdown_changes_nothing_for_the_connecte
         echo(&mut client, b"connected");
         server.signal(Signal::SIGTERM);
         server.wait_for_log(&["shutting down"]);
-        if !spoil(&server, deed) {
+        // A quiet client would be parted from meanwhile.
+        let spoilt = std::thread::scope(|scope| {
+            let spoiling = scope.spawn(|| spoil(&server, deed));
+            while !spoiling.is_finished() {
+                echo(&mut client, b"not quiet");
+            }
+            spoiling.join().unwrap()
+        });
+        if !spoilt {
             return;
         }
         echo(&mut client, b"served to the end");

@@ -1,7 +1,5 @@
 //! Orderly shutdown: nobody who is connected loses a byte, and it ends.
 
-mod common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -9,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, SECOND_SIGNAL, Server, connect, echo, noise, number_after, read_to_end, wait_until};
+use crate::common::{
+    PATIENCE, SECOND_SIGNAL, Server, connect, echo, noise, number_after, read_to_end, times, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use socket2::SockRef;
@@ -26,7 +26,7 @@ fn term_ends_an_idle_server_with_status_0_and_frees_the_port() {
 
 #[test]
 fn no_term_is_lost_whenever_it_comes() {
-    for round in 0..100 {
+    for round in 0..times(100, 20) {
         let mut server = Server::start(&["-q", "--workers", "3"]);
         // In some rounds workers are busy, in some just done, in some not yet in accept.
         let clients: Vec<_> = (0..round % 4).map(|_| server.connect()).collect();
@@ -480,8 +480,8 @@ fn hammer(address: std::net::SocketAddr, tally: &Tally, done: &AtomicBool) {
 
 #[test]
 fn clients_that_connect_without_a_pause_are_not_reset() {
-    let (mut served, mut cut) = (0, 0);
-    for _ in 0..40 {
+    let (mut served, mut cut, runs) = (0, 0, times(40, 5));
+    for _ in 0..runs {
         let mut server = Server::start(&["-q"]);
         let (tally, done) = (Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)));
         let clients: Vec<_> = (0..24)
@@ -497,10 +497,10 @@ fn clients_that_connect_without_a_pause_are_not_reset() {
         served += tally.served.load(Ordering::Relaxed);
         cut += tally.cut.load(Ordering::Relaxed);
     }
-    println!("{cut} connections of {served} in 40 runs were cut");
-    // Without the sweeps they are hundreds. One may be cut all the same: whoever's
-    // handshake ends in the instant in which the socket is closed.
-    assert!(cut <= 6, "{cut} connections of {served} were cut");
+    println!("{cut} connections of {served} in {runs} runs were cut");
+    // Without the drain they are hundreds. One may be cut all the same: one whose handshake
+    // ends in the instant in which the socket is closed. Six in forty runs are too many.
+    assert!(cut * 40 <= 6 * runs, "{cut} connections of {served} were cut");
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! The parent: what it starts, and what it does when a worker dies.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -9,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Server, connect, echo, noise, number_after, read_to_end, wait_until};
+use crate::common::{Server, connect, echo, noise, number_after, read_to_end, times, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -156,7 +154,8 @@ fn hup_replaces_all_workers_and_no_client_notices() {
         })
         .collect();
     let mut old = server.wait_for_workers(3);
-    for _ in 0..100 {
+    let replacements = times(100, 10);
+    for _ in 0..replacements {
         server.signal(Signal::SIGHUP);
         wait_until("all are replaced", || {
             let new = server.workers();
@@ -166,7 +165,7 @@ fn hup_replaces_all_workers_and_no_client_notices() {
     }
     done.store(true, Ordering::Relaxed);
     let served: u32 = clients.into_iter().map(|client| client.join().expect("a client noticed")).sum();
-    println!("100 replacements of all workers: {served} connections, none refused, none reset");
+    println!("{replacements} replacements of all workers: {served} connections, none refused, none reset");
 }
 
 #[test]

@@ -24,6 +24,12 @@ use nix::unistd::Pid;
 /// How long a test waits for what must come: far longer than it takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How often a blow is struck: as often as it takes to believe the figure with
+/// `PREFORK_ECHO_TEST_FULL=1`, otherwise a few times.
+pub fn times(full: u32, few: u32) -> u32 {
+    if std::env::var_os("PREFORK_ECHO_TEST_FULL").is_some_and(|value| value == "1") { full } else { few }
+}
+
 /// The binary under test, apart from the servers of who runs the tests.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prefork-echo"));
