@@ -1,4 +1,5 @@
-//! Waiting for a socket, and where Linux and macOS differ in what one does.
+//! Sockets: what Linux and macOS do differently, and what the kernel tells of them.
+#![allow(unsafe_code)]
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,8 +11,11 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use socket2::{SockAddr, Socket};
+
+use super::readiness::wait_for;
+pub use super::readiness::{readable_within, timeout_until};
 
 /// Does an accepted socket inherit the listening socket's time-outs
 /// (`SO_RCVTIMEO`, `SO_SNDTIMEO`)? Linux copies them, which saves two system
@@ -78,11 +82,10 @@ fn connect_by_poll(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>)
     socket.set_nonblocking(true)?;
     match socket.connect(&peer.into()) {
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
-            let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
             loop {
-                match poll(&mut ready, timeout_until(deadline)) {
-                    Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-                    Ok(_) => break,
+                match wait_for(socket, PollFlags::POLLOUT, deadline) {
+                    Ok(true) => break,
+                    Ok(false) => return Err(io::ErrorKind::TimedOut.into()),
                     Err(Errno::EINTR) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -92,15 +95,6 @@ fn connect_by_poll(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>)
         result => result?,
     }
     socket.set_nonblocking(false)
-}
-
-/// poll's time-out for a wait until `deadline`, None being for ever. Rounded up: a
-/// millisecond late instead of a busy millisecond.
-pub fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
-    deadline.map_or(PollTimeout::NONE, |deadline| {
-        let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-    })
 }
 
 /// Does it listen? On Linux each process that has the socket can end that for all, by
@@ -113,17 +107,6 @@ pub fn is_listening(socket: &Socket) -> io::Result<bool> {
     return socket.is_listener();
     #[cfg(not(target_os = "linux"))]
     Ok(socket.as_raw_fd() >= 0)
-}
-
-/// Waits until `socket` has bytes, an end of file, or a connection to give; at
-/// the most for `limit`, in whole milliseconds.
-///
-/// # Errors
-/// `EINTR` when a signal came first.
-pub fn readable_within(socket: impl AsFd, limit: Duration) -> nix::Result<bool> {
-    let mut socket = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    let ready = poll(&mut socket, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX))?;
-    Ok(ready > 0)
 }
 
 /// How many connections wait to be accepted on the listening socket `inode` of
