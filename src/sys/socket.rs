@@ -33,7 +33,7 @@ pub fn address_bytes(address: &SockAddr) -> &[u8] {
     unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), address.len() as usize) }
 }
 
-/// How many bytes we have sent that the peer's TCP has not taken yet. See tcp(7),
+/// How many bytes were sent that the peer's TCP has not taken yet. See tcp(7),
 /// SIOCOUTQ; on macOS SO_NWRITE.
 ///
 /// # Errors
@@ -110,24 +110,35 @@ pub fn is_listening(socket: &Socket) -> io::Result<bool> {
 }
 
 /// How many connections wait to be accepted on the listening socket `inode` of
-/// process `pid`, as Linux tells anybody who asks. None: the system can't tell.
+/// process `pid`, which Linux tells any process. None: the system can't tell.
 pub fn accept_queue(pid: libc::pid_t, inode: u64) -> Option<u64> {
-    // That process's list: it may be in another network namespace than we are.
-    let mut sockets = listening_sockets(pid);
-    sockets.find(|socket| socket.inode == inode).map(|socket| socket.queue)
+    // That process's list: it may be in another network namespace than this one.
+    tcp_sockets(pid, LISTEN).find(|socket| socket.inode == inode).map(|socket| socket.queue)
 }
 
 /// The inode of the listening socket to which the kernel connects a client of
 /// `address` on this machine; several, where they share the address (SO_REUSEPORT).
-/// None: nothing listens there in our network namespace, or the system can't tell.
+/// None: no socket listens there in this network namespace, or the system can't tell.
 pub fn listening_at(address: SocketAddr) -> Vec<u64> {
     // Whether an IPv6 socket takes IPv4 is not in the list; by default it does.
-    let sockets = listening_sockets("self");
-    let matching: Vec<(Match, u64)> = sockets
-        .filter_map(|socket| Some((address_match(socket.address, true, address)?, socket.inode)))
+    let matching: Vec<(Match, u64)> = tcp_sockets("self", LISTEN)
+        .filter_map(|socket| Some((address_match(socket.local, true, address)?, socket.inode)))
         .collect();
     let best = matching.iter().map(|(quality, _)| *quality).min();
     matching.iter().filter(|(quality, _)| Some(*quality) == best).map(|(_, inode)| *inode).collect()
+}
+
+/// The handshakes with the port of `address` that have begun and are not complete, each
+/// as a text: the remote address, and how often the kernel has repeated its half. Of a
+/// client that answered when the accept queue was full, the handshake stays here, and
+/// is complete when either side repeats its half and there is room. Empty where the
+/// system can't tell.
+pub fn half_open(address: SocketAddr) -> HashSet<String> {
+    let is_own = |local: SocketAddr| {
+        local.port() == address.port() && (address.ip().is_unspecified() || local.ip() == address.ip())
+    };
+    let own = tcp_sockets("self", SYN_RECV).filter(|socket| is_own(socket.local));
+    own.map(|socket| socket.handshake).collect()
 }
 
 /// How well a listening socket's address matches a client's: the kernel takes the
@@ -160,37 +171,48 @@ pub fn address_match(listening: SocketAddr, is_dual_stack: bool, wanted: SocketA
     }
 }
 
-/// A line of Linux's list of sockets.
-struct ListeningSocket {
-    address: SocketAddr,
+/// States of a socket, as Linux lists them.
+const SYN_RECV: u8 = 0x03;
+const LISTEN: u8 = 0x0A;
+
+/// A line of Linux's list of TCP sockets. See proc(5), /proc/net/tcp.
+struct TcpSocket {
+    local: SocketAddr,
+    state: u8,
+    /// Of a listening socket, the length of its accept queue.
     queue: u64,
+    /// The remote address, and how often a segment was repeated.
+    handshake: String,
     inode: u64,
 }
 
-/// The listening sockets in the network namespace of process `pid`; none elsewhere than
-/// on Linux. See proc(5), /proc/net/tcp: of a listening socket, `rx_queue` is the length of
-/// its accept queue.
-fn listening_sockets(pid: impl fmt::Display) -> impl Iterator<Item = ListeningSocket> {
-    // They come first: no need to read of thousands of connections.
-    const LISTENING: &str = "0A";
-    let lists = ["tcp", "tcp6"].map(|list| File::open(format!("/proc/{pid}/net/{list}")));
-    lists
-        .into_iter()
-        .flatten()
-        .flat_map(|file| {
-            BufReader::new(file).lines().skip(1).map_while(Result::ok).map_while(|line| {
-                let words: Vec<&str> = line.split_whitespace().collect();
-                (words.get(3) == Some(&LISTENING)).then(|| {
-                    let (_, queue) = words.get(4)?.split_once(':')?;
-                    Some(ListeningSocket {
-                        address: listed_address(words.get(1)?)?,
-                        queue: u64::from_str_radix(queue, 16).ok()?,
-                        inode: words.get(9)?.parse().ok()?,
-                    })
-                })
-            })
+impl TcpSocket {
+    fn parse(line: &str) -> Option<TcpSocket> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, remote, state, queues, _, repeated, _, _, inode, ..] = words[..] else { return None };
+        let (_, queue) = queues.split_once(':')?;
+        Some(TcpSocket {
+            local: listed_address(local)?,
+            state: u8::from_str_radix(state, 16).ok()?,
+            queue: u64::from_str_radix(queue, 16).ok()?,
+            handshake: format!("{remote} {repeated}"),
+            inode: inode.parse().ok()?,
         })
-        .flatten()
+    }
+}
+
+/// The TCP sockets in this state, in the network namespace of process `pid`; none elsewhere
+/// than on Linux.
+fn tcp_sockets(pid: impl fmt::Display, state: u8) -> impl Iterator<Item = TcpSocket> {
+    let lists = ["tcp", "tcp6"].map(|list| File::open(format!("/proc/{pid}/net/{list}")));
+    lists.into_iter().flatten().flat_map(move |list| {
+        let lines = BufReader::new(list).lines().skip(1).map_while(Result::ok);
+        let sockets = lines.filter_map(|line| TcpSocket::parse(&line));
+        // Listening ones come first: no need to read on through thousands of connections.
+        sockets
+            .take_while(move |socket| state != LISTEN || socket.state == LISTEN)
+            .filter(move |socket| socket.state == state)
+    })
 }
 
 /// An address as Linux lists it: `0100007F:1E61`. The port is a number; the address is
@@ -228,28 +250,6 @@ pub fn drops(socket: impl AsFd) -> Option<u64> {
         let _ = socket;
         None
     }
-}
-
-/// The handshakes with the port of `address` that have begun and are not complete, each
-/// as a text: the remote address, and how often the kernel has repeated its half. Of a
-/// client that answered when the accept queue was full, the handshake stays here, and
-/// is complete when either side repeats its half and there is room. Empty where the
-/// system can't tell. See proc(5), /proc/net/tcp.
-pub fn half_open(address: SocketAddr) -> HashSet<String> {
-    const SYN_RECV: &str = "03";
-    let is_own = |local: &str| {
-        listed_address(local).is_some_and(|local| {
-            local.port() == address.port() && (address.ip().is_unspecified() || local.ip() == address.ip())
-        })
-    };
-    let lists = ["tcp", "tcp6"].map(|list| fs::read_to_string(format!("/proc/self/net/{list}")));
-    let handshake = |line: &str| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
-        [_, local, remote, SYN_RECV, _, _, repeated, ..] if is_own(local) => {
-            Some(format!("{remote} {repeated}"))
-        }
-        _ => None,
-    };
-    lists.iter().flatten().flat_map(|list| list.lines().filter_map(handshake)).collect()
 }
 
 /// The length that the kernel gives an accept queue that was asked to hold

@@ -40,19 +40,14 @@ pub(super) enum AcceptAction {
 impl AcceptAction {
     /// Sorts the errors of accept(2), which passes on those of the network, too.
     pub(super) fn after(error: Errno) -> AcceptAction {
+        use Errno::*;
         match error {
-            Errno::EINTR | Errno::EAGAIN => AcceptAction::Interrupted,
-            Errno::ECONNABORTED
-            | Errno::EPROTO
-            | Errno::EPERM
-            | Errno::ENETDOWN
-            | Errno::ENOPROTOOPT
-            | Errno::EHOSTDOWN
-            | Errno::EHOSTUNREACH
-            | Errno::EOPNOTSUPP
-            | Errno::ENETUNREACH
-            | Errno::ETIMEDOUT => AcceptAction::Retry,
-            Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK => AcceptAction::Leave,
+            EINTR | EAGAIN => AcceptAction::Interrupted,
+            // The connection was lost in the queue, or a firewall forbids it.
+            ECONNABORTED | EPROTO | EPERM | ETIMEDOUT | ENOPROTOOPT | EOPNOTSUPP => AcceptAction::Retry,
+            // The way to its peer was lost.
+            ENETDOWN | ENETUNREACH | EHOSTDOWN | EHOSTUNREACH => AcceptAction::Retry,
+            EBADF | EFAULT | EINVAL | ENOTSOCK => AcceptAction::Leave,
             // EMFILE, ENFILE, ENOBUFS, ENOMEM, and errors that are not known here.
             _ => AcceptAction::Pause,
         }

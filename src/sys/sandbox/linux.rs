@@ -90,7 +90,7 @@ fn condition(condition: &Condition) -> Result<SeccompCondition, BackendError> {
     let (argument, operator, value) = match *condition {
         Condition::Is(argument, value) => (argument, Eq, value),
         Condition::IsNot(argument, value) => (argument, Ne, value),
-        Condition::Has(argument, mask, bits) => (argument, MaskedEq(mask.into()), bits),
+        Condition::Has(argument, mask, bits) => (argument, MaskedEq(mask as u64), bits),
     };
-    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value.into())
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value as u64)
 }

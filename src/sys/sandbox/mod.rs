@@ -8,6 +8,8 @@
 
 use std::fmt;
 
+use nix::libc::c_int;
+
 #[cfg(target_os = "linux")]
 mod linux;
 
@@ -111,15 +113,15 @@ impl Rule {
     }
 }
 
-/// A condition on the argument of that index, of which the lower 32 bits are compared.
-#[derive(Debug)]
+/// A condition on the argument of that index, which is compared as an int.
+#[derive(Debug, Clone, Copy)]
 pub enum Condition {
     /// The argument has this value.
-    Is(u8, u32),
+    Is(u8, c_int),
     /// The argument has another value than this one.
-    IsNot(u8, u32),
+    IsNot(u8, c_int),
     /// Of the bits of the mask, which comes first, the argument has exactly these.
-    Has(u8, u32, u32),
+    Has(u8, c_int, c_int),
 }
 
 /// The layers that are in force, wholly, in some process.
