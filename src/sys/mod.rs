@@ -14,4 +14,5 @@ pub mod readiness;
 pub mod sandbox;
 pub mod signal;
 pub mod socket;
+mod socket_list;
 pub mod stdout;

@@ -1,17 +1,19 @@
 //! The plain loop of a pre-forked worker: accept, recv, send, close; one connection at a
 //! time, and each call blocks. Read it first.
 //!
-//! All workers block in accept on the same listening socket, and the kernel wakes one for
-//! each connection. [`echo`] is the inner loop of recv and send. The loop ends
-//! when the worker is asked to stop, or has served `limit` connections.
+//! All workers block in accept on the same listening socket, and the kernel wakes one of
+//! them for each connection. The inner loop of recv and send is [`echo`], which
+//! knows nothing of processes.
 
+use super::linger::DrainingConnection;
 use super::{Worker, close};
 use crate::echo::{WorkerHooks, echo};
 use crate::private_counter;
 use crate::scoreboard::State;
-use crate::worker::linger::DrainingConnection;
 
 impl Worker {
+    /// Serves until this worker is asked to stop, or has accepted `limit` connections. Then
+    /// it finishes the connection that it has, if any.
     pub(super) fn serve_blocking(&mut self, limit: u64, buffer: &mut [u8]) {
         let mut unfinished = Vec::new();
         while !self.is_stopping() && private_counter::value() < limit {
@@ -22,7 +24,7 @@ impl Worker {
                     close(connection, &reason);
                     self.row.clear_peer();
                 }
-                // The worker is stopping.
+                // This worker is stopping. Some bytes may not have been sent back.
                 Ok(unsent) => {
                     unfinished.push(DrainingConnection::new(connection, unsent, self.linger_timeouts()));
                 }

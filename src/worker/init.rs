@@ -57,7 +57,7 @@ fn shared(context: &WorkerContext<'_>) -> [RawFd; 5] {
     [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO, log_fd(), context.listener.fd()]
 }
 
-/// Enters all of the sandbox that this system has. Returns what is in force.
+/// Enters all layers of the sandbox that this system has. Returns those in force.
 fn enter_sandbox(context: &WorkerContext<'_>) -> Sandbox {
     // All workers lack the same layers, so one of them warns.
     let level = if context.slot == 0 { Level::Warn } else { Level::Debug };
