@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
 
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 0..2 * ROUNDS {
-        // With, without, without, with: whoever comes second has no advantage.
+        // With, without, without, with: to come second is no advantage.
         match round % 4 {
             0 | 3 => with.push(processor_time_of_an_echo(Some(row))?),
             _ => without.push(processor_time_of_an_echo(None)?),
@@ -78,11 +78,11 @@ fn processor_time_of_an_echo(row: Option<Row>) -> Result<f64, Box<dyn error::Err
     let (serves, peer) = listener.accept()?;
     asks.set_nodelay(true)?;
     serves.set_nodelay(true)?;
-    let mut client = Connection::new(serves.into(), Some(peer), None);
+    let mut connection = Connection::new(serves.into(), Some(peer), None);
     let time = thread::scope(|scope| {
         let server = scope.spawn(move || {
             let mut buffer = vec![0; BUFFER_SIZE];
-            let _ = echo::echo(&mut client, &mut buffer, &mut Counter(row));
+            let _ = echo::echo(&mut connection, &mut buffer, &mut Counter(row));
             clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map(Duration::from)
         });
         let mut message = [7; 64];

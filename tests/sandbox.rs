@@ -35,6 +35,7 @@ mod linux {
     use prefork_echo::sys::credentials::Credentials;
     use prefork_echo::sys::sandbox::Layer::{self, Landlock, NoNewPrivs, Seccomp};
     use prefork_echo::sys::{memory, process};
+    use prefork_echo::worker::syscalls;
     use socket2::{Domain, SockRef, Socket, Type};
 
     /// What a process has from before.
@@ -143,8 +144,9 @@ mod linux {
         in_child(|| {
             if let Some(door) = door {
                 let shared = [0, 1, 2, held.listener.as_raw_fd()];
-                NoNewPrivs.enter(&shared).expect("Linux has it since 3.5");
-                if let Err(why) = door.enter(&shared) {
+                let allowed = syscalls::allowed(&shared);
+                NoNewPrivs.enter(&allowed).expect("Linux has it since 3.5");
+                if let Err(why) = door.enter(&allowed) {
                     println!("{door:?}: {why:?}");
                     return NO_DOOR;
                 }

@@ -13,14 +13,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use prefork_echo::sys::{process, signal};
+use prefork_echo::sys::process;
+use prefork_echo::worker::wakeup;
 
 const GAP: Duration = Duration::from_millis(3);
 
 /// Looks at the flag, says so, dawdles, and blocks where nothing ever comes.
 fn dawdle(mut told: PipeWriter, silent: &PipeReader) -> u8 {
-    signal::install_worker_handlers().expect("signals can be set");
-    if signal::stop_requested() {
+    wakeup::install_handlers().expect("signals can be set");
+    if wakeup::stop_requested() {
         return 1; // Too early: the gap was missed.
     }
     told.write_all(b"!").expect("the parent listens");
@@ -30,7 +31,7 @@ fn dawdle(mut told: PipeWriter, silent: &PipeReader) -> u8 {
     }
     // nix's read, unlike std's on some types, returns on a signal.
     match nix::unistd::read(silent, &mut [0]) {
-        Err(nix::errno::Errno::EINTR) if signal::stop_requested() => 0,
+        Err(nix::errno::Errno::EINTR) if wakeup::stop_requested() => 0,
         _ => 2,
     }
 }

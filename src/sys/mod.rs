@@ -4,14 +4,15 @@
 //! the reason why it is sound; so are the few differences between Linux and
 //! macOS. Nothing here knows what a worker serves or what a supervisor
 //! decides.
-#![allow(unsafe_code)]
 
 pub mod clock;
 pub mod credentials;
 pub mod lock_file;
 pub mod memory;
 pub mod process;
+pub mod readiness;
 pub mod sandbox;
 pub mod signal;
 pub mod socket;
+mod socket_list;
 pub mod stdout;

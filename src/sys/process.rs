@@ -1,4 +1,5 @@
 //! fork, and what a forked child owes its parent.
+#![allow(unsafe_code)]
 
 use std::ffi::CStr;
 use std::os::fd::RawFd;

@@ -1,16 +1,10 @@
-//! A worker's signals: how it is woken from a blocking call, every time.
+//! Signals: handlers that store a flag, the interval timer, the mask of blocked signals.
 //!
-//! A worker sleeps in `accept`, `recv` or `send`. A signal handler that only
-//! stores a flag is not enough to wake it: when the signal comes after the
-//! worker looked at the flag and before it blocks, it blocks all the same, and
-//! nobody rings again. So the handler also starts an interval timer, the bell.
-//! Each arm (SIGALRM) interrupts whichever call the worker is in by then,
-//! until the worker has noticed and silences it. That costs nothing while no
-//! signal comes, and needs neither poll nor a non-blocking socket.
-//!
-//! All handlers are installed without SA_RESTART, so that interrupted calls
-//! return EINTR; that is why signal-hook, which sets it, is the parent's alone.
-//! See signal(7), setitimer(2).
+//! A handler may call only what is async-signal-safe (signal-safety(7)). Those here store
+//! an atomic flag, and some of them arm the interval timer. None is installed with
+//! SA_RESTART, so an interrupted call fails with EINTR. Which signals mean what is decided
+//! by the callers.
+#![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,115 +12,77 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
 
-/// From arm to arm. The longest that a worker can oversleep a signal.
-const WAKE_INTERVAL: Duration = Duration::from_millis(10);
+/// Does the kernel signal the death of a process's parent, where that was asked for?
+/// Linux: prctl(2), PR_SET_PDEATHSIG. macOS has no such signal.
+pub const PARENT_DEATH_IS_SIGNALLED: bool = cfg!(target_os = "linux");
 
-/// macOS doesn't tell a process of its parent's death, so there the bell never
-/// quite falls silent: at each tick the worker looks whether it is an orphan.
-const ORPHAN_POLL: Duration =
-    if cfg!(target_os = "macos") { Duration::from_millis(250) } else { Duration::ZERO };
+/// One flag for each signal, by its number.
+static FLAGS: [AtomicBool; 32] = [const { AtomicBool::new(false) }; 32];
 
-/// Set once and for all by SIGTERM.
-static STOP: AtomicBool = AtomicBool::new(false);
-
-/// Set by each signal, until the worker has noticed. A worker whose client never
-/// lets it block is never interrupted, and looks here between its calls.
-static PENDING: AtomicBool = AtomicBool::new(false);
-
-extern "C" fn stop(_: libc::c_int) {
-    STOP.store(true, Ordering::Relaxed);
-    wake(0);
+/// The flag that the handlers of this signal set.
+#[inline]
+pub fn flag(signal: Signal) -> &'static AtomicBool {
+    &FLAGS[signal as usize]
 }
 
-extern "C" fn wake(_: libc::c_int) {
-    pending(0);
-    arm();
+/// That a handler has run makes the interrupted call return EINTR.
+extern "C" fn set_flag(number: libc::c_int) {
+    if let Some(flag) = FLAGS.get(number as usize) {
+        flag.store(true, Ordering::Relaxed);
+    }
 }
 
-/// That a handler has run is what makes the call return EINTR.
-extern "C" fn pending(_: libc::c_int) {
-    PENDING.store(true, Ordering::Relaxed);
+extern "C" fn set_flag_and_arm<const MILLIS: u64>(number: libc::c_int) {
+    set_flag(number);
+    set_timer(Duration::from_millis(MILLIS), Duration::from_millis(MILLIS));
 }
 
-/// Makes a freshly forked child answer signals as a worker does, and lets them
-/// in: [`fork`](super::process::fork) left them blocked.
-///
-/// TERM asks it to stop; CONT is a nudge to look around (sent by the kernel
-/// when the parent dies); what a terminal sends to the whole group, or people
-/// to the parent, is left to the parent.
+/// From now on this signal has its default effect.
 ///
 /// # Errors
-/// None that a correct call can cause.
-pub fn install_worker_handlers() -> nix::Result<()> {
-    use SigHandler::{Handler, SigDfl, SigIgn};
-    let parents =
-        [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGTTIN, Signal::SIGTTOU];
-    for signal in parents {
-        set(signal, SigIgn)?;
-    }
-    set(Signal::SIGCHLD, SigDfl)?;
-    // Rust's own handler looks for a stack overflow, and lets the first such signal
-    // pass when somebody has sent it by kill. SIGBUS has an answer of memory's.
-    set(Signal::SIGSEGV, SigDfl)?;
-    // The handlers before the unblocking: with the parent's still in place, a
-    // signal to this child would wake the parent through its pipe.
-    set(Signal::SIGALRM, Handler(pending))?;
-    set(Signal::SIGCONT, Handler(wake))?;
-    set(Signal::SIGTERM, Handler(stop))?;
-    disarm();
+/// `EINVAL` for SIGKILL and SIGSTOP, here and below.
+pub fn set_default(signal: Signal) -> nix::Result<()> {
+    install(signal, SigHandler::SigDfl)
+}
+
+/// From now on this signal is ignored.
+///
+/// # Errors
+/// As [`set_default`].
+pub fn ignore(signal: Signal) -> nix::Result<()> {
+    install(signal, SigHandler::SigIgn)
+}
+
+/// From now on this signal sets its flag, and interrupts a blocking call.
+///
+/// # Errors
+/// As [`set_default`].
+pub fn set_flag_on(signal: Signal) -> nix::Result<()> {
+    install(signal, SigHandler::Handler(set_flag))
+}
+
+/// As [`set_flag_on`]; and the timer starts, with an interval of so many milliseconds.
+///
+/// # Errors
+/// As [`set_default`].
+pub fn set_flag_and_arm_on<const MILLIS: u64>(signal: Signal) -> nix::Result<()> {
+    install(signal, SigHandler::Handler(set_flag_and_arm::<MILLIS>))
+}
+
+/// Unblocks all signals. Those that were sent meanwhile come at once.
+///
+/// # Errors
+/// None that exists.
+pub fn unblock_all() -> nix::Result<()> {
     SigSet::empty().thread_set_mask()
 }
 
-/// For the start of the program: lets all signals through, because a process
-/// inherits what whoever started it had blocked, even through exec. And a log
-/// file that reaches its limit (RLIMIT_FSIZE) is to be an error, not our death.
+/// For the start of the program: unblocks all signals, because a process inherits, even
+/// through exec, what its parent had blocked. A log file that reaches its limit
+/// (RLIMIT_FSIZE) becomes an error, and no longer terminates the process.
 pub fn reset_signals() {
-    let done = set(Signal::SIGXFSZ, SigHandler::SigIgn).and_then(|()| SigSet::empty().thread_set_mask());
+    let done = ignore(Signal::SIGXFSZ).and_then(|()| unblock_all());
     done.expect("SIGXFSZ and the empty set are valid, and no other error exists");
-}
-
-/// Has SIGTERM (or [`request_stop`]) asked this worker to stop?
-#[inline]
-pub fn stop_requested() -> bool {
-    STOP.load(Ordering::Relaxed)
-}
-
-/// Has a signal come that the worker has not noticed?
-#[inline]
-pub fn is_pending() -> bool {
-    PENDING.load(Ordering::Relaxed)
-}
-
-/// Asks this worker to stop as SIGTERM does, from within.
-pub fn request_stop() {
-    STOP.store(true, Ordering::Relaxed);
-}
-
-/// Starts the bell: from now on no call blocks for longer than 10 ms.
-pub fn arm() {
-    set_timer(WAKE_INTERVAL, WAKE_INTERVAL);
-}
-
-/// Stops the bell. Silence it first and look at the flag then: a signal that
-/// comes between the two rings again.
-pub fn disarm() {
-    set_timer(ORPHAN_POLL, ORPHAN_POLL);
-    PENDING.store(false, Ordering::Relaxed);
-}
-
-/// Ends this process after `limit` at the latest, wherever it is blocked.
-/// Nothing that it is sent afterwards changes that, but a harder signal.
-pub fn leave_within(limit: Duration) {
-    // These two would start the bell, which is the same timer.
-    let done = set(Signal::SIGTERM, SigHandler::SigIgn)
-        .and_then(|()| set(Signal::SIGCONT, SigHandler::SigIgn))
-        .and_then(|()| {
-            // Or a arm that is under way would be the end already.
-            set_timer(Duration::ZERO, Duration::ZERO);
-            set(Signal::SIGALRM, SigHandler::SigDfl)
-        });
-    done.expect("these signals are valid, and no other error exists");
-    set_timer(limit, Duration::ZERO);
 }
 
 /// Runs `write`, which may write to a terminal, with SIGTTOU blocked. Under
@@ -134,28 +90,28 @@ pub fn leave_within(limit: Duration) {
 /// unless it is blocked or ignored; the parent would take each one for an order
 /// to have one worker fewer, and the write would never end. See termios(3).
 pub fn without_ttou<T>(write: impl FnOnce() -> T) -> T {
-    let mut ttou = SigSet::empty();
-    ttou.add(Signal::SIGTTOU);
-    let before = ttou.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let before = SigSet::from(Signal::SIGTTOU).thread_swap_mask(SigmaskHow::SIG_BLOCK);
     let result = write();
     // An error here would mean that nothing was blocked before, either.
     let _ = before.and_then(|before| before.thread_set_mask());
     result
 }
 
-fn set(signal: Signal, handler: SigHandler) -> nix::Result<()> {
+fn install(signal: Signal, handler: SigHandler) -> nix::Result<()> {
     let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
     // SAFETY: the handlers of this module call nothing but an atomic store and
     // setitimer, a bare system call that takes no lock and allocates nothing.
     unsafe { sigaction(signal, &action) }.map(drop)
 }
 
-fn set_timer(first: Duration, then: Duration) {
+/// Sets the interval timer, which sends SIGALRM: after `first`, and then each time after
+/// `interval`. A `first` of zero stops it; an `interval` of zero lets it run out once.
+pub fn set_timer(first: Duration, interval: Duration) {
     let timeval = |duration: Duration| libc::timeval {
         tv_sec: duration.as_secs() as libc::time_t,
         tv_usec: duration.subsec_micros() as libc::suseconds_t,
     };
-    let timer = libc::itimerval { it_value: timeval(first), it_interval: timeval(then) };
+    let timer = libc::itimerval { it_value: timeval(first), it_interval: timeval(interval) };
     // SAFETY: the pointer is to a whole itimerval, and null says that the old
     // value isn't wanted. It cannot fail: the times are within range.
     unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };

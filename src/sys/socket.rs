@@ -1,17 +1,20 @@
-//! Waiting for a socket, and where Linux and macOS differ in what one does.
+//! Sockets: what Linux and macOS do differently, and what the kernel tells of them.
+#![allow(unsafe_code)]
 
-use std::collections::HashSet;
-use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr};
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use socket2::{SockAddr, Socket};
+
+use super::readiness::wait_for;
+pub use super::readiness::{readable_within, timeout_until};
+pub use super::socket_list::{accept_queue, half_open, listening_at};
 
 /// Does an accepted socket inherit the listening socket's time-outs
 /// (`SO_RCVTIMEO`, `SO_SNDTIMEO`)? Linux copies them, which saves two system
@@ -29,7 +32,7 @@ pub fn address_bytes(address: &SockAddr) -> &[u8] {
     unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), address.len() as usize) }
 }
 
-/// How many bytes we have sent that the peer's TCP has not taken yet. See tcp(7),
+/// How many bytes were sent that the peer's TCP has not taken yet. See tcp(7),
 /// SIOCOUTQ; on macOS SO_NWRITE.
 ///
 /// # Errors
@@ -78,11 +81,10 @@ fn connect_by_poll(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>)
     socket.set_nonblocking(true)?;
     match socket.connect(&peer.into()) {
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
-            let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
             loop {
-                match poll(&mut ready, timeout_until(deadline)) {
-                    Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
-                    Ok(_) => break,
+                match wait_for(socket, PollFlags::POLLOUT, deadline) {
+                    Ok(true) => break,
+                    Ok(false) => return Err(io::ErrorKind::TimedOut.into()),
                     Err(Errno::EINTR) => {}
                     Err(error) => return Err(error.into()),
                 }
@@ -92,15 +94,6 @@ fn connect_by_poll(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>)
         result => result?,
     }
     socket.set_nonblocking(false)
-}
-
-/// poll's time-out for a wait until `deadline`, None being for ever. Rounded up: a
-/// millisecond late instead of a busy millisecond.
-pub fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
-    deadline.map_or(PollTimeout::NONE, |deadline| {
-        let left = deadline.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-    })
 }
 
 /// Does it listen? On Linux each process that has the socket can end that for all, by
@@ -113,38 +106,6 @@ pub fn is_listening(socket: &Socket) -> io::Result<bool> {
     return socket.is_listener();
     #[cfg(not(target_os = "linux"))]
     Ok(socket.as_raw_fd() >= 0)
-}
-
-/// Waits until `socket` has bytes, an end of file, or a connection to give; at
-/// the most for `limit`, in whole milliseconds.
-///
-/// # Errors
-/// `EINTR` when a signal came first.
-pub fn readable_within(socket: impl AsFd, limit: Duration) -> nix::Result<bool> {
-    let mut socket = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    let ready = poll(&mut socket, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX))?;
-    Ok(ready > 0)
-}
-
-/// How many connections wait to be accepted on the listening socket `inode` of
-/// process `pid`, as Linux tells anybody who asks. None: the system can't tell.
-pub fn accept_queue(pid: libc::pid_t, inode: u64) -> Option<u64> {
-    // That process's list: it may be in another network namespace than we are.
-    let mut sockets = listening_sockets(pid);
-    sockets.find(|socket| socket.inode == inode).map(|socket| socket.queue)
-}
-
-/// The inode of the listening socket to which the kernel connects a client of
-/// `address` on this machine; several, where they share the address (SO_REUSEPORT).
-/// None: nothing listens there in our network namespace, or the system can't tell.
-pub fn listening_at(address: SocketAddr) -> Vec<u64> {
-    // Whether an IPv6 socket takes IPv4 is not in the list; by default it does.
-    let sockets = listening_sockets("self");
-    let matching: Vec<(Match, u64)> = sockets
-        .filter_map(|socket| Some((address_match(socket.address, true, address)?, socket.inode)))
-        .collect();
-    let best = matching.iter().map(|(quality, _)| *quality).min();
-    matching.iter().filter(|(quality, _)| Some(*quality) == best).map(|(_, inode)| *inode).collect()
 }
 
 /// How well a listening socket's address matches a client's: the kernel takes the
@@ -177,55 +138,6 @@ pub fn address_match(listening: SocketAddr, is_dual_stack: bool, wanted: SocketA
     }
 }
 
-/// A line of Linux's list of sockets.
-struct ListeningSocket {
-    address: SocketAddr,
-    queue: u64,
-    inode: u64,
-}
-
-/// The listening sockets in the network namespace of process `pid`; none elsewhere than
-/// on Linux. See proc(5), /proc/net/tcp: of a listening socket, `rx_queue` is the length of
-/// its accept queue.
-fn listening_sockets(pid: impl fmt::Display) -> impl Iterator<Item = ListeningSocket> {
-    // They come first: no need to read of thousands of connections.
-    const LISTENING: &str = "0A";
-    let lists = ["tcp", "tcp6"].map(|list| File::open(format!("/proc/{pid}/net/{list}")));
-    lists
-        .into_iter()
-        .flatten()
-        .flat_map(|file| {
-            BufReader::new(file).lines().skip(1).map_while(Result::ok).map_while(|line| {
-                let words: Vec<&str> = line.split_whitespace().collect();
-                (words.get(3) == Some(&LISTENING)).then(|| {
-                    let (_, queue) = words.get(4)?.split_once(':')?;
-                    Some(ListeningSocket {
-                        address: listed_address(words.get(1)?)?,
-                        queue: u64::from_str_radix(queue, 16).ok()?,
-                        inode: words.get(9)?.parse().ok()?,
-                    })
-                })
-            })
-        })
-        .flatten()
-}
-
-/// An address as Linux lists it: `0100007F:1E61`. The port is a number; the address is
-/// its bytes in memory, four at a time read as one.
-fn listed_address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let part = |at: usize| Some(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
-    let ip = match ip.len() {
-        8 => IpAddr::from(part(0)?),
-        _ => {
-            let parts = [part(0)?, part(8)?, part(16)?, part(24)?];
-            IpAddr::from(<[u8; 16]>::try_from(parts.as_flattened()).ok()?)
-        }
-    };
-    Some(SocketAddr::new(ip, port))
-}
-
 /// How many segments a socket has dropped. A listening socket does so mostly when its
 /// accept queue is full. None: the system can't tell. See SO_MEMINFO in the kernel's
 /// sock_diag.h.
@@ -245,28 +157,6 @@ pub fn drops(socket: impl AsFd) -> Option<u64> {
         let _ = socket;
         None
     }
-}
-
-/// The handshakes with the port of `address` that have begun and are not complete, each
-/// as a text: the remote address, and how often the kernel has repeated its half. Of a
-/// client that answered when the accept queue was full, the handshake stays here, and
-/// is complete when either side repeats its half and there is room. Empty where the
-/// system can't tell. See proc(5), /proc/net/tcp.
-pub fn half_open(address: SocketAddr) -> HashSet<String> {
-    const SYN_RECV: &str = "03";
-    let is_own = |local: &str| {
-        listed_address(local).is_some_and(|local| {
-            local.port() == address.port() && (address.ip().is_unspecified() || local.ip() == address.ip())
-        })
-    };
-    let lists = ["tcp", "tcp6"].map(|list| fs::read_to_string(format!("/proc/self/net/{list}")));
-    let handshake = |line: &str| match line.split_whitespace().collect::<Vec<_>>().as_slice() {
-        [_, local, remote, SYN_RECV, _, _, repeated, ..] if is_own(local) => {
-            Some(format!("{remote} {repeated}"))
-        }
-        _ => None,
-    };
-    lists.iter().flatten().flat_map(|list| list.lines().filter_map(handshake)).collect()
 }
 
 /// The length that the kernel gives an accept queue that was asked to hold
@@ -311,21 +201,5 @@ mod tests {
         assert!(Match::Exact < Match::Unspecified && Match::Unspecified < Match::DualStack);
         let ports = ["127.0.0.1:1", "127.0.0.1:2"].map(|address| address.parse().unwrap());
         assert_eq!(address_match(ports[0], true, ports[1]), None);
-    }
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn an_address_is_read_as_linux_lists_it() {
-        for (listed, address) in [
-            ("0100007F:1E61", "127.0.0.1:7777"),
-            ("00000000:0007", "0.0.0.0:7"),
-            ("00000000000000000000000001000000:1E61", "[::1]:7777"),
-            ("B80D0120000000000000000078563412:FFFF", "[2001:db8::1234:5678]:65535"),
-        ] {
-            assert_eq!(listed_address(listed), Some(address.parse().unwrap()), "{listed}");
-        }
-        for wrong in ["", ":", "0100007F", "0100007F:", "01:1", "0100007F00:1", "local_address"] {
-            assert_eq!(listed_address(wrong), None, "{wrong}");
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! main: what is printed then vanishes without an error. So the look comes before it, in a
 //! function that the loader calls (a constructor). What /dev/null itself was given as stdout
 //! for looks the same in main, but not there.
+#![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

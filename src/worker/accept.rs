@@ -1,150 +1,141 @@
-//! How a worker accepts a client, and what it does when that fails: the errors of
-//! accept(2), sorted.
+//! How a worker accepts a connection, and what it does when accept(2) fails: the errors of
+//! accept, sorted by what they ask for.
 
-use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
 use std::time::{Duration, Instant};
 
 use log::{Level, debug, error, info, log_enabled, warn};
 use nix::errno::Errno;
-use nix::poll::{PollTimeout, poll};
 
-use super::{ListenerState, Peer, Worker};
-use crate::echo::{Connection, WorkerHooks};
+use super::{ListenerState, Worker, wakeup};
+use crate::echo::{Connection, Peer, WorkerHooks};
 use crate::error::{shortage, strerror};
-use crate::explain;
 use crate::log::count;
+use crate::log::narrate::worker as narrate;
 use crate::private_counter;
-use crate::sys::signal;
+use crate::sys::readiness;
 
-/// The wait when the system lacks what accept needs. Without it the worker
-/// would ask some 200,000 times a second: EMFILE comes without a client, too.
+/// The wait when the system lacks what accept needs. Without it the worker would call
+/// accept some 200,000 times a second: EMFILE comes without a connection, too.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
-/// So many clients in a row may vanish before they are accepted; then something
+/// So many peers in a row may vanish before they are accepted. After that something
 /// else is wrong, and the worker pauses between attempts.
 const VANISHED_IN_A_ROW: u32 = 10;
 
 /// What to do when accept fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AcceptAction {
-    /// A signal, or the idle time-out: look what there is to do.
-    Look,
-    /// That one client is gone; on with the next.
-    Again,
-    /// The system lacks something; try later.
+    /// A signal or the idle time-out has ended accept. The worker handles the signal.
+    Interrupted,
+    /// This one connection is gone, and the next one may be accepted.
+    Retry,
+    /// The system lacks something. Accept may work later.
     Pause,
-    /// It will never work again.
+    /// Accept will never work again.
     Leave,
 }
 
 impl AcceptAction {
-    /// Sorts the errors of accept(2), which hands on those of the network too.
-    pub(super) fn to(error: Errno) -> AcceptAction {
+    /// Sorts the errors of accept(2), which passes on those of the network, too.
+    pub(super) fn after(error: Errno) -> AcceptAction {
+        use Errno::*;
         match error {
-            Errno::EINTR | Errno::EAGAIN => AcceptAction::Look,
-            Errno::ECONNABORTED
-            | Errno::EPROTO
-            | Errno::EPERM
-            | Errno::ENETDOWN
-            | Errno::ENOPROTOOPT
-            | Errno::EHOSTDOWN
-            | Errno::EHOSTUNREACH
-            | Errno::EOPNOTSUPP
-            | Errno::ENETUNREACH
-            | Errno::ETIMEDOUT => AcceptAction::Again,
-            Errno::EBADF | Errno::EFAULT | Errno::EINVAL | Errno::ENOTSOCK => AcceptAction::Leave,
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and whatever we don't know.
+            EINTR | EAGAIN => AcceptAction::Interrupted,
+            // The connection was lost in the queue, or a firewall forbids it.
+            ECONNABORTED | EPROTO | EPERM | ETIMEDOUT | ENOPROTOOPT | EOPNOTSUPP => AcceptAction::Retry,
+            // The way to its peer was lost.
+            ENETDOWN | ENETUNREACH | EHOSTDOWN | EHOSTUNREACH => AcceptAction::Retry,
+            EBADF | EFAULT | EINVAL | ENOTSOCK => AcceptAction::Leave,
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, and errors that are not known here.
             _ => AcceptAction::Pause,
         }
     }
 }
 
 impl Worker {
-    /// Blocks in accept. An error says why there is no client; what it asks for
-    /// is done already.
+    /// Blocks in accept.
+    ///
+    /// # Errors
+    /// There is no connection. What the action asks for is done already.
     pub(super) fn accept(&mut self) -> Result<Connection, AcceptAction> {
         let mut asleep_since = None;
         loop {
             let ListenerState::Open(listener) = &self.listener_state else { return Err(AcceptAction::Leave) };
-            let (fd, idle_timeout) = (listener.fd(), listener.idle_timeout());
-            let asleep_since = *asleep_since.get_or_insert_with(|| {
-                explain!("accept({fd}): asleep until a client connects");
-                Instant::now()
-            });
+            let fd = listener.fd();
             let called = Instant::now();
+            let asleep_since = *asleep_since.get_or_insert_with(|| {
+                narrate::accept_blocks(fd);
+                called
+            });
             let error = match listener.accept() {
                 Ok((socket, peer)) => {
-                    let new = socket.as_raw_fd();
-                    explain!(
-                        "accept({fd}) = {new}, after {:.1?}: woken; {new} is a new socket on the same port, {}, \
-                         for the client at {} alone; {fd} goes on listening",
-                        asleep_since.elapsed(),
-                        Peer(socket.local_addr().ok().and_then(|local| local.as_socket())),
-                        Peer(peer)
-                    );
-                    self.count_accepted(peer, new);
-                    return Ok(Connection::new(socket, peer, idle_timeout));
+                    narrate::accepted(fd, &socket, Peer(peer), asleep_since);
+                    let connection = Connection::new(socket, peer, listener.idle_timeout());
+                    self.count_accepted(&connection);
+                    return Ok(connection);
                 }
                 Err(error) => Errno::try_from(error).unwrap_or(Errno::UnknownErrno),
             };
-            // The socket's flags or time-outs are not ours any more: called again, accept would
-            // return at once again. The parent puts them right when this worker has left.
+            // Another process has changed the socket's flags or time-outs: accept would return
+            // at once again and again. The parent repairs the socket when this worker has left.
             let is_spoilt = error == Errno::EAGAIN && listener.is_too_early(called.elapsed());
-            let answer =
-                if is_spoilt && !self.is_stopping() { AcceptAction::Leave } else { AcceptAction::to(error) };
-            match answer {
-                AcceptAction::Look => self.handle_interrupt(),
-                _ => self.accept_failed(answer, error),
+            let action = match is_spoilt && !self.is_stopping() {
+                true => AcceptAction::Leave,
+                false => AcceptAction::after(error),
+            };
+            match action {
+                AcceptAction::Interrupted => self.handle_interrupt(),
+                _ => self.accept_failed(action, error),
             }
-            if answer != AcceptAction::Look || self.is_stopping() {
-                explain!("accept({fd}) = {error:?}: {}; no client this time", strerror(&error.into()));
-                return Err(answer);
+            if action != AcceptAction::Interrupted || self.is_stopping() {
+                narrate::accept_failed(fd, error);
+                return Err(action);
             }
         }
     }
 
-    /// Counts the client twice: in this process's own memory, and where all
+    /// Counts the connection twice: in this process's own memory, and where all
     /// processes can see it.
-    fn count_accepted(&mut self, peer: Option<SocketAddr>, fd: RawFd) {
+    fn count_accepted(&mut self, connection: &Connection) {
         if self.failures > 0 {
             info!("accepting again, after {}", count(self.failures.into(), "failure"));
             self.failures = 0;
         }
         let private = private_counter::count();
-        self.row.accepted(peer, private);
+        self.row.accepted(connection.peer.0, private);
         if log_enabled!(Level::Info) {
-            // Of two who count at once, one at least must see both.
+            // Of two workers that count at once, one at least must see both counts.
             fence(SeqCst);
             info!(
-                "accepted {} as descriptor {fd}; private count {private} at {:#x}, shared total {}",
-                Peer(peer),
+                "accepted {} as descriptor {}; private count {private} at {:#x}, shared total {}",
+                connection.peer,
+                connection.fd(),
                 private_counter::address(),
                 self.scoreboard.served().connections
             );
         }
     }
 
-    /// Says what is wrong with accept, and pauses where that may help.
-    fn accept_failed(&mut self, answer: AcceptAction, error: Errno) {
+    /// Logs what is wrong with accept, and pauses where that may help.
+    fn accept_failed(&mut self, action: AcceptAction, error: Errno) {
         self.failures += 1;
         let error = error.into();
-        let words = strerror(&error);
-        match answer {
+        let reason = strerror(&error);
+        match action {
             AcceptAction::Leave => {
-                error!("accept: {words}");
+                error!("accept: {reason}");
                 self.listener_state = ListenerState::Broken;
-                signal::request_stop();
+                wakeup::request_stop();
             }
-            AcceptAction::Again if self.failures < VANISHED_IN_A_ROW => debug!("accept: {words}"),
+            AcceptAction::Retry if self.failures < VANISHED_IN_A_ROW => debug!("accept: {reason}"),
             _ => {
-                // Said once: it may go on for hours.
+                // Logged once: it may go on for hours.
                 if self.failures == 1 || self.failures == VANISHED_IN_A_ROW {
                     let remedy = shortage(&error).map_or(String::new(), |remedy| format!("; {remedy}"));
                     warn!(
-                        "cannot accept: {words}; clients wait in the queue while we try again every \
+                        "cannot accept: {reason}; clients wait in the queue while we try again every \
                          {PAUSE:?}{remedy}"
                     );
                 }
@@ -153,17 +144,12 @@ impl Worker {
         }
     }
 
-    /// Waits until the system may have what it lacks, and looks at what a signal says.
+    /// Waits until the system may have what it lacks, or a signal comes.
     pub(super) fn pause(&mut self) {
-        if sleep_until_later() == Err(Errno::EINTR) {
+        if readiness::sleep(PAUSE) == Err(Errno::EINTR) {
             self.handle_interrupt();
         }
     }
-}
-
-/// Sleeps for [`PAUSE`], or until a signal comes, which is `EINTR`.
-pub(super) fn sleep_until_later() -> nix::Result<()> {
-    poll(&mut [], PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO)).map(drop)
 }
 
 #[cfg(test)]
@@ -171,13 +157,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_error_of_accept_has_its_answer() {
-        for (error, answer) in [
-            (Errno::EINTR, AcceptAction::Look),
-            (Errno::EAGAIN, AcceptAction::Look),
-            (Errno::ECONNABORTED, AcceptAction::Again),
-            (Errno::EPROTO, AcceptAction::Again),
-            (Errno::ENETUNREACH, AcceptAction::Again),
+    fn each_error_of_accept_has_its_action() {
+        for (error, action) in [
+            (Errno::EINTR, AcceptAction::Interrupted),
+            (Errno::EAGAIN, AcceptAction::Interrupted),
+            (Errno::ECONNABORTED, AcceptAction::Retry),
+            (Errno::EPROTO, AcceptAction::Retry),
+            (Errno::ENETUNREACH, AcceptAction::Retry),
             (Errno::EMFILE, AcceptAction::Pause),
             (Errno::ENFILE, AcceptAction::Pause),
             (Errno::ENOBUFS, AcceptAction::Pause),
@@ -185,7 +171,7 @@ mod tests {
             (Errno::EBADF, AcceptAction::Leave),
             (Errno::EINVAL, AcceptAction::Leave),
         ] {
-            assert_eq!(AcceptAction::to(error), answer, "{error}");
+            assert_eq!(AcceptAction::after(error), action, "{error}");
         }
     }
 }

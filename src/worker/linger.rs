@@ -1,242 +1,182 @@
-//! How a worker that leaves parts from its clients: without a loss, and from all
-//! of them at once, so that nobody waits for a neighbour who never falls quiet
-//! or never reads. The one place where one process serves several clients.
+//! Lingering close: a worker that stops closes its connections without losing bytes.
 //!
-//! Closing at once would lose bytes: a close with bytes unread sends a reset, and
-//! that destroys those on their way to the client (RFC 1122, 4.2.2.13). So each
-//! client is served until its line has been quiet for a moment: nothing has come, and
-//! nothing that was sent is being taken. Then we say that no more comes, and read
-//! until it says the same, for another moment.
+//! To close at once would lose some: a close with bytes unread sends a reset, and a reset
+//! destroys the bytes in flight to the peer (RFC 1122, 4.2.2.13). So each connection is
+//! served until it has been quiet for a moment: nothing has come, and nothing that was sent
+//! is being taken. Then it is half-closed, and read for another moment until the peer
+//! closes too.
+//!
+//! A connection here never blocks, so that no other waits for one that never falls quiet or
+//! never reads. The loop over all of them is the worker's, in `drain`.
 
-use std::io::{self, ErrorKind, Read};
+use std::io::Read;
 use std::net::Shutdown;
-use std::ops::ControlFlow::{self, Break, Continue};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 
-use crate::echo::{self, CloseReason, Connection, WorkerHooks};
-use crate::explain;
-use crate::sys::socket::send_queue_len;
+use crate::echo::progress::Progress;
+use crate::echo::{self, CloseReason, Connection, WorkerHooks, close_unless_retryable};
+use crate::log::narrate::worker as narrate;
 
-/// How long to wait for a client that gives no sign of life.
+/// How long to wait for a silent peer.
 #[derive(Debug, Clone, Copy)]
-pub struct LingerTimeouts {
-    /// For more bytes, and for the answer to our end of file. Longer than most
-    /// round trips.
+pub(super) struct LingerTimeouts {
+    /// For more bytes, and for the peer's end of file after ours. Longer than most round
+    /// trips.
     pub quiet: Duration,
-    /// For one that has not taken all bytes to take some: a slow reader's system
-    /// tells of it only now and then.
+    /// For a peer with bytes in the send queue to take some: the TCP of a slow reader
+    /// reports room only now and then.
     taking: Duration,
 }
 
 impl LingerTimeouts {
-    /// `grace`: for a server that shuts down, less where its grace is short.
+    /// With the `grace` of a server that shuts down, they are at most a quarter of it.
     pub fn within(grace: Option<Duration>) -> LingerTimeouts {
         let at_most = |duration: Duration| grace.map_or(duration, |grace| duration.min(grace / 4));
         LingerTimeouts { quiet: at_most(Duration::from_millis(300)), taking: at_most(Duration::from_secs(2)) }
     }
 }
 
-/// A client on its way out.
+/// A connection of a worker that is stopping.
 #[derive(Debug)]
-pub struct DrainingConnection {
-    client: Connection,
+pub(super) struct DrainingConnection {
+    connection: Connection,
     stage: Stage,
-    /// Received, and not yet sent back.
+    /// Bytes received, and not yet sent back.
     pending: Vec<u8>,
-    /// The latest sign of life that we have seen,
-    alive_at: Instant,
-    /// how many bytes it had not taken by then, and when to look again.
-    unsent: usize,
-    next_check: Instant,
+    progress: Progress,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Stage {
     Echoing,
-    /// We have said that no more comes.
+    /// The connection is half-closed.
     Lingering,
 }
 
 impl DrainingConnection {
-    /// A client of whom so many bytes were received and not yet sent back.
-    pub fn new(client: Connection, pending: &[u8]) -> DrainingConnection {
-        // This connection's flag alone: the listening socket has its own. An
-        // error would be for a client that is gone, as recv will tell.
-        let _ = client.socket.set_nonblocking(true);
-        let now = Instant::now();
-        let unsent = send_queue_len(&client.socket).unwrap_or(0);
-        DrainingConnection {
-            client,
-            stage: Stage::Echoing,
-            pending: pending.to_vec(),
-            alive_at: now,
-            unsent,
-            next_check: now,
-        }
+    /// A connection with bytes `pending`, which were received and not yet sent back.
+    pub fn new(connection: Connection, pending: &[u8], timeouts: LingerTimeouts) -> DrainingConnection {
+        // It is this connection's flag alone: the listening socket has its own. If the
+        // connection is broken this fails, and recv will say so.
+        let _ = connection.socket.set_nonblocking(true);
+        let (queued, progress) = (connection.queued(), Progress::new(connection.idle_timeout));
+        let pending = pending.to_vec();
+        let mut new = DrainingConnection { connection, stage: Stage::Echoing, pending, progress };
+        new.touch(queued, timeouts);
+        new
     }
 
     /// What the connection waits for: bytes, or room to send the rest.
-    pub fn source(&self) -> PollFd<'_> {
+    pub fn poll_fd(&self) -> PollFd<'_> {
         let wanted = if self.pending.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLOUT };
-        PollFd::new(self.client.socket.as_fd(), wanted)
+        PollFd::new(self.connection.socket.as_fd(), wanted)
     }
 
-    /// When [`DrainingConnection::advance`] has something to do although the connection is not ready.
-    pub fn next_check(&self) -> Instant {
-        self.next_check
+    /// When [`DrainingConnection::advance`] has something to do although the connection is
+    /// not ready.
+    pub fn next_check(&self) -> Option<Instant> {
+        self.progress.next_check()
     }
 
     /// The connection, to be closed.
-    pub fn into_client(self) -> Connection {
-        self.client
+    pub fn into_connection(self) -> Connection {
+        self.connection
     }
 
     /// Serves the connection once, if it is ready, and does what is due. Never blocks.
-    /// Break: it is done, and is to be closed.
+    ///
+    /// # Errors
+    /// The connection has ended, and is to be closed.
     pub fn advance(
         &mut self,
-        ready: bool,
-        patience: LingerTimeouts,
+        is_ready: bool,
+        timeouts: LingerTimeouts,
         buffer: &mut [u8],
-        host: &mut impl WorkerHooks,
-    ) -> ControlFlow<CloseReason> {
-        if ready && self.serve(buffer, host)? {
-            self.touch(patience);
+        hooks: &mut impl WorkerHooks,
+    ) -> Result<(), CloseReason> {
+        if is_ready && self.serve(buffer, hooks)? {
+            self.touch(self.connection.queued(), timeouts);
         }
-        if Instant::now() < self.next_check {
-            return Continue(());
+        let now = Instant::now();
+        if self.next_check().is_none_or(|due| now < due) {
+            return Ok(());
         }
-        let unsent = send_queue_len(&self.client.socket).unwrap_or(0);
-        let takes = unsent < self.unsent;
-        self.unsent = unsent;
-        if takes {
-            self.touch(patience);
-            return Continue(());
+        self.progress.check(self.connection.queued(), Duration::ZERO, now);
+        self.progress.idle_timeout = self.limit(timeouts);
+        if !self.progress.is_idle(now) {
+            return Ok(());
         }
-        let limit = self.limit(patience);
-        if limit.is_none_or(|limit| self.alive_at.elapsed() < limit) {
-            self.look_again(limit);
-            return Continue(());
+        // Bytes may have come since poll looked, or a signal has ended poll.
+        if !is_ready && self.pending.is_empty() && self.serve(buffer, hooks)? {
+            self.touch(self.connection.queued(), timeouts);
+            return Ok(());
         }
-        // Something may have come since poll looked, if it looked: a signal ends it.
-        if !ready && self.pending.is_empty() && self.serve(buffer, host)? {
-            self.touch(patience);
-            return Continue(());
-        }
-        self.layer(patience)
+        self.end_stage(timeouts)
     }
 
-    /// Without a sign of life, for so long.
-    fn limit(&self, patience: LingerTimeouts) -> Option<Duration> {
+    /// Notes that the peer has made progress, or that a new wait begins.
+    fn touch(&mut self, queued: usize, timeouts: LingerTimeouts) {
+        self.progress.made(queued, Instant::now());
+        self.progress.idle_timeout = self.limit(timeouts);
+    }
+
+    /// How long the stage goes on without progress.
+    fn limit(&self, timeouts: LingerTimeouts) -> Option<Duration> {
         match self.stage {
-            Stage::Echoing if !self.pending.is_empty() => self.client.idle_timeout,
-            Stage::Echoing if self.unsent > 0 => Some(patience.taking),
-            _ => Some(patience.quiet),
+            Stage::Echoing if !self.pending.is_empty() => self.connection.idle_timeout,
+            Stage::Echoing if self.progress.queued() > 0 => Some(timeouts.taking),
+            _ => Some(timeouts.quiet),
         }
     }
 
-    fn touch(&mut self, patience: LingerTimeouts) {
-        self.alive_at = Instant::now();
-        self.look_again(self.limit(patience));
-    }
-
-    /// When the limit is over; and now and then before, where there is something to
-    /// be taken.
-    fn look_again(&mut self, limit: Option<Duration>) {
-        let now_and_then = Instant::now() + echo::check_interval(self.client.idle_timeout);
-        let over = limit.map(|limit| self.alive_at + limit);
-        self.next_check = match over {
-            Some(over) if self.pending.is_empty() && self.unsent == 0 => over,
-            Some(over) => over.min(now_and_then),
-            None => now_and_then,
-        };
-    }
-
-    /// Nothing has happened for as long as the stage allows: on to the next one.
-    fn layer(&mut self, patience: LingerTimeouts) -> ControlFlow<CloseReason> {
+    /// There was no progress for as long as the stage goes on without.
+    fn end_stage(&mut self, timeouts: LingerTimeouts) -> Result<(), CloseReason> {
         match self.stage {
-            Stage::Echoing if !self.pending.is_empty() => Break(CloseReason::Idle),
+            Stage::Echoing if !self.pending.is_empty() => Err(CloseReason::Idle),
             Stage::Echoing => {
-                let fd = self.client.socket.as_raw_fd();
                 self.stage = Stage::Lingering;
-                self.client
-                    .socket
-                    .shutdown(Shutdown::Write)
-                    .map_or_else(|error| Break(CloseReason::Lost(error)), Continue)?;
-                explain!("shutdown({fd}, SHUT_WR) = 0: the client is quiet, and reads an end of file now");
-                self.touch(patience);
-                Continue(())
+                self.connection.socket.shutdown(Shutdown::Write).map_err(CloseReason::Lost)?;
+                narrate::half_closed(self.connection.fd());
+                // Not measured anew: the end of file is in the queue, and is no byte to take.
+                self.touch(self.progress.queued(), timeouts);
+                Ok(())
             }
             Stage::Lingering => {
-                explain!(
-                    "poll() = 0: the client hasn't closed within {:.1?}, so we close first",
-                    patience.quiet
-                );
-                Break(CloseReason::Left)
+                narrate::closes_first(timeouts.quiet);
+                Err(CloseReason::Left)
             }
         }
     }
 
-    /// What the connection is ready for. Says whether that was a sign of life.
-    fn serve(&mut self, buffer: &mut [u8], host: &mut impl WorkerHooks) -> ControlFlow<CloseReason, bool> {
-        match self.stage {
-            Stage::Echoing => self.echo_once(buffer, host),
-            Stage::Lingering => {
-                match self.client.socket.read(buffer) {
-                    Ok(0) => {
-                        explain!(
-                            "recv({}) = 0: end of file, the client has heard",
-                            self.client.socket.as_raw_fd()
-                        );
-                        return Break(CloseReason::Left);
-                    }
-                    // Too late to be echoed, and read all the same: see above.
-                    Ok(_) => {}
-                    Err(error) => is_retryable(error)?,
-                }
-                Continue(false)
-            }
-        }
-    }
-
-    /// One recv, unless the last one's bytes are still here, and one send.
-    fn echo_once(
-        &mut self,
-        buffer: &mut [u8],
-        host: &mut impl WorkerHooks,
-    ) -> ControlFlow<CloseReason, bool> {
-        let fd = self.client.socket.as_raw_fd();
+    /// Makes the calls that the connection is ready for. Returns whether they were progress:
+    /// after the half-close bytes are read, but are too late to be echoed.
+    fn serve(&mut self, buffer: &mut [u8], hooks: &mut impl WorkerHooks) -> Result<bool, CloseReason> {
+        let fd = self.connection.fd();
         if self.pending.is_empty() {
-            match self.client.socket.read(buffer) {
-                Ok(0) => {
-                    explain!("recv({fd}) = 0: end of file, the client sends no more");
-                    return Break(CloseReason::EndOfFile);
+            let length = match self.connection.socket.read(buffer) {
+                Ok(length) => length,
+                Err(error) => return close_unless_retryable(error, hooks).map(|()| false),
+            };
+            match self.stage {
+                Stage::Lingering if length == 0 => {
+                    narrate::end_of_file_answered(fd);
+                    return Err(CloseReason::Left);
                 }
-                Ok(length) => {
-                    explain!("recv({fd}) = {length}: so many bytes have come");
-                    self.pending.extend_from_slice(&buffer[..length]);
-                }
-                Err(error) => {
-                    is_retryable(error)?;
-                    return Continue(false);
-                }
+                Stage::Lingering => return Ok(false),
+                Stage::Echoing => narrate::received(fd, length),
             }
+            if length == 0 {
+                return Err(CloseReason::EndOfFile);
+            }
+            self.pending.extend_from_slice(&buffer[..length]);
         }
-        match echo::send(&mut self.client, &self.pending, host) {
+        match echo::send(&mut self.connection, &self.pending, hooks) {
             Ok(sent) => drop(self.pending.drain(..sent)),
-            Err(error) => is_retryable(error)?,
+            Err(error) => close_unless_retryable(error, hooks)?,
         }
-        self.unsent = send_queue_len(&self.client.socket).unwrap_or(0);
-        Continue(true)
-    }
-}
-
-fn is_retryable(error: io::Error) -> ControlFlow<CloseReason> {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::Interrupted => Continue(()),
-        _ => Break(CloseReason::Lost(error)),
+        Ok(true)
     }
 }

@@ -1,148 +1,110 @@
-//! The worker process: accept a client, serve it to its end, accept the next.
+//! The worker: the child process that accepts connections and serves them.
 //!
-//! It runs from the fork to `_exit`. It blocks wherever it likes, one client at
-//! a time; a signal wakes it from any call by the bell of
-//! [`sys::signal`](crate::sys::signal). When it is to leave it closes the listening
-//! socket, and finishes its client. When the parent is gone, it does so at once.
+//! It runs from the fork to `_exit`. It may block anywhere: the wakeup timer ends each
+//! blocking call when a signal comes. When it is asked to stop it closes the listening
+//! socket and finishes its connections; when the parent has died, it does so at once. The
+//! files in the order of events:
+//!
+//! - `init`: descriptors, user, signal handlers, sandbox
+//! - [`syscalls`]: the system calls that the sandbox allows
+//! - [`wakeup`]: signals, and the timer that ends a blocking call
+//! - `blocking`: the plain loop of accept, recv, send, close
+//! - `accept`: accept(2), and its errors sorted
+//! - `drain`: how connections and the accept queue are finished
+//! - `linger`: how one connection is closed without losing bytes
 
 mod accept;
+mod blocking;
 mod drain;
 mod init;
-pub mod linger;
+mod linger;
+pub mod syscalls;
+pub mod wakeup;
 
-use std::fmt;
 use std::fs::File;
 use std::io::PipeWriter;
-use std::net::SocketAddr;
-use std::ops::ControlFlow::{Break, Continue};
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
 use nix::unistd::{Pid, getpid};
 
 use crate::cli::Options;
-use crate::echo::{self, CloseReason, Connection, WorkerHooks};
+use crate::echo::{CloseReason, Connection, WorkerHooks};
 use crate::error::strerror;
-use crate::explain;
 use crate::listener::Listener;
+use crate::log::narrate::worker as narrate;
 use crate::log::{ProcessLabel, count, set_label};
 use crate::private_counter;
 use crate::scoreboard::{Row, Scoreboard, State};
 use crate::sys::credentials::Credentials;
-use crate::sys::{process, signal};
-use crate::worker::linger::DrainingConnection;
+use crate::sys::process;
 
-/// An orphan's client has this long: no process outlives the parent by a second.
+/// The time that an orphan has to finish its connection: no worker outlives the parent by
+/// a second.
 const ORPHAN_LIMIT: Duration = Duration::from_millis(700);
 
 /// What a worker is forked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerRole {
-    /// To serve until asked to leave.
+    /// It serves until it is asked to stop.
     Serve,
-    /// To drain the accept queue when the whole server leaves, and close it.
+    /// It drains the accept queue when the whole server shuts down, and closes it.
     FinalDrain,
-    /// The same, but at first to serve what a queue that has overflowed still brings,
-    /// until asked to leave.
+    /// It first serves connections that an accept queue that has overflowed still brings,
+    /// until it is asked to stop. Then it does the same.
     DrainOverflow,
 }
 
-/// What a worker has from its parent.
+/// What a worker gets from its parent.
 #[derive(Debug)]
 pub struct WorkerContext<'a> {
-    /// The place that it fills; 0 is the first.
+    /// The slot that the worker fills, from 0.
     pub slot: usize,
-    /// What it is for.
+    /// What the worker is forked for.
     pub role: WorkerRole,
-    /// Where it counts.
+    /// The row of the scoreboard in which the worker counts.
     pub row: Row,
-    /// What all can see.
+    /// The scoreboard of all processes.
     pub scoreboard: Scoreboard,
-    /// The socket that it accepts from, with all others.
+    /// The listening socket, shared with all workers.
     pub listener: Listener,
-    /// The user's wishes.
+    /// The options that the server was started with.
     pub options: &'a Options,
-    /// The rights that it takes.
+    /// The user and groups that the worker changes to, if any.
     pub rights: Option<&'a Credentials>,
-    /// Who forked it.
+    /// The pid of the parent.
     pub parent: Pid,
-    /// What takes the place of stdin and stdout.
+    /// An open /dev/null, which takes the place of stdin and stdout.
     pub null: &'a File,
-    /// Where it says that it is ready, by its pid (four bytes).
+    /// The pipe in which the worker says that it is ready, by its pid (four bytes).
     pub ready: PipeWriter,
 }
 
-/// A worker's life: what the child does between fork and `_exit`. Returns the
-/// exit code: 0 after it was asked to leave or had served its number.
-pub fn run(job: WorkerContext<'_>) -> u8 {
-    set_label(ProcessLabel::Worker { slot: job.slot, pid: getpid() });
-    explain!(
-        "fork() = 0: this is the child, with memory of its own from now on and the same listening socket"
-    );
-    process::set_name(&format!("prefork-echo/{}", job.slot));
-    let buffer = match init::init(&job) {
+/// What the child does between fork and `_exit`. Returns the exit code: 0 after the worker
+/// was asked to stop or had served its number of connections.
+pub fn run(context: WorkerContext<'_>) -> u8 {
+    set_label(ProcessLabel::Worker { slot: context.slot, pid: getpid() });
+    narrate::forked();
+    process::set_name(&format!("prefork-echo/{}", context.slot));
+    let buffer = match init::init(&context) {
         Ok(buffer) => buffer,
         Err(error) => {
             error!("cannot start: {}", strerror(&error));
             return 1;
         }
     };
-    drop(job.ready);
-    let limit = limit_with_jitter(job.options.max_connections, getpid());
-    let mut worker = Worker {
-        row: job.row,
-        scoreboard: job.scoreboard,
-        parent: job.parent,
-        listener_state: ListenerState::Open(job.listener),
-        grace: job.options.grace,
-        has_cut: false,
-        failures: 0,
-    };
-
-    // The signal for the parent's death is set by now; if it died before that,
-    // only a look can tell.
+    let (role, limit) = (context.role, limit_with_jitter(context.options.max_connections, getpid()));
+    let mut worker = Worker::new(context);
+    // The kernel signals the parent's death from now on. A parent that died before that is
+    // found only here.
     worker.handle_interrupt();
     debug!("ready");
-    match job.role {
-        WorkerRole::Serve => {
-            while !worker.is_stopping() && private_counter::value() < limit {
-                worker.row.set_state(State::Idle);
-                worker.accept_and_serve(buffer);
-            }
-            worker.finish(Vec::new(), buffer);
-        }
-        WorkerRole::FinalDrain => {
-            signal::request_stop();
-            worker.final_drain(Vec::new(), buffer);
-        }
-        WorkerRole::DrainOverflow => {
-            let draining = worker.serve_overflow(buffer);
-            worker.final_drain(draining, buffer);
-        }
-    }
-    match worker.listener_state {
-        _ if worker.has_cut => {
-            error!("leaving: connections came without a pause, and the last of them are cut");
-            1
-        }
-        ListenerState::Open(_) | ListenerState::Closed => {
-            info!("leaving after {}", count(private_counter::value(), "connection"));
-            0
-        }
-        ListenerState::Orphaned => {
-            warn!("leaving: the parent is gone");
-            1
-        }
-        ListenerState::Broken => {
-            error!("leaving: the listening socket is of no use");
-            1
-        }
-    }
+    worker.serve(role, limit, buffer);
+    worker.log_end()
 }
 
-/// How many clients a worker serves: up to 10 % more than asked, by its pid, so
-/// that workers forked together hardly leave together.
+/// How many connections a worker serves: up to 10 % more than asked, by its pid, so that
+/// workers forked together hardly leave together.
 fn limit_with_jitter(asked: u64, pid: Pid) -> u64 {
     match asked {
         0 => u64::MAX,
@@ -156,42 +118,86 @@ struct Worker {
     parent: Pid,
     listener_state: ListenerState,
     grace: Duration,
-    /// Did connections wait in the queue when its socket was closed?
+    /// Connections waited in the accept queue when the listening socket was closed.
     has_cut: bool,
     /// Failures of accept in a row.
     failures: u32,
 }
 
-/// The listening socket, or why this process has it no more.
+/// The listening socket, or why this worker has it no more.
 enum ListenerState {
     Open(Listener),
-    /// This worker accepts no more, and finishes what it has.
+    /// This worker accepts no more, and finishes its connections.
     Closed,
-    /// The parent is gone.
+    /// The parent has died.
     Orphaned,
-    /// Accept failed in a way that doesn't mend.
+    /// Accept has failed for good.
     Broken,
+}
+
+impl Worker {
+    fn new(context: WorkerContext<'_>) -> Worker {
+        Worker {
+            row: context.row,
+            scoreboard: context.scoreboard,
+            parent: context.parent,
+            listener_state: ListenerState::Open(context.listener),
+            grace: context.options.grace,
+            has_cut: false,
+            failures: 0,
+        }
+    }
+
+    fn serve(&mut self, role: WorkerRole, limit: u64, buffer: &mut [u8]) {
+        match role {
+            WorkerRole::Serve => self.serve_blocking(limit, buffer),
+            WorkerRole::FinalDrain => {
+                wakeup::request_stop();
+                self.final_drain(Vec::new(), buffer);
+            }
+            WorkerRole::DrainOverflow => {
+                let connections = self.serve_overflow(buffer);
+                self.final_drain(connections, buffer);
+            }
+        }
+    }
+
+    /// Logs why the worker leaves. Returns its exit code.
+    fn log_end(&self) -> u8 {
+        match self.listener_state {
+            _ if self.has_cut => {
+                error!("leaving: connections came without a pause, and the last of them are cut");
+            }
+            ListenerState::Open(_) | ListenerState::Closed => {
+                info!("leaving after {}", count(private_counter::value(), "connection"));
+                return 0;
+            }
+            ListenerState::Orphaned => warn!("leaving: the parent is gone"),
+            ListenerState::Broken => error!("leaving: the listening socket is of no use"),
+        }
+        1
+    }
 }
 
 impl WorkerHooks for Worker {
     fn is_stopping(&self) -> bool {
-        signal::stop_requested()
+        wakeup::stop_requested()
     }
 
     fn handle_interrupt(&mut self) {
         if matches!(self.listener_state, ListenerState::Orphaned) {
-            return; // The last timer runs, and must go on running.
+            return; // The timer that ends this process runs, and must not be disarmed.
         }
-        signal::disarm();
+        wakeup::disarm();
         if process::is_orphan(self.parent) {
             self.listener_state = ListenerState::Orphaned;
-            signal::request_stop();
-            signal::leave_within(ORPHAN_LIMIT);
+            wakeup::request_stop();
+            wakeup::exit_within(ORPHAN_LIMIT);
         }
     }
 
     fn before_recv(&mut self) {
-        if signal::is_pending() {
+        if wakeup::is_pending() {
             self.handle_interrupt();
         }
         self.row.set_state(if self.is_stopping() { State::Draining } else { State::Reading });
@@ -210,44 +216,12 @@ impl WorkerHooks for Worker {
     }
 }
 
-impl Worker {
-    /// Blocks in accept, and serves the client whom it gets, if it gets one.
-    fn accept_and_serve(&mut self, buffer: &mut [u8]) {
-        if let Ok(client) = self.accept() {
-            self.serve(client, buffer);
-        }
-    }
-
-    /// Serves one client to its end, or until this worker must leave.
-    fn serve(&mut self, mut client: Connection, buffer: &mut [u8]) {
-        match echo::echo(&mut client, buffer, self) {
-            Break(end) => {
-                close(client, &end);
-                self.row.clear_peer();
-            }
-            Continue(pending) => self.finish(vec![DrainingConnection::new(client, pending)], buffer),
-        }
-    }
-}
-
-/// Closes the connection, and says how it has ended.
-fn close(client: Connection, end: &CloseReason) {
-    let (fd, peer, echoed) = (client.socket.as_raw_fd(), Peer(client.peer), client.echoed);
-    drop(client);
-    explain!("close({fd}): the connection is closed on our side, too");
-    info!("closed {peer}: {end}, {} echoed", count(echoed, "byte"));
-}
-
-/// A client's address, as far as it is known.
-struct Peer(Option<SocketAddr>);
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(address) => address.fmt(f),
-            None => f.write_str("a client that has vanished"),
-        }
-    }
+/// Closes the connection, and logs how it has ended.
+fn close(connection: Connection, reason: &CloseReason) {
+    let (fd, peer, echoed) = (connection.fd(), connection.peer, connection.echoed);
+    drop(connection);
+    narrate::closed(fd);
+    info!("closed {peer}: {reason}, {} echoed", count(echoed, "byte"));
 }
 
 #[cfg(test)]

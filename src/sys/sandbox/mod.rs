@@ -1,16 +1,14 @@
-//! What a worker gives up before it talks to anybody, so that one gone wrong, or
-//! taken over by a client, can do no more than serve.
+//! The sandbox: what a process gives up for good, so that a fault in it, or an intruder,
+//! can do no more than it must do anyway.
 //!
-//! Each [`Layer`] is a door of its own that the kernel closes for good. Where it
-//! lacks one, the others hold, and the worker serves all the same. All of them
-//! let pass what is open already: the listening socket, the log; but seccomp lets
-//! none change what these are to the other processes. Only Linux has them;
+//! Each [`Layer`] is a mechanism of its own in the kernel. Where the kernel lacks one, the
+//! others hold. What is open already stays usable in all of them. Which system calls
+//! seccomp allows is handed in, as a list of [`Rule`]s. Only Linux has these layers;
 //! elsewhere the sandbox is empty.
-//!
-//! Left out on purpose: the parent. It must fork, and signal its workers.
 
 use std::fmt;
-use std::os::fd::RawFd;
+
+use nix::libc::c_int;
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -18,23 +16,23 @@ mod linux;
 /// A layer of the sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layer {
-    /// No program that is executed can give rights back, as setuid ones do. The
-    /// others ask for it. See prctl(2), PR_SET_NO_NEW_PRIVS.
+    /// No program that is executed can give rights back, as setuid programs do. The
+    /// other layers require it. See prctl(2), PR_SET_NO_NEW_PRIVS.
     NoNewPrivs,
     /// No file, no TCP port to bind or to connect to, no signal to any other
     /// process. See landlock(7).
     Landlock,
-    /// Only the system calls of a worker's loop; all others fail with EPERM.
-    /// See seccomp(2).
+    /// Only the system calls that are allowed; all others fail with EPERM. See
+    /// seccomp(2).
     Seccomp,
 }
 
 impl Layer {
-    /// All that this system may have, in the order in which they are entered.
+    /// All layers that this system may have, in the order in which they are entered.
     pub const ALL: &[Layer] =
         if cfg!(target_os = "linux") { &[Layer::NoNewPrivs, Layer::Landlock, Layer::Seccomp] } else { &[] };
 
-    /// The kernel's word for it.
+    /// The kernel's name for it.
     pub fn name(self) -> &'static str {
         match self {
             Layer::NoNewPrivs => "no_new_privs",
@@ -54,57 +52,99 @@ impl Layer {
         }
     }
 
-    /// Closes this door behind the calling process, for good. Its only thread
-    /// calls this; what it forks later inherits it. What it has open under the
-    /// descriptors `shared` is other processes' as well, and must stay as it is.
+    /// Enters this layer for good, with the only thread of the process. Its later
+    /// children inherit it. `allowed` is for seccomp.
     ///
     /// # Errors
-    /// The kernel lacks it or refuses it, has it only in layer, or lacks what it takes
-    /// at the moment.
-    pub fn enter(self, shared: &[RawFd]) -> Result<(), LayerError> {
+    /// The kernel lacks the layer or refuses it, has only a part of it, or lacks what it
+    /// takes at the moment.
+    pub fn enter(self, allowed: &[Rule]) -> Result<(), LayerError> {
         #[cfg(target_os = "linux")]
         return match self {
             Layer::NoNewPrivs => linux::no_new_privs(),
             Layer::Landlock => linux::landlock(),
-            Layer::Seccomp => linux::seccomp(shared),
+            Layer::Seccomp => linux::seccomp(allowed),
         };
         #[cfg(not(target_os = "linux"))]
-        let _ = shared;
+        let _ = allowed;
         #[cfg(not(target_os = "linux"))]
         Err(LayerError::Unsupported("this system has none".into()))
     }
 }
 
-/// Why a door stays open, in words.
+/// Why a layer could not be entered, with the reason in words.
 #[derive(Debug)]
 pub enum LayerError {
-    /// The kernel doesn't have it, or not wholly; and that won't change.
+    /// The kernel doesn't have the layer, or not wholly. That won't change.
     Unsupported(String),
-    /// It lacks descriptors or memory; later it may have some.
+    /// The system lacks descriptors or memory. Later it may have some.
     Transient(String),
 }
 
-/// The parts that are in force, wholly, in some process.
+/// The number of a system call.
+pub type Syscall = i64;
+
+/// Constants of Linux's libc, as numbers. Elsewhere, where no layer reads them, they are 0:
+/// so a list of rules compiles on each system.
+macro_rules! linux_constants {
+    ($($name:ident),+ $(,)?) => {{
+        #[cfg(target_os = "linux")]
+        let numbers = [$(::nix::libc::$name as $crate::sys::sandbox::Syscall),+];
+        #[cfg(not(target_os = "linux"))]
+        let numbers = [$({ let _ = stringify!($name); 0 as $crate::sys::sandbox::Syscall }),+];
+        numbers
+    }};
+}
+pub(crate) use linux_constants;
+
+/// A system call that is allowed if all conditions on its arguments hold. A call may have
+/// several rules, of which one must hold.
+#[derive(Debug)]
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only seccomp reads it"))]
+pub struct Rule {
+    call: Syscall,
+    conditions: Vec<Condition>,
+}
+
+impl Rule {
+    /// Allows `call` where the conditions hold; without any it is always allowed.
+    pub fn new(call: Syscall, conditions: impl IntoIterator<Item = Condition>) -> Rule {
+        Rule { call, conditions: conditions.into_iter().collect() }
+    }
+}
+
+/// A condition on the argument of that index, which is compared as an int.
+#[derive(Debug, Clone, Copy)]
+pub enum Condition {
+    /// The argument has this value.
+    Is(u8, c_int),
+    /// The argument has another value than this one.
+    IsNot(u8, c_int),
+    /// Of the bits of the mask, which comes first, the argument has exactly these.
+    Has(u8, c_int, c_int),
+}
+
+/// The layers that are in force, wholly, in some process.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sandbox(u64);
 
 impl Sandbox {
-    /// This one, and one layer more.
+    /// This sandbox, with one layer more.
     pub fn with(self, layer: Layer) -> Sandbox {
         Sandbox(self.0 | 1 << layer as u64)
     }
 
-    /// As a number, a bit for each layer.
+    /// The sandbox as a number, with a bit for each layer.
     pub fn bits(self) -> u64 {
         self.0
     }
 
-    /// Of such a number.
+    /// The sandbox of such a number.
     pub fn from_bits(bits: u64) -> Sandbox {
         Sandbox(bits)
     }
 
-    /// The parts in force.
+    /// The layers in force.
     pub fn parts(self) -> impl Iterator<Item = Layer> {
         Layer::ALL.iter().copied().filter(move |layer| self.0 & 1 << *layer as u64 != 0)
     }

@@ -1,0 +1,99 @@
+//! An accepted connection, and how connections end.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Duration;
+
+use socket2::Socket;
+
+use super::progress::check_interval;
+use crate::error::strerror;
+use crate::log::narrate::worker as narrate;
+use crate::sys::socket::send_queue_len;
+
+/// A connection to a peer. Dropping it closes it.
+#[derive(Debug)]
+pub struct Connection {
+    /// The socket of this connection alone.
+    pub socket: Socket,
+    /// The peer's address.
+    pub peer: Peer,
+    /// The peer may neither send nor take bytes for so long; None is for ever.
+    pub idle_timeout: Option<Duration>,
+    /// Bytes sent back to the peer.
+    pub echoed: u64,
+    /// The system's time-out for recv (socket(7), SO_RCVTIMEO).
+    pub(super) recv_timeout: Option<Duration>,
+}
+
+impl Connection {
+    /// A connection just accepted, from a listening socket whose time-out for recv is
+    /// `idle_timeout`. Without `peer` the peer vanished before it was accepted.
+    pub fn new(socket: Socket, peer: Option<SocketAddr>, idle_timeout: Option<Duration>) -> Connection {
+        Connection { socket, peer: Peer(peer), idle_timeout, echoed: 0, recv_timeout: idle_timeout }
+    }
+
+    /// The number of its descriptor.
+    pub fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// How many bytes were sent that the peer's TCP has not taken.
+    pub fn queued(&self) -> usize {
+        send_queue_len(&self.socket).unwrap_or(0)
+    }
+
+    /// A peer that was sent over 1 KiB may still be reading it. From then on recv wakes now
+    /// and then to measure the send queue. It costs one system call a connection.
+    pub(super) fn watch_if_much_was_sent(&mut self) {
+        const FITS_ANY_BUFFER: u64 = 1024;
+        let is_unwatched = self.idle_timeout.is_some() && self.recv_timeout == self.idle_timeout;
+        if self.echoed > FITS_ANY_BUFFER && is_unwatched {
+            let interval = Some(check_interval(self.idle_timeout));
+            // If the connection is broken this fails, and recv will say so.
+            if self.socket.set_read_timeout(interval).is_ok() {
+                self.recv_timeout = interval;
+                narrate::recv_watches(self.fd());
+            }
+        }
+    }
+}
+
+/// A peer's address, as far as it is known.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub Option<SocketAddr>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("a client that has vanished"),
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum CloseReason {
+    /// The peer closed its side, and everything that it had sent went back.
+    EndOfFile,
+    /// The peer neither sent nor took a byte for the idle time-out.
+    Idle,
+    /// The worker is stopping, the connection was quiet, and the worker closed first.
+    Left,
+    /// The connection broke.
+    Lost(io::Error),
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::EndOfFile => f.write_str("end of file"),
+            CloseReason::Idle => f.write_str("idle for too long"),
+            CloseReason::Left => f.write_str("quiet, and this worker is leaving"),
+            CloseReason::Lost(error) => write!(f, "lost, {}", strerror(error)),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The kernel's list of TCP sockets, as each process may read it: listening sockets with the
+//! length of their accept queues, and handshakes that are not complete.
+//!
+//! Only Linux has it as a file; elsewhere it is empty. See proc(5), /proc/net/tcp.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, SocketAddr};
+
+use nix::libc;
+
+use super::socket::{Match, address_match};
+
+/// How many connections wait to be accepted on the listening socket `inode` of
+/// process `pid`, which Linux tells any process. None: the system can't tell.
+pub fn accept_queue(pid: libc::pid_t, inode: u64) -> Option<u64> {
+    // That process's list: it may be in another network namespace than this one.
+    tcp_sockets(pid, LISTEN).find(|socket| socket.inode == inode).map(|socket| socket.queue)
+}
+
+/// The inode of the listening socket to which the kernel connects a client of
+/// `address` on this machine; several, where they share the address (SO_REUSEPORT).
+/// None: no socket listens there in this network namespace, or the system can't tell.
+pub fn listening_at(address: SocketAddr) -> Vec<u64> {
+    // Whether an IPv6 socket takes IPv4 is not in the list; by default it does.
+    let matching: Vec<(Match, u64)> = tcp_sockets("self", LISTEN)
+        .filter_map(|socket| Some((address_match(socket.local, true, address)?, socket.inode)))
+        .collect();
+    let best = matching.iter().map(|(quality, _)| *quality).min();
+    matching.iter().filter(|(quality, _)| Some(*quality) == best).map(|(_, inode)| *inode).collect()
+}
+
+/// The handshakes with the port of `address` that have begun and are not complete, each
+/// as a text: the remote address, and how often the kernel has repeated its half. Of a
+/// client that answered when the accept queue was full, the handshake stays here, and
+/// is complete when either side repeats its half and there is room. Empty where the
+/// system can't tell.
+pub fn half_open(address: SocketAddr) -> HashSet<String> {
+    let is_own = |local: SocketAddr| {
+        local.port() == address.port() && (address.ip().is_unspecified() || local.ip() == address.ip())
+    };
+    let own = tcp_sockets("self", SYN_RECV).filter(|socket| is_own(socket.local));
+    own.map(|socket| socket.handshake).collect()
+}
+
+/// States of a socket, as Linux lists them.
+const SYN_RECV: u8 = 0x03;
+const LISTEN: u8 = 0x0A;
+
+/// A line of Linux's list of TCP sockets.
+struct TcpSocket {
+    local: SocketAddr,
+    state: u8,
+    /// Of a listening socket, the length of its accept queue.
+    queue: u64,
+    /// The remote address, and how often a segment was repeated.
+    handshake: String,
+    inode: u64,
+}
+
+impl TcpSocket {
+    fn parse(line: &str) -> Option<TcpSocket> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, remote, state, queues, _, repeated, _, _, inode, ..] = words[..] else { return None };
+        let (_, queue) = queues.split_once(':')?;
+        Some(TcpSocket {
+            local: listed_address(local)?,
+            state: u8::from_str_radix(state, 16).ok()?,
+            queue: u64::from_str_radix(queue, 16).ok()?,
+            handshake: format!("{remote} {repeated}"),
+            inode: inode.parse().ok()?,
+        })
+    }
+}
+
+/// The TCP sockets in this state, in the network namespace of process `pid`; none elsewhere
+/// than on Linux.
+fn tcp_sockets(pid: impl fmt::Display, state: u8) -> impl Iterator<Item = TcpSocket> {
+    let lists = ["tcp", "tcp6"].map(|list| File::open(format!("/proc/{pid}/net/{list}")));
+    lists.into_iter().flatten().flat_map(move |list| {
+        let lines = BufReader::new(list).lines().skip(1).map_while(Result::ok);
+        let sockets = lines.filter_map(|line| TcpSocket::parse(&line));
+        // Listening ones come first: no need to read on through thousands of connections.
+        sockets
+            .take_while(move |socket| state != LISTEN || socket.state == LISTEN)
+            .filter(move |socket| socket.state == state)
+    })
+}
+
+/// An address as Linux lists it: `0100007F:1E61`. The port is a number; the address is
+/// its bytes in memory, four at a time read as one.
+fn listed_address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let part = |at: usize| Some(u32::from_str_radix(ip.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
+    let ip = match ip.len() {
+        8 => IpAddr::from(part(0)?),
+        _ => {
+            let parts = [part(0)?, part(8)?, part(16)?, part(24)?];
+            IpAddr::from(<[u8; 16]>::try_from(parts.as_flattened()).ok()?)
+        }
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn an_address_is_read_as_linux_lists_it() {
+        for (listed, address) in [
+            ("0100007F:1E61", "127.0.0.1:7777"),
+            ("00000000:0007", "0.0.0.0:7"),
+            ("00000000000000000000000001000000:1E61", "[::1]:7777"),
+            ("B80D0120000000000000000078563412:FFFF", "[2001:db8::1234:5678]:65535"),
+        ] {
+            assert_eq!(listed_address(listed), Some(address.parse().unwrap()), "{listed}");
+        }
+        for wrong in ["", ":", "0100007F", "0100007F:", "01:1", "0100007F00:1", "local_address"] {
+            assert_eq!(listed_address(wrong), None, "{wrong}");
+        }
+    }
+}
