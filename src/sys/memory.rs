@@ -4,6 +4,7 @@
 //! its own copy. A mapping made with `MAP_SHARED` before the fork is the
 //! exception, asked for on purpose. Of a file, it can be seen from outside, too.
 //! See mmap(2).
+#![allow(unsafe_code)]
 
 use std::ffi::c_void;
 use std::fs::File;

@@ -11,6 +11,7 @@
 //! All handlers are installed without SA_RESTART, so that interrupted calls
 //! return EINTR; that is why signal-hook, which sets it, is the parent's alone.
 //! See signal(7), setitimer(2).
+#![allow(unsafe_code)]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

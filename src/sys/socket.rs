@@ -1,4 +1,5 @@
 //! Waiting for a socket, and where Linux and macOS differ in what one does.
+#![allow(unsafe_code)]
 
 use std::collections::HashSet;
 use std::fmt;
