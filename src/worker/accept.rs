@@ -15,9 +15,9 @@ use super::{ListenerState, Peer, Worker};
 use crate::echo::{Connection, WorkerHooks};
 use crate::error::{shortage, strerror};
 use crate::explain;
-use crate::log::count;
 use crate::private_counter;
 use crate::sys::signal;
+use crate::text::count;
 
 /// The wait when the system lacks what accept needs. Without it the worker
 /// would ask some 200,000 times a second: EMFILE comes without a client, too.

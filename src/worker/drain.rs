@@ -21,10 +21,10 @@ use super::accept::AcceptAction;
 use super::{ListenerState, Worker, close};
 use crate::echo::WorkerHooks;
 use crate::explain;
-use crate::log::count;
 use crate::scoreboard::{Phase, State};
 use crate::sys::signal;
 use crate::sys::socket::timeout_until;
+use crate::text::count;
 use crate::worker::linger::{DrainingConnection, LingerTimeouts};
 
 /// The final drain takes connections off the queue for so long at the most: where new

@@ -12,7 +12,7 @@ use super::WorkerContext;
 use super::accept::{PAUSE, sleep_until_later};
 use crate::echo::BUFFER_SIZE;
 use crate::explain;
-use crate::log::log_fd;
+use crate::log::{log_fd, narrate};
 use crate::sys::sandbox::{Layer, LayerError, Sandbox};
 use crate::sys::{memory, process, signal};
 
@@ -25,6 +25,7 @@ pub(super) fn init(job: &WorkerContext<'_>) -> io::Result<&'static mut [u8]> {
     close_inherited(job)?;
     if let Some(rights) = job.rights {
         rights.take()?;
+        narrate::server::take_credentials(rights);
     }
     process::set_pdeathsig()?;
     signal::install_worker_handlers()?;

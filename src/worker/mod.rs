@@ -21,16 +21,17 @@ use std::time::Duration;
 use log::{debug, error, info, warn};
 use nix::unistd::{Pid, getpid};
 
-use crate::cli::Options;
+use crate::config::Config;
 use crate::echo::{self, CloseReason, Connection, WorkerHooks};
 use crate::error::strerror;
 use crate::explain;
 use crate::listener::Listener;
-use crate::log::{ProcessLabel, count, set_label};
+use crate::log::{ProcessLabel, set_label};
 use crate::private_counter;
 use crate::scoreboard::{Row, Scoreboard, State};
 use crate::sys::credentials::Credentials;
 use crate::sys::{process, signal};
+use crate::text::count;
 use crate::worker::linger::DrainingConnection;
 
 /// An orphan's client has this long: no process outlives the parent by a second.
@@ -62,7 +63,7 @@ pub struct WorkerContext<'a> {
     /// The socket that it accepts from, with all others.
     pub listener: Listener,
     /// The user's wishes.
-    pub options: &'a Options,
+    pub options: &'a Config,
     /// The rights that it takes.
     pub rights: Option<&'a Credentials>,
     /// Who forked it.
