@@ -3,7 +3,6 @@
 
 use std::panic;
 
-use nix::unistd::getpid;
 use prefork_echo::cli::Command;
 use prefork_echo::client::{self, bench};
 use prefork_echo::config::Config;
@@ -30,7 +29,7 @@ fn main() -> Exit {
 
 fn serve(config: &Config) -> Result<Exit, Error> {
     sys::signal::reset_signals();
-    log::start(&config.log, ProcessLabel::Parent { pid: getpid() })?;
+    log::start(&config.log, ProcessLabel::Parent)?;
     panic::set_hook(Box::new(|panic| ::log::error!("bug: {panic}")));
     let listener = Listener::open(&config.bind, config.backlog, config.idle_timeout)?;
     Supervisor::new(config, listener)?.run()

@@ -25,7 +25,7 @@ use nix::libc::{FD_SETSIZE, SIGPIPE};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::select::{FdSet, select};
 use nix::sys::time::{TimeVal, TimeValLike};
-use nix::unistd::{self, getpid};
+use nix::unistd;
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::client::stream::{CHUNK, ClientError, Connection, MAX_IN_FLIGHT};
@@ -41,7 +41,7 @@ use crate::text::{check_stdout, count, eprint_line};
 /// If one doesn't, or not as it was sent.
 pub fn run(options: &ClientOptions) -> Result<(), Error> {
     check_stdout()?;
-    crate::log::start(&LogConfig::for_client(options.explain), ProcessLabel::Client { pid: getpid() })?;
+    crate::log::start(&LogConfig::for_client(options.explain), ProcessLabel::Client)?;
     let addresses = options.server.resolve("give its IP address")?;
     let mut connection = Connection::open(&addresses, options.timeout)?;
     connection.never_block()?;

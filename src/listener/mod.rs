@@ -90,20 +90,16 @@ impl Listener {
         // Otherwise connections of the last server in TIME_WAIT would keep the port taken for
         // a minute. It does not free a living server's port.
         socket.set_reuse_address(true)?;
-        narrate::reuse_address(&socket);
         // Accepted sockets inherit these options. An echo goes out at once, instead of waiting
-        // to be joined with the next one (Nagle).
+        // to be joined with the next one (Nagle). Without OOBINLINE each urgent byte would
+        // replace the last one.
         socket.set_tcp_nodelay(true)?;
-        narrate::tcp_nodelay(&socket);
-        // Otherwise each urgent byte would replace the last one.
         socket.set_out_of_band_inline(true)?;
-        narrate::out_of_band_inline(&socket);
         if TIMEOUTS_ARE_INHERITED {
             set_timeouts(&socket, idle_timeout)?;
-            narrate::timeouts(&socket);
         }
+        narrate::setsockopt(&socket);
 
-        narrate::before_bind(&socket, address);
         let bound = socket.bind(&address.into());
         narrate::bind(&socket, address, &bound);
         bound.map(|()| socket)

@@ -8,14 +8,13 @@
 mod lines;
 pub mod narrate;
 
-use std::fmt::{self, Display};
 use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid};
 use time::macros::format_description;
 use time::{OffsetDateTime, UtcOffset};
 
@@ -33,44 +32,42 @@ const ANSWER: &str = "answer";
 /// Lines that this process had to drop and has not reported yet.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// The name of this process in its lines.
-static LABEL: Mutex<Option<ProcessLabel>> = Mutex::new(None);
+/// The process, as its lines name it.
+static LABEL: Mutex<Option<(ProcessLabel, Pid)>> = Mutex::new(None);
 
 /// The process that a line is from.
 #[derive(Debug, Clone, Copy)]
 pub enum ProcessLabel {
     /// The supervisor.
-    Parent {
-        /// Its pid.
-        pid: Pid,
-    },
-    /// A worker.
-    Worker {
-        /// The slot that it fills.
-        slot: usize,
-        /// Its pid.
-        pid: Pid,
-    },
+    Parent,
+    /// The worker that fills this slot.
+    Worker(usize),
     /// The client of the command of that name.
-    Client {
-        /// Its pid.
-        pid: Pid,
-    },
+    Client,
 }
 
-impl Display for ProcessLabel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ProcessLabel {
+    fn name(self, pid: Pid) -> String {
         match self {
-            ProcessLabel::Parent { pid } => write!(f, "parent {pid}"),
-            ProcessLabel::Worker { slot, pid } => write!(f, "worker {slot} (pid {pid})"),
-            ProcessLabel::Client { pid } => write!(f, "client {pid}"),
+            ProcessLabel::Parent => format!("parent {pid}"),
+            ProcessLabel::Worker(slot) => format!("worker {slot} (pid {pid})"),
+            ProcessLabel::Client => format!("client {pid}"),
+        }
+    }
+
+    /// The colour of the name (ECMA-48, Select Graphic Rendition): bold for the parent and the
+    /// client, one of six colours for a worker's slot.
+    fn color(self) -> usize {
+        match self {
+            ProcessLabel::Parent | ProcessLabel::Client => 1,
+            ProcessLabel::Worker(slot) => 31 + (slot + 1) % 6,
         }
     }
 }
 
-/// Names this process in its lines from now on. A forked child calls it first.
+/// Labels the lines of this process from now on. A forked child calls it first.
 pub fn set_label(label: ProcessLabel) {
-    *LABEL.lock().expect("no thread panics while it holds the name") = Some(label);
+    *LABEL.lock().expect("no thread panics while it holds the label") = Some((label, getpid()));
     // The lines that the parent dropped are for the parent to report.
     DROPPED.store(0, Ordering::Relaxed);
 }
@@ -158,19 +155,19 @@ impl Log for Logger {
 impl Logger {
     /// Writes one line. False: it could not be written.
     fn write(&self, record: &Record<'_>) -> bool {
-        let Some(label) = *LABEL.lock().expect("no thread panics while it holds the name") else {
+        let Some((label, pid)) = *LABEL.lock().expect("no thread panics while it holds the label") else {
             return true;
         };
         let line = match self.form {
-            Form::Json => json(record, label),
+            Form::Json => json(record, label, pid),
             Form::Text { colored, dated, offset } => {
-                let time = time_of_day(offset, dated);
-                let (level, message) = (record.level(), record.args());
+                let (time, level) = (time_of_day(offset, dated), record.level());
+                let (name, message) = (label.name(pid), record.args());
                 if colored {
-                    let (color, style) = (color(label), style(record));
-                    format!("{time} [{level:<5}] \x1b[{color}m{label}:\x1b[0;{style}m {message}\x1b[0m\n")
+                    let (color, style) = (label.color(), style(record));
+                    format!("{time} [{level:<5}] \x1b[{color}m{name}:\x1b[0;{style}m {message}\x1b[0m\n")
                 } else {
-                    format!("{time} [{level:<5}] {label}: {message}\n")
+                    format!("{time} [{level:<5}] {name}: {message}\n")
                 }
             }
         };
@@ -180,20 +177,18 @@ impl Logger {
 
 /// "10:15:30.123", with the date before it if `dated`.
 fn time_of_day(offset: UtcOffset, dated: bool) -> String {
+    let date = format_description!("[year]-[month]-[day] ");
+    let time = format_description!("[hour]:[minute]:[second].[subsecond digits:3]");
     let now = OffsetDateTime::now_utc().to_offset(offset);
-    let formatted = if dated {
-        now.format(format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]"))
-    } else {
-        now.format(format_description!("[hour]:[minute]:[second].[subsecond digits:3]"))
-    };
-    formatted.unwrap_or_default()
+    let date = if dated { now.format(date).unwrap_or_default() } else { String::new() };
+    date + &now.format(time).unwrap_or_default()
 }
 
-fn json(record: &Record<'_>, label: ProcessLabel) -> String {
-    let (process, slot, pid) = match label {
-        ProcessLabel::Parent { pid } => ("parent", None, pid),
-        ProcessLabel::Worker { slot, pid } => ("worker", Some(slot), pid),
-        ProcessLabel::Client { pid } => ("client", None, pid),
+fn json(record: &Record<'_>, label: ProcessLabel, pid: Pid) -> String {
+    let (process, slot) = match label {
+        ProcessLabel::Parent => ("parent", None),
+        ProcessLabel::Worker(slot) => ("worker", Some(slot)),
+        ProcessLabel::Client => ("client", None),
     };
     let line = serde_json::json!({
         "time": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
@@ -204,15 +199,6 @@ fn json(record: &Record<'_>, label: ProcessLabel) -> String {
         "message": record.args().to_string(),
     });
     format!("{line}\n")
-}
-
-/// The colour of the process's name (ECMA-48, Select Graphic Rendition): bold for the parent
-/// and the client, one of six colours for a worker's slot.
-fn color(label: ProcessLabel) -> usize {
-    match label {
-        ProcessLabel::Parent { .. } | ProcessLabel::Client { .. } => 1,
-        ProcessLabel::Worker { slot, .. } => 31 + (slot + 1) % 6,
-    }
 }
 
 /// The style of the message: red for errors, yellow for warnings, faint for the narration.

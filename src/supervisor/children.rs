@@ -19,9 +19,7 @@ pub struct Children {
     slots: Vec<Slot>,
     living: BTreeMap<Pid, Child>,
     scoreboard: Scoreboard,
-    /// Rows that were ever used.
-    rows_used: usize,
-    /// Rows of dead children.
+    /// Rows that no child has; the last one is used next.
     free_rows: Vec<Row>,
 }
 
@@ -59,13 +57,9 @@ pub struct ReapedWorker {
 impl Children {
     /// Starts with empty slots.
     pub fn new(scoreboard: Scoreboard, slots: u16) -> Children {
-        let mut children = Children {
-            slots: Vec::new(),
-            living: BTreeMap::new(),
-            scoreboard,
-            rows_used: 0,
-            free_rows: Vec::new(),
-        };
+        let mut free_rows: Vec<Row> = (0..).map_while(|index| scoreboard.row(index)).collect();
+        free_rows.reverse();
+        let mut children = Children { slots: Vec::new(), living: BTreeMap::new(), scoreboard, free_rows };
         (0..slots).for_each(|_| children.add_slot());
         children
     }
@@ -114,10 +108,7 @@ impl Children {
 
     /// A row for a child that is to be forked. None: thousands of workers are still leaving.
     pub fn take_row(&mut self, slot: usize) -> Option<Row> {
-        let row = self.free_rows.pop().or_else(|| {
-            let row = self.scoreboard.row(self.rows_used);
-            row.inspect(|_| self.rows_used += 1)
-        })?;
+        let row = self.free_rows.pop()?;
         self.scoreboard.assign(row, slot);
         Some(row)
     }

@@ -20,16 +20,10 @@ use crate::log::narrate::server as narrate;
 use crate::sys::socket::timeout_until;
 
 /// The signals that the parent answers; SIGCHLD says that a worker has died.
-const SIGNALS: [Signal; 8] = [
-    Signal::SIGTERM,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGHUP,
-    Signal::SIGTTIN,
-    Signal::SIGTTOU,
-    Signal::SIGUSR1,
-    Signal::SIGCHLD,
-];
+const SIGNALS: [Signal; 8] = {
+    use Signal::*;
+    [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGTTIN, SIGTTOU, SIGUSR1, SIGCHLD]
+};
 
 /// The pipes in which the events come.
 #[derive(Debug)]

@@ -77,7 +77,7 @@ pub struct WorkerContext<'a> {
 /// A worker's life: what the child does between fork and `_exit`. Returns the
 /// exit code: 0 after it was asked to leave or had served its number.
 pub fn run(job: WorkerContext<'_>) -> u8 {
-    set_label(ProcessLabel::Worker { slot: job.slot, pid: getpid() });
+    set_label(ProcessLabel::Worker(job.slot));
     explain!(
         "fork() = 0: this is the child, with memory of its own from now on and the same listening socket"
     );

@@ -1,6 +1,5 @@
 //! What the parent narrates: socket, bind, listen, fork, poll, kill, waitpid.
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -13,45 +12,32 @@ use socket2::{SockAddr, Socket};
 use crate::error::strerror;
 use crate::explain;
 use crate::sys::credentials::Credentials;
-use crate::sys::socket::address_bytes;
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, address_bytes};
 
 pub(crate) fn socket(socket: &Socket) {
     let fd = socket.as_raw_fd();
     explain!("socket() = {fd}: a new TCP socket, not yet bound to an address, is descriptor {fd}");
 }
 
-pub(crate) fn reuse_address(socket: &Socket) {
+/// The options that are set before bind.
+pub(crate) fn setsockopt(socket: &Socket) {
     let fd = socket.as_raw_fd();
     explain!("setsockopt({fd}, SO_REUSEADDR) = 0: never mind the last server's connections in TIME_WAIT");
-}
-
-pub(crate) fn tcp_nodelay(socket: &Socket) {
-    let fd = socket.as_raw_fd();
     explain!("setsockopt({fd}, TCP_NODELAY) = 0: an echo is to go out at once, also a short one");
-}
-
-pub(crate) fn out_of_band_inline(socket: &Socket) {
-    let fd = socket.as_raw_fd();
     explain!("setsockopt({fd}, SO_OOBINLINE) = 0: bytes sent as urgent come in their order, as all others");
-}
-
-pub(crate) fn timeouts(socket: &Socket) {
-    let fd = socket.as_raw_fd();
-    explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: no client is waited for for ever");
-}
-
-pub(crate) fn before_bind(socket: &Socket, address: SocketAddr) {
-    let fd = socket.as_raw_fd();
-    explain!(
-        "bind({fd}, {address}): the kernel gets the address as the bytes {}; the port in it is {}, its high \
-         byte first, as on the wire",
-        Hex(address_bytes(&SockAddr::from(address))),
-        Hex(&address.port().to_be_bytes())
-    );
+    if TIMEOUTS_ARE_INHERITED {
+        explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: no client is waited for for ever");
+    }
 }
 
 pub(crate) fn bind(socket: &Socket, address: SocketAddr, result: &io::Result<()>) {
     let fd = socket.as_raw_fd();
+    explain!(
+        "bind({fd}, {address}): the kernel gets the address as the bytes {}; the port in it is {}, its high \
+         byte first, as on the wire",
+        hex(address_bytes(&SockAddr::from(address))),
+        hex(&address.port().to_be_bytes())
+    );
     match result {
         Ok(()) => {
             explain!("bind({fd}, {address}) = 0: the socket has its address; no client can connect yet")
@@ -160,15 +146,6 @@ fn names(signals: &[Signal]) -> String {
 }
 
 /// Bytes as od shows them: "1e 61".
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut between = "";
-        for byte in self.0 {
-            write!(f, "{between}{byte:02x}")?;
-            between = " ";
-        }
-        Ok(())
-    }
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
