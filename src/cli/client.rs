@@ -161,7 +161,7 @@ impl BenchArgs {
 fn server(text: &str) -> Result<BindAddress, String> {
     match text.parse() {
         Ok(BindAddress { port: 0, .. }) => {
-            Err("nobody listens on port 0; write a PORT from 1 to 65535".into())
+            Err("no server listens on port 0; write a PORT from 1 to 65535".into())
         }
         // A common mistake: the message is typed alone.
         Err(_) if !text.contains(':') => {

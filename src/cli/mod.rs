@@ -50,7 +50,7 @@ Examples:
   prefork-echo top                              the same, live
   prefork-echo client 7777 hello                send a line, and check what comes back
   prefork-echo bench                            load, every byte checked
-  prefork-echo --bind '[::]:7777' --explain     serve everybody, and narrate each system call
+  prefork-echo --bind '[::]:7777' --explain     serve on all addresses, narrate each system call
   sudo prefork-echo --bind 7 --user nobody      the echo port, served without root's rights";
 
 const TOP_KEYS: &str = "\

@@ -102,9 +102,7 @@ impl Identity {
         }
         if value["layout"] != LAYOUT {
             let version = value["version"].as_str().unwrap_or("unknown").escape_default();
-            return Err(format!(
-                "was made by another version, {version}; look at it with the same one"
-            ));
+            return Err(format!("was made by another version, {version}; look at it with the same one"));
         }
         let identity: Identity =
             serde_json::from_value(value).map_err(|_| String::from("is damaged at its beginning"))?;

@@ -66,9 +66,8 @@ impl Reader {
     /// # Errors
     /// If there is none, or there are several to choose from.
     fn find(wanted: Option<&BindAddress>, command: &str) -> Result<Reader, Error> {
-        let (found, damaged) = scoreboards().map_err(|error| {
-            Error::new("look for scoreboards", &error, "give the server's --scoreboard")
-        })?;
+        let (found, damaged) = scoreboards()
+            .map_err(|error| Error::new("look for scoreboards", &error, "give the server's --scoreboard"))?;
         let living: Vec<&Found> = found.iter().filter(|found| found.lives).collect();
         let Some(wanted) = wanted else {
             return match living.as_slice() {

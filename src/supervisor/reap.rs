@@ -31,10 +31,9 @@ impl Supervisor<'_> {
         let (slot, mut exit_kind, connections) = (dead.slot, ExitKind::of(status), dead.connections);
         let (lived, connected) = (died - dead.born, count(connections, "connection"));
         let cut = dead.client.map_or(String::new(), |client| format!(", its client {client} is cut off"));
-        self.log_event(
-            if exit_kind == ExitKind::Left { Level::Info } else { Level::Warn },
-            format!("worker {slot} (pid {pid}) {status} after {lived:.1?} and {connected}{cut}"),
-        );
+        let level = if exit_kind == ExitKind::Left { Level::Info } else { Level::Warn };
+        let what = format!("worker {slot} (pid {pid}) {status} after {lived:.1?} and {connected}{cut}");
+        self.log_event(level, what);
         self.died_while_draining(pid, exit_kind, dead.client.is_some());
         if exit_kind == ExitKind::Crashed && self.has_socket_failed(dead.born) {
             exit_kind = ExitKind::Killed;
@@ -53,20 +52,16 @@ impl Supervisor<'_> {
             RestartDecision::Now => {}
             RestartDecision::At(due) => {
                 let wait = due - run.died;
-                self.log_event(
-                    Level::Info,
-                    format!("worker {slot} is replaced in {wait:.1?}: it crashed at its start"),
-                );
+                let what = format!("worker {slot} is replaced in {wait:.1?}: it crashed at its start");
+                self.log_event(Level::Info, what);
                 self.children.wait_until(slot, due);
             }
             RestartDecision::GiveUp => {
-                self.log_event(
-                    Level::Error,
-                    format!(
-                        "giving up: workers keep crashing at their start; the last one {status}; look at what it \
-                         has logged, with -v for more"
-                    ),
+                let what = format!(
+                    "giving up: workers keep crashing at their start; the last one {status}; look at what it \
+                     has logged, with -v for more"
                 );
+                self.log_event(Level::Error, what);
                 self.drain(Exit::GaveUp);
             }
         }

@@ -50,10 +50,9 @@ impl Supervisor<'_> {
         while let Some(old) = self.rolling_restart.next() {
             if let Some(slot) = self.children.slot_of(old) {
                 let Some(replacement) = self.fork_worker(slot, WorkerRole::Serve) else { return };
-                self.log_event(
-                    Level::Info,
-                    format!("worker {slot} (pid {replacement}) will replace pid {old} when it is ready"),
-                );
+                let what =
+                    format!("worker {slot} (pid {replacement}) will replace pid {old} when it is ready");
+                self.log_event(Level::Info, what);
                 self.rolling_restart.under_way = Some((old, replacement));
             }
             // If it fills no slot any more, it has died, and is replaced already.

@@ -8,7 +8,6 @@
 //! signal demands it.
 
 use std::collections::HashSet;
-use std::mem;
 use std::time::{Duration, Instant};
 
 use log::Level;
@@ -17,6 +16,7 @@ use nix::unistd::Pid;
 
 use super::Supervisor;
 use crate::error::Exit;
+use crate::listener::Listener;
 use crate::scoreboard::Phase;
 use crate::supervisor::respawn::ExitKind;
 use crate::sys::process::allow_descriptors;
@@ -197,10 +197,8 @@ impl Supervisor<'_> {
             Stage::Draining(drain) if drain.deadline <= now && (workers > 0 || self.listener.is_some()) => {
                 let workers = count(workers, "worker");
                 let grace = humantime::format_duration(self.config.grace);
-                self.log_event(
-                    Level::Warn,
-                    format!("{grace} are over: killing {workers}; give clients longer with --grace"),
-                );
+                let what = format!("{grace} are over: killing {workers}; give clients longer with --grace");
+                self.log_event(Level::Warn, what);
                 self.kill_all();
             }
             Stage::Draining(drain) => {
@@ -227,29 +225,22 @@ impl Supervisor<'_> {
         let Stage::Draining(drain) = &mut self.stage else { return };
         // Another process may have shut it down, which resets the connections in its queue.
         self.listener.take_if(|listener| !listener.is_listening());
-        let all_left = self.children.is_empty();
+        if let Some(drainer) = drain.drainer {
+            if let Some(overflow) = drain.overflow.take_if(|overflow| overflow.until <= Instant::now()) {
+                self.end_overflow(drainer, &overflow.half_open);
+            }
+            return;
+        }
+        let (all_left, overflowed) = (self.children.is_empty(), drain.overflow.is_some());
+        // If connections have come during the shutdown, more may follow.
         let came = self.scoreboard.served().connections != drain.connections_before;
-        let has_waiting = self.listener.as_ref().is_some_and(|listener| listener.has_waiting());
-        match (drain.drainer, &mut drain.overflow) {
-            (Some(drainer), Some(overflow)) if overflow.until <= Instant::now() => {
-                let before = mem::take(&mut overflow.half_open);
-                drain.overflow = None;
-                self.end_overflow(drainer, &before);
-            }
-            (Some(_), _) => {}
-            (None, overflow) if self.listener.is_some() => {
-                let had_overflowed = overflow.is_some();
-                // If connections have come during the shutdown, more may follow.
-                let may_come = all_left && came && self.fork_retry_at.is_none();
-                if had_overflowed || has_waiting || may_come {
-                    self.fork_drainer(had_overflowed);
-                } else if all_left {
-                    self.listener = None;
-                    self.stage = Stage::Ending(drain.exit);
-                }
-            }
-            (None, _) if all_left => self.stage = Stage::Ending(drain.exit),
-            (None, _) => {}
+        let may_come = all_left && came && self.fork_retry_at.is_none();
+        let wants_drainer = |listener: &Listener| overflowed || may_come || listener.has_waiting();
+        if self.listener.as_ref().is_some_and(wants_drainer) {
+            self.fork_drainer(overflowed);
+        } else if all_left {
+            self.listener = None;
+            self.stage = Stage::Ending(drain.exit);
         }
     }
 

@@ -31,10 +31,8 @@ impl Supervisor<'_> {
             Signal::SIGTERM | Signal::SIGINT if running => {
                 let workers = count(self.children.len(), "worker");
                 let grace = humantime::format_duration(self.config.grace);
-                self.log_event(
-                    Level::Info,
-                    format!("{signal}: shutting down, {workers} to leave within {grace}"),
-                );
+                let what = format!("{signal}: shutting down, {workers} to leave within {grace}");
+                self.log_event(Level::Info, what);
                 self.drain(Exit::Success);
             }
             Signal::SIGTERM | Signal::SIGINT => self.signalled_again(signal),

@@ -30,10 +30,10 @@ impl Supervisor<'_> {
                 }
                 Some((last, died)) => {
                     let took = died.elapsed();
-                    self.log_event(
-                        Level::Info,
-                        format!("worker {slot} (pid {pid}) replaces pid {last}, {took:.1?} after its death was seen"),
+                    let what = format!(
+                        "worker {slot} (pid {pid}) replaces pid {last}, {took:.1?} after its death was seen"
                     );
+                    self.log_event(Level::Info, what);
                 }
             }
         }

@@ -262,7 +262,7 @@ fn open(path: &Path, mode: Option<u32>) -> Result<Option<File>, LockError> {
 fn is_still_at(file: &File, path: &Path) -> bool {
     let id = |data: fs::Metadata| (data.dev(), data.ino());
     match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(ours), Ok(there)) => id(ours) == id(there),
+        (Ok(open), Ok(there)) => id(open) == id(there),
         _ => false,
     }
 }

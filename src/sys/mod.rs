@@ -2,8 +2,8 @@
 //!
 //! All `unsafe` code of the program is here, each block under the reason why it is
 //! sound, and so are the differences between Linux and macOS. Nothing here knows what a
-//! worker serves or what the supervisor decides, nor prints or words a message. The files
-//! have no order: each stands for one facility of the system.
+//! worker serves or what the supervisor decides, and nothing prints. The files have no
+//! order: each stands for one facility of the system.
 
 pub mod clock;
 pub mod credentials;
