@@ -10,25 +10,20 @@ use nix::errno::Errno;
 /// The exit status. Wrong usage, status 2, is clap's to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// 0: every connection was served to its end; for a client, every byte came back.
-    Success,
-    /// 1: it could not run, or a byte did not come back; a line on stderr says why.
-    Failed,
-    /// 3: shutdown had to be forced, and a connection may have been cut.
-    Forced,
-    /// 4: workers kept crashing at their start.
-    GaveUp,
+    /// Every connection was served to its end; for a client, every byte came back.
+    Success = 0,
+    /// It could not run, or a byte did not come back; a line on stderr says why.
+    Failed = 1,
+    /// Shutdown had to be forced, and a connection may have been cut.
+    Forced = 3,
+    /// Workers kept crashing at their start.
+    GaveUp = 4,
 }
 
 impl Exit {
     /// The number that the shell sees.
     pub fn code(self) -> u8 {
-        match self {
-            Exit::Success => 0,
-            Exit::Failed => 1,
-            Exit::Forced => 3,
-            Exit::GaveUp => 4,
-        }
+        self as u8
     }
 }
 

@@ -31,6 +31,7 @@ fn serve(config: &Config) -> Result<Exit, Error> {
     sys::signal::reset_signals();
     log::start(&config.log, ProcessLabel::Parent)?;
     panic::set_hook(Box::new(|panic| ::log::error!("bug: {panic}")));
-    let listener = Listener::open(&config.bind, config.backlog, config.idle_timeout)?;
+    let addresses = config.bind.resolve("give --bind an IP address")?;
+    let listener = Listener::open(&addresses, config.backlog, config.idle_timeout)?;
     Supervisor::new(config, listener)?.run()
 }

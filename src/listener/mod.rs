@@ -14,7 +14,6 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::BindAddress;
 use crate::echo;
 use crate::error::{Error, strerror};
 use crate::log::narrate::server as narrate;
@@ -30,14 +29,6 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens the socket on an address of the host.
-    ///
-    /// # Errors
-    /// If the host is unknown, and as [`Listener::open_first`].
-    pub fn open(bind: &BindAddress, backlog: i32, idle_timeout: Option<Duration>) -> Result<Listener, Error> {
-        Self::open_first(&bind.resolve("give --bind an IP address")?, backlog, idle_timeout)
-    }
-
     /// Opens the socket on the first of `addresses` that can be bound. They are those of one
     /// name, and a client may connect to any of them. So none of them may be another server's:
     /// that server would get connections that are meant for this one.
@@ -48,7 +39,7 @@ impl Listener {
     /// # Errors
     /// If one of the addresses is taken, or none can be listened on. A port of 0 is never
     /// taken.
-    pub fn open_first(
+    pub fn open(
         addresses: &[SocketAddr],
         backlog: i32,
         idle_timeout: Option<Duration>,
