@@ -41,14 +41,14 @@ impl Error {
     /// `what` could not be done because of `error`; `remedy` helps, unless the system has
     /// run out of a resource. Printed as `cannot bind 127.0.0.1:7777: address already in
     /// use; choose …`.
-    pub fn new(what: impl fmt::Display, error: &io::Error, remedy: impl fmt::Display) -> Self {
+    pub(crate) fn new(what: impl fmt::Display, error: &io::Error, remedy: impl fmt::Display) -> Self {
         let reason = strerror(error);
         let remedy = shortage(error).map_or_else(|| remedy.to_string(), str::to_owned);
         Error(format!("cannot {what}: {reason}; {remedy}"))
     }
 
     /// A failure whose text is complete.
-    pub fn plain(text: impl Into<String>) -> Self {
+    pub(crate) fn plain(text: impl Into<String>) -> Self {
         Error(text.into())
     }
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// The system's own words for an error (strerror(3)), as a part of a sentence.
-pub fn strerror(error: &io::Error) -> String {
+pub(crate) fn strerror(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let text = text.trim_start_matches("failed to lookup address information: ");
@@ -76,7 +76,7 @@ pub fn strerror(error: &io::Error) -> String {
 
 /// The remedy for an error that says that the system has run out of a resource: no other
 /// address, file or option would help. None: it is another error.
-pub fn shortage(error: &io::Error) -> Option<&'static str> {
+pub(crate) fn shortage(error: &io::Error) -> Option<&'static str> {
     match Errno::from_raw(error.raw_os_error()?) {
         Errno::EMFILE => Some("raise the limit on open files (ulimit -n)"),
         Errno::ENFILE => {

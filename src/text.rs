@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::sys::stdout;
 
 /// "1 connection", "2 connections".
-pub fn count(number: u64, noun: &str) -> String {
+pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
@@ -16,7 +16,7 @@ pub fn count(number: u64, noun: &str) -> String {
 ///
 /// # Errors
 /// If stdout was closed when the program started.
-pub fn check_stdout() -> Result<(), Error> {
+pub(crate) fn check_stdout() -> Result<(), Error> {
     match stdout::was_closed() {
         true => Err(Error::plain(
             "cannot write to stdout: it is closed; let it lead to a terminal, a file, or /dev/null",
@@ -30,7 +30,7 @@ pub fn check_stdout() -> Result<(), Error> {
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn print(text: &str) -> Result<(), Error> {
+pub(crate) fn print(text: &str) -> Result<(), Error> {
     check_stdout()?;
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {

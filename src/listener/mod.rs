@@ -3,7 +3,7 @@
 //! Every worker inherits it by fork and takes connections from its accept queue.
 //! From `listen` on the kernel completes handshakes by itself, also while no process
 //! is in `accept`. Every process that has the socket can spoil it for all others, so
-//! the parent can [`repair`](Listener::repair) it.
+//! the parent can repair it (`Listener::repair`).
 
 use std::io;
 use std::net::SocketAddr;
@@ -112,7 +112,7 @@ impl Listener {
     }
 
     /// How long a client may neither send nor take bytes; None: for ever.
-    pub fn idle_timeout(&self) -> Option<Duration> {
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
         self.idle_timeout
     }
 
@@ -127,7 +127,7 @@ impl Listener {
     /// # Errors
     /// All that accept(2) lists, and `EAGAIN` if no connection came within the idle time-out:
     /// on Linux that is the listening socket's time-out too.
-    pub fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         // "raw": only the one system call. Close-on-exec, which accept() sets, is for
         // processes that exec.
         let (client, peer) = self.socket.accept_raw()?;
@@ -141,7 +141,7 @@ impl Listener {
     /// Is `EAGAIN` after such a wait too early for the idle time-out? Then the socket does not
     /// block as it should. Half the time-out counts: two clocks are compared, and the kernel
     /// counts in ticks of up to 10 ms.
-    pub fn is_too_early(&self, waited: Duration) -> bool {
+    pub(crate) fn is_too_early(&self, waited: Duration) -> bool {
         let limit = self.idle_timeout.filter(|_| TIMEOUTS_ARE_INHERITED);
         limit.is_none_or(|limit| waited + Duration::from_millis(10) < limit / 2)
     }
@@ -152,7 +152,7 @@ impl Listener {
     ///
     /// # Errors
     /// `EADDRINUSE`: the shutdown lost the port, and another process has it by now.
-    pub fn repair(&self) -> io::Result<Option<String>> {
+    pub(crate) fn repair(&self) -> io::Result<Option<String>> {
         let mut found = Vec::new();
         if !is_listening(&self.socket)? {
             match self.socket.bind(&self.address.into()) {
@@ -177,7 +177,7 @@ impl Listener {
     }
 
     /// Is there a connection in the accept queue now?
-    pub fn has_waiting(&self) -> bool {
+    pub(crate) fn has_waiting(&self) -> bool {
         self.has_waiting_within(Duration::ZERO).unwrap_or(false)
     }
 
@@ -185,29 +185,29 @@ impl Listener {
     ///
     /// # Errors
     /// `EINTR` if a signal came first.
-    pub fn has_waiting_within(&self, limit: Duration) -> nix::Result<bool> {
+    pub(crate) fn has_waiting_within(&self, limit: Duration) -> nix::Result<bool> {
         readable_within(&self.socket, limit)
     }
 
     /// Is it still in the listening state? A shutdown(2) by any process that has it ends that.
-    pub fn is_listening(&self) -> bool {
+    pub(crate) fn is_listening(&self) -> bool {
         is_listening(&self.socket).unwrap_or(true)
     }
 
     /// For poll: readable while there is a connection in the accept queue.
-    pub fn source(&self) -> PollFd<'_> {
+    pub(crate) fn source(&self) -> PollFd<'_> {
         PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)
     }
 
     /// How many segments this socket has dropped, most of them because its accept queue was
     /// full. None: the system does not tell.
-    pub fn drops(&self) -> Option<u64> {
+    pub(crate) fn drops(&self) -> Option<u64> {
         drops(&self.socket)
     }
 
     /// Changes the length of the accept queue. Connections that are in it stay; a connection
     /// that finds no room has to try again later.
-    pub fn resize(&self, backlog: i32) {
+    pub(crate) fn resize(&self, backlog: i32) {
         let result = self.socket.listen(backlog);
         narrate::resize(&self.socket, backlog, &result);
         if let Err(error) = result {
@@ -217,17 +217,17 @@ impl Listener {
     }
 
     /// The number by which Linux lists it, in /proc/net/tcp; elsewhere 0.
-    pub fn inode(&self) -> u64 {
+    pub(crate) fn inode(&self) -> u64 {
         fstat(&self.socket).map_or(0, |data| data.st_ino)
     }
 
     /// Does it accept IPv4 and IPv6? See ipv6(7), IPV6_V6ONLY.
-    pub fn is_dual_stack(&self) -> bool {
+    pub(crate) fn is_dual_stack(&self) -> bool {
         self.address.is_ipv6() && self.socket.only_v6().is_ok_and(|only| !only)
     }
 
     /// The number of its descriptor.
-    pub fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 }

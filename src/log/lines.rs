@@ -26,7 +26,7 @@ use crate::sys::signal;
 static DESCRIPTOR: AtomicI32 = AtomicI32::new(STDERR_FILENO);
 
 /// The descriptor that the log is written to: stderr's, or one of its own.
-pub fn log_fd() -> RawFd {
+pub(crate) fn log_fd() -> RawFd {
     DESCRIPTOR.load(Ordering::Relaxed)
 }
 
@@ -98,7 +98,7 @@ fn retry_eagain(write: impl Fn() -> nix::Result<()>) -> nix::Result<()> {
 /// # Errors
 /// `EAGAIN` if there is no room, `ENOSPC` if there is room for a part only, and all that
 /// write(2) lists.
-pub fn write_if_room(output: impl AsFd, line: &[u8]) -> nix::Result<()> {
+pub(crate) fn write_if_room(output: impl AsFd, line: &[u8]) -> nix::Result<()> {
     if poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO)? == 0 {
         return Err(Errno::EAGAIN);
     }

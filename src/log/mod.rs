@@ -1,8 +1,8 @@
 //! The log of all processes: each line names its process, and goes out by one write(2).
 //!
 //! The parent starts the log before it forks, and workers inherit it; each says by
-//! [`set_label`] which process it is. `client` uses it too, for its narration. This file
-//! decides what is logged and in which form; [`lines`] writes a line without ever
+//! `set_label` which process it is. `client` uses it too, for its narration. This file
+//! decides what is logged and in which form; `lines` writes a line without ever
 //! blocking; [`narrate`] has the texts of `--explain`.
 
 mod lines;
@@ -23,7 +23,7 @@ use crate::config::LogConfig;
 use crate::error::Error;
 use crate::text::count;
 
-pub use self::lines::{log_fd, write_if_room};
+pub(crate) use self::lines::{log_fd, write_if_room};
 pub use self::narrate::EXPLAIN;
 
 /// The target of the lines that [`answer`] logs.
@@ -66,14 +66,14 @@ impl ProcessLabel {
 }
 
 /// Labels the lines of this process from now on. A forked child calls it first.
-pub fn set_label(label: ProcessLabel) {
+pub(crate) fn set_label(label: ProcessLabel) {
     *LABEL.lock().expect("no thread panics while it holds the label") = Some((label, getpid()));
     // The lines that the parent dropped are for the parent to report.
     DROPPED.store(0, Ordering::Relaxed);
 }
 
 /// Logs a line that the user has just asked for, by a signal, at any level.
-pub fn answer(line: &str) {
+pub(crate) fn answer(line: &str) {
     // Not by a macro: macros pass on no line above the level.
     let mut record = Record::builder();
     record.level(Level::Info).target(ANSWER);

@@ -7,10 +7,10 @@
 
 pub mod clock;
 pub mod credentials;
-pub mod lock_file;
+pub(crate) mod lock_file;
 pub mod memory;
 pub mod process;
 pub mod sandbox;
 pub mod signal;
 pub mod socket;
-pub mod stdout;
+pub(crate) mod stdout;
