@@ -15,7 +15,7 @@ use crate::sys::process::WaitStatus;
 
 /// All children not yet reaped, and the slots.
 #[derive(Debug)]
-pub(super) struct Children {
+pub struct Children {
     slots: Vec<Slot>,
     living: BTreeMap<Pid, Child>,
     scoreboard: Scoreboard,
@@ -41,22 +41,22 @@ struct Child {
 
 /// A child that has died.
 #[derive(Debug)]
-pub(super) struct ReapedWorker {
+pub struct ReapedWorker {
     /// The slot that it fills, or filled before it was replaced.
-    pub(super) slot: usize,
+    pub slot: usize,
     /// Did it fill the slot to the end? Then the slot is empty now.
-    pub(super) was_in_place: bool,
+    pub was_in_place: bool,
     /// When it was forked.
-    pub(super) born: Instant,
+    pub born: Instant,
     /// Connections that it had accepted.
-    pub(super) connections: u64,
+    pub connections: u64,
     /// The client that it was serving.
-    pub(super) client: Option<SocketAddr>,
+    pub client: Option<SocketAddr>,
 }
 
 impl Children {
     /// Starts with empty slots.
-    pub(super) fn new(scoreboard: Scoreboard, slots: u16) -> Children {
+    pub fn new(scoreboard: Scoreboard, slots: u16) -> Children {
         let mut free_rows: Vec<Row> = (0..).map_while(|index| scoreboard.row(index)).collect();
         free_rows.reverse();
         let mut children = Children { slots: Vec::new(), living: BTreeMap::new(), scoreboard, free_rows };
@@ -65,13 +65,13 @@ impl Children {
     }
 
     /// Adds an empty slot, to be filled at once.
-    pub(super) fn add_slot(&mut self) {
+    pub fn add_slot(&mut self) {
         self.slots.push(Slot { worker: None, last: None, due: Instant::now() });
         self.scoreboard.set_slots(self.slots.len());
     }
 
     /// Removes the last slot, and returns the worker that filled it.
-    pub(super) fn remove_slot(&mut self) -> Option<Pid> {
+    pub fn remove_slot(&mut self) -> Option<Pid> {
         let slot = self.slots.pop()?;
         self.scoreboard.set_slots(self.slots.len());
         slot.worker
@@ -79,49 +79,49 @@ impl Children {
 
     /// Removes all slots: from now on no death can lead to a fork. The scoreboard goes on
     /// showing them.
-    pub(super) fn remove_all_slots(&mut self) {
+    pub fn remove_all_slots(&mut self) {
         self.slots.clear();
     }
 
     /// How many slots there are.
-    pub(super) fn slots(&self) -> usize {
+    pub fn slots(&self) -> usize {
         self.slots.len()
     }
 
     /// An empty slot that is due; the worker that filled it last, and when its death was seen.
-    pub(super) fn next_empty_slot(&self, now: Instant) -> Option<(usize, Option<(Pid, Instant)>)> {
+    pub fn next_empty_slot(&self, now: Instant) -> Option<(usize, Option<(Pid, Instant)>)> {
         let slot = self.slots.iter().position(|slot| slot.worker.is_none() && slot.due <= now)?;
         Some((slot, self.slots[slot].last))
     }
 
     /// When the next empty slot may be filled.
-    pub(super) fn next_due(&self) -> Option<Instant> {
+    pub fn next_due(&self) -> Option<Instant> {
         self.slots.iter().filter(|slot| slot.worker.is_none()).map(|slot| slot.due).min()
     }
 
     /// The empty slot must not be filled before `due`.
-    pub(super) fn wait_until(&mut self, slot: usize, due: Instant) {
+    pub fn wait_until(&mut self, slot: usize, due: Instant) {
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.due = due;
         }
     }
 
     /// A row for a child that is to be forked. None: thousands of workers are still leaving.
-    pub(super) fn take_row(&mut self, slot: usize) -> Option<Row> {
+    pub fn take_row(&mut self, slot: usize) -> Option<Row> {
         let row = self.free_rows.pop()?;
         self.scoreboard.assign(row, slot);
         Some(row)
     }
 
     /// Takes back the row of a child that has died, or could not be forked.
-    pub(super) fn free_row(&mut self, row: Row, slot: usize, status: Option<WaitStatus>) {
+    pub fn free_row(&mut self, row: Row, slot: usize, status: Option<WaitStatus>) {
         self.scoreboard.clear(row, slot, status);
         self.free_rows.push(row);
     }
 
     /// Adds a child that was forked. It fills the slot, if there is one of that number; the
     /// worker that filled it before is leaving from now on.
-    pub(super) fn add(&mut self, pid: Pid, slot: usize, row: Row, born: Instant) {
+    pub fn add(&mut self, pid: Pid, slot: usize, row: Row, born: Instant) {
         row.set_pid(pid);
         self.living.insert(pid, Child { slot, row, born });
         if let Some(filled) = self.slots.get_mut(slot) {
@@ -131,7 +131,7 @@ impl Children {
     }
 
     /// Removes a child that has died. None: it is not one of these.
-    pub(super) fn reap(&mut self, pid: Pid, status: WaitStatus, died: Instant) -> Option<ReapedWorker> {
+    pub fn reap(&mut self, pid: Pid, status: WaitStatus, died: Instant) -> Option<ReapedWorker> {
         let child = self.living.remove(&pid)?;
         let (connections, client) = (child.row.served().connections, child.row.peer());
         self.free_row(child.row, child.slot, Some(status));
@@ -145,7 +145,7 @@ impl Children {
 
     /// Puts a child that was leaving back into its slot, if the slot is empty and the child
     /// lives.
-    pub(super) fn restore(&mut self, pid: Pid) -> bool {
+    pub fn restore(&mut self, pid: Pid) -> bool {
         let Some(child) = self.living.get(&pid) else { return false };
         match self.slots.get_mut(child.slot) {
             Some(slot) if slot.worker.is_none() => {
@@ -158,38 +158,38 @@ impl Children {
     }
 
     /// The slot that it fills.
-    pub(super) fn slot_of(&self, pid: Pid) -> Option<usize> {
+    pub fn slot_of(&self, pid: Pid) -> Option<usize> {
         let slot = self.living.get(&pid)?.slot;
         (self.slots.get(slot)?.worker == Some(pid)).then_some(slot)
     }
 
     /// Is it a child, not yet reaped?
-    pub(super) fn contains(&self, pid: Pid) -> bool {
+    pub fn contains(&self, pid: Pid) -> bool {
         self.living.contains_key(&pid)
     }
 
     /// How many there are, including those that are leaving.
-    pub(super) fn len(&self) -> u64 {
+    pub fn len(&self) -> u64 {
         self.living.len() as u64
     }
 
     /// Are all dead and reaped?
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.living.is_empty()
     }
 
     /// All, including those that are leaving.
-    pub(super) fn pids(&self) -> impl Iterator<Item = Pid> {
+    pub fn pids(&self) -> impl Iterator<Item = Pid> {
         self.living.keys().copied()
     }
 
     /// Those that fill slots.
-    pub(super) fn in_place(&self) -> impl Iterator<Item = Pid> {
+    pub fn in_place(&self) -> impl Iterator<Item = Pid> {
         self.slots.iter().filter_map(|slot| slot.worker)
     }
 
     /// Is any worker that fills a slot past its start?
-    pub(super) fn has_stable_worker(&self, now: Instant) -> bool {
+    pub fn has_stable_worker(&self, now: Instant) -> bool {
         self.in_place()
             .filter_map(|pid| self.living.get(&pid))
             .any(|child| respawn::is_stable(child.born, now))
@@ -197,7 +197,7 @@ impl Children {
 
     /// Has any child a client, as far as the scoreboard tells? A damaged row counts as a
     /// client.
-    pub(super) fn is_any_busy(&self) -> bool {
+    pub fn is_any_busy(&self) -> bool {
         self.living.values().any(|child| child.row.is_busy() || child.row.slot() != Some(child.slot))
     }
 }

@@ -12,7 +12,7 @@ use crate::sys::process::may_signal_others;
 ///
 /// # Errors
 /// If there is no such user or group, or this process may not change to it.
-pub(super) fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<Credentials>, Error> {
+pub fn find(user: Option<&str>, group: Option<&str>) -> Result<Option<Credentials>, Error> {
     let user = user.map(|name| known("user", name, find_user(name))).transpose()?;
     let group = group.map(|name| known("group", name, find_group(name))).transpose()?;
     let Some(gid) = group.map(|group| group.gid).or(user.as_ref().map(|user| user.gid)) else {

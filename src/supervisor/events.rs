@@ -27,7 +27,7 @@ const SIGNALS: [Signal; 8] = {
 
 /// The pipes in which the events come.
 #[derive(Debug)]
-pub(super) struct EventSource {
+pub struct EventSource {
     signals: SignalDelivery<UnixStream, SignalOnly>,
     ready: PipeReader,
     /// For the workers, which inherit it.
@@ -36,11 +36,11 @@ pub(super) struct EventSource {
 
 /// The events that one wait has brought.
 #[derive(Debug)]
-pub(super) struct Events {
+pub struct Events {
     /// Each signal that came, once.
-    pub(super) signals: Vec<Signal>,
+    pub signals: Vec<Signal>,
     /// Workers that are about to accept. The pids are not checked.
-    pub(super) ready: Vec<Pid>,
+    pub ready: Vec<Pid>,
 }
 
 impl EventSource {
@@ -48,7 +48,7 @@ impl EventSource {
     ///
     /// # Errors
     /// `EMFILE` or `ENFILE`: no descriptors are left.
-    pub(super) fn open() -> io::Result<EventSource> {
+    pub fn open() -> io::Result<EventSource> {
         let (signals, writer) = UnixStream::pair()?;
         let (ready, ready_writer) = io::pipe()?;
         let numbers = SIGNALS.map(|signal| signal as i32);
@@ -59,7 +59,7 @@ impl EventSource {
 
     /// Blocks until there are events, or until `deadline`, or until there is a connection at
     /// `listener`, if it is given. May return early.
-    pub(super) fn wait(&mut self, deadline: Option<Instant>, listener: Option<PollFd<'_>>) -> Events {
+    pub fn wait(&mut self, deadline: Option<Instant>, listener: Option<PollFd<'_>>) -> Events {
         let own = [
             PollFd::new(self.signals.get_read().as_fd(), PollFlags::POLLIN),
             PollFd::new(self.ready.as_fd(), PollFlags::POLLIN),
@@ -94,7 +94,7 @@ impl EventSource {
 
     /// In a child: drops all but the end of the pipe into which a worker writes its pid when
     /// it is ready.
-    pub(super) fn into_ready_writer(self) -> PipeWriter {
+    pub fn into_ready_writer(self) -> PipeWriter {
         self.ready_writer
     }
 }

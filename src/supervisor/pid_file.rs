@@ -14,7 +14,7 @@ use crate::sys::lock_file::{LockError, LockFile};
 ///
 /// # Errors
 /// If a living server holds the file, if it is no pid file, or if it cannot be written.
-pub(super) fn create(path: &Path, pid: Pid) -> Result<LockFile, Error> {
+pub fn create(path: &Path, pid: Pid) -> Result<LockFile, Error> {
     let shown = path.display();
     let failed = |error: &io::Error| {
         Error::new(format_args!("write the pid file {shown}"), error, "choose another with --pid-file")

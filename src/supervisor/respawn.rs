@@ -31,7 +31,7 @@ const RESET_AFTER: Duration = Duration::from_secs(10);
 
 /// Why a worker died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ExitKind {
+pub enum ExitKind {
     /// It left in order, with exit code 0.
     Left,
     /// It was killed from outside.
@@ -43,7 +43,7 @@ pub(super) enum ExitKind {
 impl ExitKind {
     /// The kind of what waitpid returned. A signal that a process gets for its own faults
     /// counts as a crash: that it was sent by kill(2) cannot be told.
-    pub(super) fn of(status: WaitStatus) -> ExitKind {
+    pub fn of(status: WaitStatus) -> ExitKind {
         use Signal::*;
         const FAULTS: [Signal; 7] = [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP];
         match status {
@@ -58,20 +58,20 @@ impl ExitKind {
 
 /// A worker's run, from its fork to its death.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct WorkerRun {
+pub struct WorkerRun {
     /// Why it died.
-    pub(super) exit_kind: ExitKind,
+    pub exit_kind: ExitKind,
     /// When it was forked.
-    pub(super) born: Instant,
+    pub born: Instant,
     /// When its death was seen.
-    pub(super) died: Instant,
+    pub died: Instant,
     /// How many connections it had accepted.
-    pub(super) connections: u64,
+    pub connections: u64,
 }
 
 /// When to replace a worker that died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RestartDecision {
+pub enum RestartDecision {
     /// At once.
     Now,
     /// At that time, and not before.
@@ -82,7 +82,7 @@ pub(super) enum RestartDecision {
 
 /// The history of crashes at the start.
 #[derive(Debug, Default)]
-pub(super) struct Respawn {
+pub struct Respawn {
     round: Option<Round>,
 }
 
@@ -100,7 +100,7 @@ struct Round {
 impl Respawn {
     /// Records a death and decides. `others_stable`: another worker is past its start. Then the
     /// server serves, and giving up would make matters worse.
-    pub(super) fn after(&mut self, run: WorkerRun, others_stable: bool) -> RestartDecision {
+    pub fn after(&mut self, run: WorkerRun, others_stable: bool) -> RestartDecision {
         let at_start = !is_stable(run.born, run.died) && run.connections == 0;
         if run.exit_kind != ExitKind::Crashed || !at_start {
             return RestartDecision::Now;
@@ -121,7 +121,7 @@ impl Respawn {
 }
 
 /// Is a worker that was forked at `born` past its start?
-pub(super) fn is_stable(born: Instant, now: Instant) -> bool {
+pub fn is_stable(born: Instant, now: Instant) -> bool {
     now.duration_since(born) >= MIN_UPTIME
 }
 

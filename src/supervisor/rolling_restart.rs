@@ -13,7 +13,7 @@ use crate::worker::WorkerRole;
 
 /// The workers that are still to be replaced.
 #[derive(Debug, Default)]
-pub(super) struct RollingRestart {
+pub struct RollingRestart {
     waiting: VecDeque<Pid>,
     /// The old worker and its replacement, until the replacement is ready.
     under_way: Option<(Pid, Pid)>,
@@ -21,18 +21,18 @@ pub(super) struct RollingRestart {
 
 impl RollingRestart {
     /// Stops after the replacement that is ready by now.
-    pub(super) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         *self = RollingRestart::default();
     }
 
     /// The next worker to be replaced. None: there is none, or a replacement is not ready yet.
-    pub(super) fn next(&self) -> Option<Pid> {
+    pub fn next(&self) -> Option<Pid> {
         self.waiting.front().copied().filter(|_| self.under_way.is_none())
     }
 
     /// A worker is ready, or has died. If it is the replacement under way, that ends, and the
     /// old worker is returned.
-    pub(super) fn finish(&mut self, pid: Pid) -> Option<Pid> {
+    pub fn finish(&mut self, pid: Pid) -> Option<Pid> {
         self.under_way.take_if(|(_, replacement)| *replacement == pid).map(|(old, _)| old)
     }
 }
