@@ -85,10 +85,6 @@ impl ServerArgs {
             let message = format!("{file} can't be two of log, pid file and scoreboard");
             CommandLine::command().error(ErrorKind::ArgumentConflict, message).exit();
         }
-        self.config()
-    }
-
-    fn config(self) -> Config {
         Config {
             bind: self.bind,
             backlog: self.backlog,
@@ -137,20 +133,18 @@ struct FileId(Option<(u64, u64)>, PathBuf);
 impl FileId {
     fn of(path: &Path) -> FileId {
         let inode = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
-        let directory_of = |path: &Path| match path.parent() {
-            Some(parent) if parent != Path::new("") => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
         if let Some(inode) = inode(path) {
             return FileId(Some(inode), PathBuf::new());
         }
+        // With "." before a relative name it has a parent.
+        let mut place = Path::new(".").join(path);
         // A link may lead to a missing file. Linux follows no more than 40.
-        let mut place = path.to_owned();
         for _ in 0..40 {
             let Ok(target) = fs::read_link(&place) else { break };
-            place = directory_of(&place).join(target);
+            place.pop();
+            place.push(target);
         }
-        match (inode(&directory_of(&place)), place.file_name()) {
+        match (place.parent().and_then(inode), place.file_name()) {
             (Some(directory), Some(name)) => FileId(Some(directory), name.into()),
             _ => FileId(None, place),
         }

@@ -20,7 +20,7 @@ pub struct RollingRestart {
 }
 
 impl RollingRestart {
-    /// Stops after the replacement that is ready by now.
+    /// Replaces no more workers.
     pub fn stop(&mut self) {
         *self = RollingRestart::default();
     }
