@@ -25,8 +25,9 @@
 //! - All may call config, error, text, log, private_counter and sys. sys calls no other room.
 //!
 //! So calls go down, with two exceptions: on SIGUSR1 the supervisor prints monitor's table,
-//! and bench looks at a server's scoreboard. Only the supervisor forks and reaps. The policy
-//! of replacing workers (`supervisor::respawn`) and echo know no process.
+//! and bench looks at a server's scoreboard, and prints it in monitor's form. Only the
+//! supervisor forks and reaps. The policy of replacing workers (`supervisor::respawn`) and
+//! echo know no process.
 //!
 //! # Words
 //! - *worker*: a child that serves; *slot*: a place for one worker

@@ -105,7 +105,7 @@ mod as_linux_knows_them {
         let mut client = server.connect();
         common::echo(&mut client, b"hello");
         assert!(descriptors(server.pid)[&9].ends_with("Cargo.toml"), "the server has inherited it");
-        let accepted = server.log().into_iter().find(|line| line.contains("accepted")).unwrap_or_default();
+        let accepted = server.wait_for_log(&["accepted"]);
         (descriptors(server.workers()[0]), accepted)
     }
 

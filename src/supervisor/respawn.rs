@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn crashes_at_the_start_are_answered_ever_later_and_then_not_at_all() {
+    fn crashes_at_the_start_back_off_and_then_end_the_server() {
         for workers in [1, 4, 1000] {
             let forks = crash_until_it_gives_up(Duration::from_millis(1), workers);
             let waits: Vec<_> = forks.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn while_another_worker_is_well_it_never_gives_up() {
+    fn while_another_worker_is_stable_it_never_gives_up() {
         let (mut respawn, mut now) = (Respawn::default(), Instant::now());
         for _ in 0..1000 {
             match respawn.after(crash(now, now), true) {
@@ -210,7 +210,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_happened_before(history in histories()) {
+        fn every_history_is_answered_by_the_rules(history in histories()) {
             let mut respawn = Respawn::default();
             let mut now = Instant::now() + Duration::from_secs(10);
             let mut crashes_in_a_row = 0;
