@@ -1,61 +1,63 @@
 //! A pre-fork TCP echo server, made to be read.
 //!
 //! # Layout
-//! In the order of events:
+//! A room for each part of the system, in the order of events:
 //!
-//! - [`cli`]: what the user may ask for
+//! - [`cli`]: what the user may ask for; it converts the command line into [`config`]
 //! - [`listener`]: socket, bind, listen: once, in the parent
-//! - [`supervisor`]: the parent: forks workers, reaps them, answers signals;
-//!   it waits at its [`inbox`], keeps the books of its [`children`], and
-//!   replaces them one by one by [`succession`]
-//! - [`respawn`]: what to do after a worker's death, decided without acting
-//! - [`worker`]: the child: accepts clients one at a time, and leaves in order
-//! - [`echo`]: the service: one client's bytes back to it
-//! - [`farewell`]: parting from clients without a loss, when the worker leaves
-//! - [`client`]: the other end: one connection to a server, each byte checked;
-//!   [`mod@bench`]: many, that measure it; both through a [`connection`]
-//! - [`scoreboard`], [`private_counter`]: what all processes can see of each
-//!   other, and what none sees of another
-//! - [`snapshot`]: the scoreboard at one moment, as plain data; [`status`] prints it
-//!   as a [`table`] or JSON, [`top`] shows it live, both with [`short`] numbers
-//!   and the [`distribution`] over the slots
-//! - [`logger`], [`rights`], [`held_file`], [`pid_file`], [`exit`]: what a server
-//!   needs besides
-//! - [`sys`]: fork, signals, shared memory: what the compiler can't vouch for
+//! - [`supervisor`]: the parent, which forks workers, reaps and replaces them, and answers
+//!   signals
+//! - [`worker`]: the child, which accepts connections one at a time, and leaves in order
+//! - [`echo`]: the service: the bytes of one connection, back to its peer
+//! - [`scoreboard`]: what all processes can see; [`private_counter`]: what none can see of
+//!   another
+//! - [`monitor`]: `status` and `top`, which look at a server from outside
+//! - [`client`]: the other end of the connection; `client::bench` measures a server
+//! - [`log`]: the log of all processes, and the texts of `--explain`; [`error`] and [`text`]:
+//!   exit statuses, messages, plurals
+//! - [`sys`]: what the operating system offers, with all `unsafe` code
 //!
-//! Calls go down that list, never up. Only the supervisor forks and reaps; echo
-//! and respawn know no process.
+//! # Which room calls which
+//! - main calls cli, log, listener, supervisor, monitor and client.
+//! - supervisor calls listener, worker and scoreboard; worker calls listener, echo and
+//!   scoreboard; listener and echo call none of these, but the listener takes its send
+//!   time-out from echo; monitor calls scoreboard.
+//! - All may call config, error, text, log, private_counter and sys. sys calls no other room.
+//!
+//! So calls go down, with two exceptions: on SIGUSR1 the supervisor prints monitor's table,
+//! and bench looks at a server's scoreboard, and prints it in monitor's form. Only the
+//! supervisor forks and reaps. The policy of replacing workers (`supervisor::respawn`) and
+//! echo know no process.
 //!
 //! # Words
-//! - *worker*: a child that serves; *slot*: a place that a worker fills
-//! - *row*: the part of the scoreboard in which one process counts; what it has
-//!   served stays with its slot when it dies
-//! - *drain*: to finish with one's clients before leaving
+//! - *worker*: a child that serves; *slot*: a place for one worker
+//! - *row*: the part of the scoreboard in which one process counts; its counts stay with the
+//!   slot when the process dies
+//! - *drain*: to finish with all connections before leaving
 //! - *drainer*: the worker that drains the accept queue when the whole server leaves
-//! - *reap*: to take note of a child's death by waitpid, which ends the zombie
-//! - *heir*: on SIGHUP, the new worker that takes over an old one's slot
+//! - *reap*: to take a child's exit status by waitpid, which ends the zombie
+//! - *replacement*: on SIGHUP, the new worker that takes over an old worker's slot
 //!
 //! # The life of a connection
-//! 1. A client connects. The kernel completes the handshake and puts the
-//!    connection into the accept queue of the one listening socket.
-//! 2. The kernel wakes one of the workers that sleep in `accept` there: on Linux
-//!    the one that has waited longest.
-//! 3. The worker receives bytes and sends them back, until `recv` returns 0.
-//!    Meanwhile it accepts nobody else: one process, one client.
+//! 1. A client connects. The kernel completes the handshake and puts the connection into the
+//!    accept queue of the one listening socket.
+//! 2. The kernel wakes one of the workers that sleep in `accept` there: on Linux the one that
+//!    has waited longest.
+//! 3. The worker receives bytes and sends them back, until `recv` returns 0. Meanwhile it
+//!    accepts no other connection: one process, one client.
 //! 4. It closes the connection, and goes back to `accept`.
 //!
 //! # What always holds
-//! - The parent accepts nobody and blocks only in `poll`; the workers block
-//!   wherever they like.
-//! - A worker that dies is replaced, until shutdown begins; then nobody is.
-//! - A signal to leave is noticed within some 10 ms of running, whichever call
-//!   the worker is in.
+//! - The parent accepts no connection and blocks only in `poll`; workers may block in any call.
+//! - A worker that dies is replaced, until shutdown begins.
+//! - A worker notices a signal to leave within some 10 ms of running, in whichever call it is.
 //! - Every child is reaped, and no child outlives the parent by a second.
-//! - A worker opens nothing, and reaches nobody but its clients (Linux).
-//! - What a client has got is counted, also when its worker is killed.
+//! - A worker opens nothing, and reaches no process but its clients (Linux).
+//! - Bytes that a client has got are counted, also if its worker is killed.
 
 pub mod cli;
 pub mod client;
+pub mod config;
 pub mod echo;
 pub mod error;
 pub mod listener;
@@ -65,4 +67,5 @@ pub mod private_counter;
 pub mod scoreboard;
 pub mod supervisor;
 pub mod sys;
+pub mod text;
 pub mod worker;

@@ -1,36 +1,37 @@
-//! Parse the command line; then start the log, listen, supervise, or look at a
-//! server that does, or be its client; then the exit status.
+//! Reads the command line, then runs the server, or one of the programs that look at it or
+//! are its clients, and returns the exit status.
 
 use std::panic;
 
-use nix::unistd::getpid;
-use prefork_echo::cli::{Command, Options};
-use prefork_echo::client::bench;
+use prefork_echo::cli::Command;
+use prefork_echo::client::{self, bench};
+use prefork_echo::config::Config;
 use prefork_echo::error::{Error, Exit};
 use prefork_echo::listener::Listener;
 use prefork_echo::log::ProcessLabel;
 use prefork_echo::monitor::{status, top};
 use prefork_echo::supervisor::Supervisor;
-use prefork_echo::{client, error, log, sys};
+use prefork_echo::{log, sys, text};
 
 fn main() -> Exit {
     let done = match Command::read() {
-        Command::Serve(options) => serve(&options),
+        Command::Serve(config) => serve(&config),
         Command::Status(options) => status::run(&options).map(|()| Exit::Success),
         Command::Top(options) => top::run(&options).map(|()| Exit::Success),
         Command::Client(options) => client::run(&options).map(|()| Exit::Success),
         Command::Bench(options) => bench::run(&options),
     };
-    done.unwrap_or_else(|failure| {
-        error::eprint_line(&failure);
+    done.unwrap_or_else(|error| {
+        text::eprint_line(&error);
         Exit::Failed
     })
 }
 
-fn serve(options: &Options) -> Result<Exit, Error> {
+fn serve(config: &Config) -> Result<Exit, Error> {
     sys::signal::reset_signals();
-    log::start(&options.log, ProcessLabel::Parent { pid: getpid() })?;
+    log::start(&config.log, ProcessLabel::Parent)?;
     panic::set_hook(Box::new(|panic| ::log::error!("bug: {panic}")));
-    let listener = Listener::open(&options.bind, options.backlog, options.idle_timeout)?;
-    Supervisor::new(options, listener)?.run()
+    let addresses = config.bind.resolve("give --bind an IP address")?;
+    let listener = Listener::open(&addresses, config.backlog, config.idle_timeout)?;
+    Supervisor::new(config, listener)?.run()
 }

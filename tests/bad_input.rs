@@ -7,7 +7,6 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::common::{Guarded, Server, binary, run, unprivileged_binary};
 use prefork_echo::listener::Listener;
@@ -65,7 +64,7 @@ fn a_port_that_is_taken() {
 fn a_name_with_an_address_that_is_taken() {
     let localhost =
         |port| [SocketAddr::from((Ipv6Addr::LOCALHOST, port)), SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
-    let open = |addresses: &[SocketAddr]| Listener::open_first(addresses, 1, Duration::ZERO);
+    let open = |addresses: &[SocketAddr]| Listener::open(addresses, 1, None);
     // The one that would be used, and the one after it.
     for taken in [0, 1] {
         let mut command = binary();
@@ -89,9 +88,9 @@ fn a_name_with_an_address_that_is_taken() {
 fn a_name_is_served_on_the_first_address_that_can_be_had() {
     // The first isn't this machine's (RFC 5737).
     let addresses = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::LOCALHOST].map(|host| (host, 0).into());
-    let listener = Listener::open_first(&addresses, 1, Duration::ZERO).unwrap();
+    let listener = Listener::open(&addresses, 1, None).unwrap();
     assert_eq!(listener.address().ip(), Ipv4Addr::LOCALHOST);
-    let message = Listener::open_first(&addresses[..1], 1, Duration::ZERO).unwrap_err().to_string();
+    let message = Listener::open(&addresses[..1], 1, None).unwrap_err().to_string();
     assert!(message.contains("give --bind an address of this machine"), "{message}");
 }
 

@@ -354,7 +354,7 @@ fn wrong_usage() {
         (vec!["--size", "0"], "write a number from 1 to 1073741824"),
         (vec!["-c", "0"], "write a number from 1 to 10000"),
         (vec!["-n", "0"], "write a number from 1 to"),
-        (vec!["0"], "nobody listens on port 0"),
+        (vec!["0"], "no server listens on port 0"),
         (vec!["hello"], "the server comes first"),
     ] {
         let (code, _, stderr) = command(&[&["bench"], arguments.as_slice()].concat());

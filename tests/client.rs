@@ -474,7 +474,7 @@ fn nobody_is_connected_with_himself() {
 fn wrong_usage() {
     for (arguments, wanted) in [
         (["client", "hello"], "the server comes first"),
-        (["client", "0"], "nobody listens on port 0"),
+        (["client", "0"], "no server listens on port 0"),
         (["client", "--timeout=soon"], "not a duration"),
     ] {
         let (code, _, stderr) = command(&arguments);

@@ -32,7 +32,7 @@ mod linux {
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{Gid, Uid, geteuid, getppid, seteuid, setgid, setgroups, setuid};
-    use prefork_echo::sys::credentials::Credentials;
+    use prefork_echo::sys::credentials::{Credentials, find_user};
     use prefork_echo::sys::sandbox::Layer::{self, Landlock, NoNewPrivs, Seccomp};
     use prefork_echo::sys::{memory, process};
     use prefork_echo::worker::syscalls;
@@ -202,7 +202,8 @@ mod linux {
         if !geteuid().is_root() {
             return println!("test the_rights_of_root_are_not_to_be_regained ... only root has any");
         }
-        let rights = Credentials::find(Some("nobody"), None).expect("nobody is a user").expect("another one");
+        let user = find_user("nobody").expect("users can be told").expect("nobody is a user");
+        let rights = Credentials::new(Some(&user), user.gid).expect("it has groups");
         let (root, his) = (Uid::from_raw(0), Gid::from_raw(0));
         let left = in_child(|| {
             // Some that are to go, as root has on many systems.

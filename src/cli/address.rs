@@ -1,19 +1,8 @@
 //! Addresses as users write them.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
-use std::{fmt, io};
 
-use crate::error::Error;
-
-/// Where a server listens, as the user wrote it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BindAddress {
-    /// A name or an address, IPv6 without its brackets.
-    pub host: String,
-    /// 0 lets the kernel choose.
-    pub port: u16,
-}
+use crate::config::BindAddress;
 
 impl FromStr for BindAddress {
     type Err = String;
@@ -37,34 +26,6 @@ impl FromStr for BindAddress {
             }
         })?;
         Ok(BindAddress { host: host.into(), port })
-    }
-}
-
-impl BindAddress {
-    /// All that it stands for: one address at least. `or` is what else the user may
-    /// do when there is none.
-    ///
-    /// # Errors
-    /// If the host is unknown.
-    pub fn resolve(&self, or: &str) -> Result<Vec<SocketAddr>, Error> {
-        let found = (self.host.as_str(), self.port).to_socket_addrs().map(Vec::from_iter);
-        let some = found.and_then(|found| match found.is_empty() {
-            true => Err(io::ErrorKind::NotFound.into()),
-            false => Ok(found),
-        });
-        some.map_err(|error| {
-            let remedy = format_args!("check its spelling, or {or}");
-            Error::new(format_args!("find the host {}", self.host), &error, remedy)
-        })
-    }
-}
-
-impl fmt::Display for BindAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.host.contains(':') {
-            true => write!(f, "[{}]:{}", self.host, self.port),
-            false => write!(f, "{}:{}", self.host, self.port),
-        }
     }
 }
 

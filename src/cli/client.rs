@@ -4,22 +4,22 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 
-use super::{BindAddress, duration, number};
+use super::{duration, number, unless_zero};
+use crate::config::{BenchOptions, BindAddress, ClientOptions, Mode};
 
 /// The most connections that one `bench` opens: a thread each.
 const MOST_CONNECTIONS: u16 = 10_000;
 
-/// The longest message, in bytes; two of them lie in memory.
+/// The longest message, in bytes; two of them are in memory.
 const LONGEST_MESSAGE: usize = 1 << 30;
 
-/// How long `bench` waits at its end for what is in flight, where it is to wait for ever
-/// otherwise.
+/// How long `bench` waits at its end for what is in flight, with `--timeout 0`.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// How long `bench` measures, if it isn't told.
+/// How long `bench` measures without `--duration`.
 const USUAL_DURATION: Duration = Duration::from_secs(3);
 
 pub(super) const CLIENT_EXAMPLES: &str = "\
@@ -53,38 +53,37 @@ Examples:
   prefork-echo bench --rate 5000 --duration 1m  5,000 a second: how late is each?
   prefork-echo bench --mode stream -c 2         how many bytes a second?";
 
-/// What `client` is to do.
+/// The options of `client`.
 #[derive(Debug, Args)]
-pub struct ClientOptions {
-    /// The server.
+pub(super) struct ClientArgs {
     #[command(flatten)]
-    pub server: Server,
+    server: Server,
 
     /// Sent as a line each; the next goes when this one has come back [default: what stdin has]
     #[arg(value_name = "MESSAGE")]
-    pub messages: Vec<OsString>,
+    messages: Vec<OsString>,
 
     /// Narrate each step with its system calls in plain words
     #[arg(long)]
-    pub explain: bool,
+    explain: bool,
 }
 
-/// What `bench` is to do.
-#[derive(Debug, Clone, Args)]
-pub struct BenchOptions {
+/// The options of `bench`.
+#[derive(Debug, Args)]
+pub(super) struct BenchArgs {
     /// What to measure
     #[arg(short, long, value_enum, default_value_t = Mode::Keep)]
-    pub mode: Mode,
+    pub(super) mode: Mode,
 
     /// Connections at once, 1 to 10000
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 4)]
     #[arg(value_parser = |text: &str| number(text, 1..=MOST_CONNECTIONS))]
-    pub connections: u16,
+    connections: u16,
 
     /// Messages in all, shared out evenly [default: as many as there is time for]
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, conflicts_with = "duration")]
     #[arg(value_parser = |text: &str| number(text, 1..=u64::MAX))]
-    pub messages: Option<u64>,
+    messages: Option<u64>,
 
     /// Send no message that is due later; what is in flight then has one --timeout more in all; 0: go on
     /// until Ctrl-C [default: 3s]
@@ -99,67 +98,72 @@ pub struct BenchOptions {
     /// Messages a second in all, each due at a fixed time, from which its latency counts [default: as many as go]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = |text: &str| number(text, 1..=1_000_000_u32))]
-    pub rate: Option<u32>,
+    pub(super) rate: Option<u32>,
 
     /// Print JSON, one object on one line
     #[arg(long)]
-    pub json: bool,
+    json: bool,
 
     /// The file that the server was given with --scoreboard: it says which worker answered how many
     #[arg(long, value_name = "PATH")]
-    pub scoreboard: Option<PathBuf>,
+    scoreboard: Option<PathBuf>,
 
-    /// The server.
     #[command(flatten)]
-    pub server: Server,
+    server: Server,
 }
 
-/// Who is called, and how patiently.
-#[derive(Debug, Clone, Args)]
-pub struct Server {
+/// The server, and how long to wait for it.
+#[derive(Debug, Args)]
+struct Server {
     /// Where the server listens
     #[arg(value_name = "[HOST:]PORT", default_value = "127.0.0.1:7777", value_parser = server)]
-    pub address: BindAddress,
+    address: BindAddress,
 
     /// The longest wait for a connection, or for a byte that is due; 0 is for ever
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5s", value_parser = duration)]
     timeout: Duration,
 }
 
-impl BenchOptions {
-    /// A message that is due later isn't sent; None is never.
-    pub fn duration(&self) -> Option<Duration> {
-        let duration = match self.messages {
-            Some(_) => Duration::ZERO,
-            None => self.duration.unwrap_or(USUAL_DURATION),
-        };
-        (!duration.is_zero()).then_some(duration)
-    }
-
-    /// How long after the duration all that is in flight is waited for.
-    pub fn grace(&self) -> Duration {
-        self.server.timeout().unwrap_or(LAST_WAIT)
-    }
-
-    /// Bytes of a message.
-    pub fn size(&self) -> usize {
-        self.size.unwrap_or(if self.mode == Mode::Stream { 65_536 } else { 64 })
+impl ClientArgs {
+    pub(super) fn options(self) -> ClientOptions {
+        ClientOptions {
+            server: self.server.address,
+            timeout: unless_zero(self.server.timeout),
+            messages: self.messages,
+            explain: self.explain,
+        }
     }
 }
 
-impl Server {
-    /// The longest wait; None is for ever.
-    pub fn timeout(&self) -> Option<Duration> {
-        (!self.timeout.is_zero()).then_some(self.timeout)
+impl BenchArgs {
+    pub(super) fn options(self) -> BenchOptions {
+        let timeout = unless_zero(self.server.timeout);
+        let duration = match self.messages {
+            Some(_) => None,
+            None => unless_zero(self.duration.unwrap_or(USUAL_DURATION)),
+        };
+        BenchOptions {
+            server: self.server.address,
+            timeout,
+            mode: self.mode,
+            connections: self.connections,
+            messages: self.messages,
+            duration,
+            grace: timeout.unwrap_or(LAST_WAIT),
+            size: self.size.unwrap_or(if self.mode == Mode::Stream { 65_536 } else { 64 }),
+            rate: self.rate,
+            json: self.json,
+            scoreboard: self.scoreboard,
+        }
     }
 }
 
 fn server(text: &str) -> Result<BindAddress, String> {
     match text.parse() {
         Ok(BindAddress { port: 0, .. }) => {
-            Err("nobody listens on port 0; write a PORT from 1 to 65535".into())
+            Err("no server listens on port 0; write a PORT from 1 to 65535".into())
         }
-        // Somebody's first try is to type the message alone.
+        // A common mistake: the message is typed alone.
         Err(_) if !text.contains(':') => {
             Err("the server comes first: write its PORT, from 1 to 65535, or HOST:PORT".into())
         }
@@ -167,14 +171,17 @@ fn server(text: &str) -> Result<BindAddress, String> {
     }
 }
 
-/// What `bench` measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Messages, one after the other, on connections that are kept open.
-    Keep,
-    /// A connection for each message.
-    Connect,
-    /// As many bytes as go, both ways at once.
-    Stream,
+impl ValueEnum for Mode {
+    fn value_variants<'a>() -> &'a [Mode] {
+        &[Mode::Keep, Mode::Connect, Mode::Stream]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Mode::Keep => ("keep", "Messages, one after the other, on connections that are kept open"),
+            Mode::Connect => ("connect", "A connection for each message"),
+            Mode::Stream => ("stream", "As many bytes as go, both ways at once"),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }

@@ -1,4 +1,8 @@
 //! What the user may ask for: commands, options, their defaults, and `--help`.
+//!
+//! It runs first, in every process that is started, and turns the command line and the
+//! environment into plain [`config`](crate::config). What clap needs stays here: `server`
+//! with its `log`, `client` for `client` and `bench`, and `address`.
 
 mod address;
 mod client;
@@ -11,16 +15,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::FalseyValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use self::address::BindAddress;
-pub use self::client::{BenchOptions, ClientOptions, Mode};
-pub use self::log::{Color, LogFormat, LogOptions};
-pub use self::server::Options;
-
-/// The most workers that one server runs.
-pub const MAX_WORKERS: u16 = 4096;
+use self::client::{BenchArgs, ClientArgs};
+use self::server::ServerArgs;
+use crate::config::{
+    BenchOptions, BindAddress, ClientOptions, Config, Mode, ServerSelector, StatusOptions, TopOptions,
+};
 
 const AFTER_HELP: &str = "\
 Signals to the parent:
@@ -47,7 +50,7 @@ Examples:
   prefork-echo top                              the same, live
   prefork-echo client 7777 hello                send a line, and check what comes back
   prefork-echo bench                            load, every byte checked
-  prefork-echo --bind '[::]:7777' --explain     serve everybody, and narrate each system call
+  prefork-echo --bind '[::]:7777' --explain     serve on all addresses, narrate each system call
   sudo prefork-echo --bind 7 --user nobody      the echo port, served without root's rights";
 
 const TOP_KEYS: &str = "\
@@ -66,38 +69,62 @@ Keys:
 #[command(args_conflicts_with_subcommands = true)]
 struct CommandLine {
     #[command(flatten)]
-    serve: Options,
+    serve: ServerArgs,
     #[command(subcommand)]
-    other: Option<Other>,
+    subcommand: Option<Subcommands>,
 }
 
 #[derive(Debug, Subcommand)]
-enum Other {
+enum Subcommands {
     /// Look once at a running server: its workers, their clients and counts
-    Status(StatusOptions),
+    Status {
+        #[command(flatten)]
+        which: Selector,
+        /// Print JSON, one object on one line
+        #[arg(long)]
+        json: bool,
+    },
     /// Watch a running server live; kill, stop and add workers by a key
     #[command(after_help = TOP_KEYS)]
-    Top(TopOptions),
+    Top {
+        #[command(flatten)]
+        which: Selector,
+        /// Print one picture as text, and end
+        #[arg(long)]
+        once: bool,
+    },
     /// Be a client: send messages, or what stdin has, and check what comes back
     #[command(after_help = client::CLIENT_EXAMPLES)]
-    Client(ClientOptions),
+    Client(ClientArgs),
     /// Be many clients: measure an echo server, and check every byte
     #[command(after_help = client::BENCH_EXAMPLES)]
-    Bench(BenchOptions),
+    Bench(BenchArgs),
+}
+
+/// One of the running servers.
+#[derive(Debug, Args)]
+struct Selector {
+    /// Where the server listens [default: this user's only one]
+    #[arg(value_name = "[HOST:]PORT")]
+    address: Option<BindAddress>,
+
+    /// The file that the server was given with --scoreboard
+    #[arg(long, value_name = "PATH", conflicts_with = "address")]
+    scoreboard: Option<PathBuf>,
 }
 
 /// What the program is to be.
 #[derive(Debug)]
 pub enum Command {
     /// The server.
-    Serve(Options),
+    Serve(Config),
     /// One look at a server.
     Status(StatusOptions),
-    /// The live view of one.
+    /// The live view of a server.
     Top(TopOptions),
     /// One client.
     Client(ClientOptions),
-    /// Many, who measure.
+    /// Many clients, which measure.
     Bench(BenchOptions),
 }
 
@@ -105,12 +132,12 @@ impl Command {
     /// Reads the command line and the environment. Wrong usage, `--help` and
     /// `--version` end the process here.
     pub fn read() -> Command {
-        let command = CommandLine::command();
-        // What is typed alone first: what is wrong after that is the environment's.
-        let typed = command.clone().mut_args(|option| option.env(None::<&str>)).get_matches();
+        let (typed_only, command) = (CommandLine::command(), with_environment(CommandLine::command()));
+        // The command line first: a mistake after that is the environment's.
+        let typed = typed_only.get_matches();
         let matches = match typed.subcommand_name() {
-            // What the environment says is the server's: what is wrong with it must
-            // not stop the others.
+            // The environment holds the server's options: a mistake there must not stop the
+            // other commands.
             Some(_) => typed,
             None => command
                 .clone()
@@ -118,33 +145,49 @@ impl Command {
                 .unwrap_or_else(|error| name_variable(error, &command).exit()),
         };
         let line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        match line.other {
-            Some(Other::Status(options)) => Command::Status(options),
-            Some(Other::Top(options)) => Command::Top(options),
-            Some(Other::Client(options)) => Command::Client(options),
-            Some(Other::Bench(options)) if options.mode == Mode::Stream && options.rate.is_some() => {
+        match line.subcommand {
+            None => Command::Serve(line.serve.checked(&matches)),
+            Some(Subcommands::Status { which, json }) => {
+                Command::Status(StatusOptions { which: which.selector(), json })
+            }
+            Some(Subcommands::Top { which, once }) => {
+                Command::Top(TopOptions { which: which.selector(), once })
+            }
+            Some(Subcommands::Client(client)) => Command::Client(client.options()),
+            Some(Subcommands::Bench(bench)) if bench.mode == Mode::Stream && bench.rate.is_some() => {
                 let message = "--rate makes no sense with --mode stream, which goes as fast as it can";
                 let mut command = CommandLine::command();
                 command.build();
                 let bench = command.find_subcommand_mut("bench").expect("it is defined above");
                 bench.error(ErrorKind::ArgumentConflict, message).exit();
             }
-            Some(Other::Bench(options)) => Command::Bench(options),
-            None => {
-                let mut options = line.serve;
-                options.prefer_typed(&matches);
-                if let Some(file) = options.file_used_twice() {
-                    let message = format!("{file} can't be two of log, pid file and scoreboard");
-                    CommandLine::command().error(ErrorKind::ArgumentConflict, message).exit();
-                }
-                Command::Serve(options)
-            }
+            Some(Subcommands::Bench(bench)) => Command::Bench(bench.options()),
         }
     }
 }
 
-/// Names the variable in an error of the environment: clap names the option, which
-/// was not typed.
+impl Selector {
+    fn selector(self) -> ServerSelector {
+        ServerSelector { address: self.address, scoreboard: self.scoreboard }
+    }
+}
+
+/// Adds to each option of the server its variable, `PREFORK_ECHO_` and its name. A flag is
+/// set by any value but the empty one, 0, no, false and the like.
+fn with_environment(command: clap::Command) -> clap::Command {
+    command.mut_args(|option| {
+        let name = format!("PREFORK_ECHO_{}", option.get_id().as_str().to_uppercase());
+        // Leaked: clap wants a name that lives as long as the program.
+        let option = option.env(&*name.leak()).hide_env(true);
+        match option.get_action() {
+            ArgAction::SetTrue => option.value_parser(FalseyValueParser::new()),
+            _ => option,
+        }
+    })
+}
+
+/// Names the variable in an error of the environment: clap names the option, which was not
+/// typed.
 fn name_variable(mut error: clap::Error, command: &clap::Command) -> clap::Error {
     let is_wrong = |option: &&Arg| {
         let alone =
@@ -158,42 +201,6 @@ fn name_variable(mut error: clap::Error, command: &clap::Command) -> clap::Error
     }
     error.insert(ContextKind::InvalidArg, ContextValue::String(name));
     error
-}
-
-/// What `status` is to do.
-#[derive(Debug, Args)]
-pub struct StatusOptions {
-    /// ServerSelector server.
-    #[command(flatten)]
-    pub which: ServerSelector,
-
-    /// Print JSON, one object on one line
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What `top` is to do.
-#[derive(Debug, Args)]
-pub struct TopOptions {
-    /// ServerSelector server.
-    #[command(flatten)]
-    pub which: ServerSelector,
-
-    /// Print one picture as text, and end
-    #[arg(long)]
-    pub once: bool,
-}
-
-/// One of the running servers.
-#[derive(Debug, Args)]
-pub struct ServerSelector {
-    /// Where the server listens [default: this user's only one]
-    #[arg(value_name = "[HOST:]PORT")]
-    pub address: Option<BindAddress>,
-
-    /// The file that the server was given with --scoreboard
-    #[arg(long, value_name = "PATH", conflicts_with = "address")]
-    pub scoreboard: Option<PathBuf>,
 }
 
 fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {
@@ -217,6 +224,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         Ok(duration) => Ok(duration),
         Err(_) => Err("not a duration; write a number with its unit, as in 250ms, 10s or 5m".into()),
     }
+}
+
+/// Where 0 stands for "never" or "for ever".
+fn unless_zero(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
 }
 
 #[cfg(test)]

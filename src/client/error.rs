@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Connection;
 use crate::error::{Error, shortage, strerror};
-use crate::log::count;
+use crate::text::count;
 
 /// What has gone wrong, in a line; the connection is of no use any more.
 #[derive(Debug)]

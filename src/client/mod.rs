@@ -25,14 +25,15 @@ use nix::libc::{FD_SETSIZE, SIGPIPE};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::select::{FdSet, select};
 use nix::sys::time::{TimeVal, TimeValLike};
-use nix::unistd::{self, getpid};
+use nix::unistd;
 use signal_hook::low_level::emulate_default_handler;
 
-use crate::cli::{ClientOptions, LogOptions};
 use crate::client::stream::{CHUNK, ClientError, Connection, MAX_IN_FLIGHT};
-use crate::error::{Error, check_stdout, eprint_line};
+use crate::config::{ClientOptions, LogConfig};
+use crate::error::Error;
 use crate::explain;
-use crate::log::{ProcessLabel, count};
+use crate::log::ProcessLabel;
+use crate::text::{check_stdout, count, eprint_line};
 
 /// Talks with the server that the user means, until every byte has come back.
 ///
@@ -40,9 +41,9 @@ use crate::log::{ProcessLabel, count};
 /// If one doesn't, or not as it was sent.
 pub fn run(options: &ClientOptions) -> Result<(), Error> {
     check_stdout()?;
-    crate::log::start(&LogOptions::of_a_client(options.explain), ProcessLabel::Client { pid: getpid() })?;
-    let addresses = options.server.address.resolve("give its IP address")?;
-    let mut connection = Connection::open(&addresses, options.server.timeout())?;
+    crate::log::start(&LogConfig::for_client(options.explain), ProcessLabel::Client)?;
+    let addresses = options.server.resolve("give its IP address")?;
+    let mut connection = Connection::open(&addresses, options.timeout)?;
     connection.never_block()?;
     if connection.as_fd().as_raw_fd() as usize >= FD_SETSIZE {
         return Err(Error::plain("more descriptors are open than select(2) can watch; close some"));

@@ -1,10 +1,10 @@
 //! The listening socket: socket, bind, listen, once, in the parent.
 //!
-//! Every worker inherits it by fork and takes clients from its accept queue.
-//! The kernel completes handshakes by itself from `listen` on, whether anybody
-//! is in `accept` or not.
+//! Every worker inherits it by fork and takes connections from its accept queue.
+//! From `listen` on the kernel completes handshakes by itself, also while no process
+//! is in `accept`. Every process that has the socket can spoil it for all others, so
+//! the parent can repair it (`Listener::repair`).
 
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::fstat;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::cli::BindAddress;
 use crate::echo;
 use crate::error::{Error, strerror};
-use crate::explain;
-use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, address_bytes, drops, is_listening, readable_within};
+use crate::log::narrate::server as narrate;
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, drops, is_listening, readable_within};
 
 /// A socket in the listening state.
 #[derive(Debug)]
@@ -30,30 +29,21 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Opens the socket on an address of the host.
+    /// Opens the socket on the first of `addresses` that can be bound. They are those of one
+    /// name, and a client may connect to any of them. So none of them may be another server's:
+    /// that server would get connections that are meant for this one.
+    ///
+    /// `backlog` is the length of the accept queue; the kernel may shorten it (on Linux to
+    /// net.core.somaxconn).
     ///
     /// # Errors
-    /// If the host is unknown, and as [`Listener::open_first`].
-    pub fn open(bind: &BindAddress, backlog: i32, idle_timeout: Duration) -> Result<Listener, Error> {
-        Self::open_first(&bind.resolve("give --bind an IP address")?, backlog, idle_timeout)
-    }
-
-    /// Opens the socket on the first of `addresses` that can be bound. They are those
-    /// of one name, and a client may connect to any of them: so none may be another
-    /// server's, or it would get clients that are meant for this one.
-    ///
-    /// `backlog` is the length of the accept queue; the kernel may shorten it
-    /// (on Linux to net.core.somaxconn). An `idle_timeout` of zero is none.
-    ///
-    /// # Errors
-    /// If one of the addresses is taken, or none can be listened on. A port of 0 is
-    /// never taken.
-    pub fn open_first(
+    /// If one of the addresses is taken, or none can be listened on. A port of 0 is never
+    /// taken.
+    pub fn open(
         addresses: &[SocketAddr],
         backlog: i32,
-        idle_timeout: Duration,
+        idle_timeout: Option<Duration>,
     ) -> Result<Listener, Error> {
-        let idle_timeout = (!idle_timeout.is_zero()).then_some(idle_timeout);
         let failed = |address: SocketAddr, error: io::Error| {
             Error::new(format_args!("bind {address}"), &error, remedy(&error, address))
         };
@@ -65,10 +55,7 @@ impl Listener {
             }
             match Self::bind(address, idle_timeout) {
                 Ok(socket) if first.is_none() => first = Some((socket, address)),
-                Ok(other) => explain!(
-                    "close({}): {address} is free as well; one socket is enough, on the first address",
-                    other.as_raw_fd()
-                ),
+                Ok(other) => narrate::address_is_free(&other, address),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse && address.port() != 0 => {
                     return Err(failed(address, error));
                 }
@@ -80,50 +67,33 @@ impl Listener {
                 break;
             }
         }
-        match first {
-            Some((socket, address)) => {
-                Self::listen(socket, address, backlog, idle_timeout).map_err(|error| failed(address, error))
-            }
-            None => Err(failure.expect("there is one address at least")),
-        }
+        let Some((socket, address)) = first else {
+            return Err(failure.expect("there is one address at least"));
+        };
+        Self::listen(socket, address, backlog, idle_timeout).map_err(|error| failed(address, error))
     }
 
-    /// Makes a socket and gives it its address.
+    /// Creates a socket and gives it its address.
     fn bind(address: SocketAddr, idle_timeout: Option<Duration>) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        let fd = socket.as_raw_fd();
-        explain!("socket() = {fd}: a new TCP socket, not yet bound to an address, is descriptor {fd}");
+        narrate::socket(&socket);
 
-        // Without it the port stays taken for a minute by the last server's
-        // connections in TIME_WAIT. A live server's port it doesn't give away.
+        // Otherwise connections of the last server in TIME_WAIT would keep the port taken for
+        // a minute. It does not free a living server's port.
         socket.set_reuse_address(true)?;
-        explain!("setsockopt({fd}, SO_REUSEADDR) = 0: never mind the last server's connections in TIME_WAIT");
-        // What is set here, each accepted socket inherits: an echo goes out at
-        // once instead of waiting to be joined with the next one (Nagle),
+        // Accepted sockets inherit these options. An echo goes out at once, instead of waiting
+        // to be joined with the next one (Nagle). Without OOBINLINE each urgent byte would
+        // replace the last one.
         socket.set_tcp_nodelay(true)?;
-        explain!("setsockopt({fd}, TCP_NODELAY) = 0: an echo is to go out at once, also a short one");
-        // urgent bytes come among all others, instead of each one in place of the last,
         socket.set_out_of_band_inline(true)?;
-        explain!(
-            "setsockopt({fd}, SO_OOBINLINE) = 0: bytes sent as urgent come in their order, as all others"
-        );
-        // and no recv waits for a client for longer than it may be idle, no send
-        // without a look whether the client takes anything.
         if TIMEOUTS_ARE_INHERITED {
             set_timeouts(&socket, idle_timeout)?;
-            explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: no client is waited for for ever");
         }
+        narrate::setsockopt(&socket);
 
-        let sockaddr = SockAddr::from(address);
-        explain!(
-            "bind({fd}, {address}): the kernel gets the address as the bytes {}; the port in it is {}, its high \
-             byte first, as on the wire",
-            Hex(address_bytes(&sockaddr)),
-            Hex(&address.port().to_be_bytes())
-        );
-        socket.bind(&sockaddr).inspect_err(|error| explain!("bind({fd}, {address}): {}", strerror(error)))?;
-        explain!("bind({fd}, {address}) = 0: the socket has its address; nobody can connect yet");
-        Ok(socket)
+        let bound = socket.bind(&address.into());
+        narrate::bind(&socket, address, &bound);
+        bound.map(|()| socket)
     }
 
     /// Puts a bound socket into the listening state.
@@ -133,70 +103,60 @@ impl Listener {
         backlog: i32,
         idle_timeout: Option<Duration>,
     ) -> io::Result<Listener> {
-        let fd = socket.as_raw_fd();
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
-        explain!(
-            "getsockname({fd}) = {address}: the port is the one that the kernel has chosen, where 0 was asked for"
-        );
+        narrate::getsockname(&socket, address);
         let called = Instant::now();
-        socket
-            .listen(backlog)
-            .inspect_err(|error| explain!("listen({fd}, {backlog}): {}", strerror(error)))?;
-        explain!(
-            "listen({fd}, {backlog}) = 0, after {:.1?}: it doesn't wait for anybody; from now on the kernel \
-             completes handshakes by itself, and up to {backlog} connections (or fewer, if its own limit is \
-             lower) wait to be accepted",
-            called.elapsed()
-        );
-        Ok(Listener { socket, address, backlog, idle_timeout })
+        let listening = socket.listen(backlog);
+        narrate::listen(&socket, backlog, called, &listening);
+        listening.map(|()| Listener { socket, address, backlog, idle_timeout })
     }
 
-    /// How long a client may neither send nor take bytes; None is for ever.
-    pub fn idle_timeout(&self) -> Option<Duration> {
+    /// How long a client may neither send nor take bytes; None: for ever.
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
         self.idle_timeout
     }
 
-    /// Where it listens: the port is the real one, also where 0 was asked for.
+    /// Where it listens, with the port that the kernel has chosen for 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Blocks until a client has connected, and takes it off the accept queue.
-    /// The address is the client's, unless it has vanished in the meantime.
+    /// Blocks until there is a connection, and takes it off the accept queue. The address is
+    /// the peer's; None: the connection is gone already.
     ///
     /// # Errors
-    /// All that accept(2) lists, and `EAGAIN` when nobody came for as long as a
-    /// client may be idle: on Linux that time-out is the listening socket's too.
-    pub fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
-        // "raw": nothing but the one call. Close-on-exec, which the other
-        // accept sets, is for processes that exec.
+    /// All that accept(2) lists, and `EAGAIN` if no connection came within the idle time-out:
+    /// on Linux that is the listening socket's time-out too.
+    pub(crate) fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        // "raw": only the one system call. Close-on-exec, which accept() sets, is for
+        // processes that exec.
         let (client, peer) = self.socket.accept_raw()?;
         if !TIMEOUTS_ARE_INHERITED {
-            // A client that is gone already makes these fail; recv will tell.
+            // They fail on a connection that is gone already, which recv will report.
             let _ = set_timeouts(&client, self.idle_timeout);
         }
         Ok((client, peer.as_socket()))
     }
 
-    /// After so long a wait, can `EAGAIN` not be the idle time-out? Then the socket does not
-    /// block as it should. Half of it: two clocks are compared, and the kernel counts in
-    /// ticks of up to 10 ms.
-    pub fn is_too_early(&self, waited: Duration) -> bool {
+    /// Is `EAGAIN` after such a wait too early for the idle time-out? Then the socket does not
+    /// block as it should. Half the time-out counts: two clocks are compared, and the kernel
+    /// counts in ticks of up to 10 ms.
+    pub(crate) fn is_too_early(&self, waited: Duration) -> bool {
         let limit = self.idle_timeout.filter(|_| TIMEOUTS_ARE_INHERITED);
         limit.is_none_or(|limit| waited + Duration::from_millis(10) < limit / 2)
     }
 
-    /// Undoes what each process that shares the socket can do to it for all: stop it
-    /// listening (shutdown(2)), make accept not block, change its time-outs. Says what it
-    /// has found, one after the other; None: all is well.
+    /// Undoes what any process that shares the socket can do to it: shut it down, so that it
+    /// does not listen (shutdown(2)), make accept non-blocking, change its time-outs. Returns
+    /// what was wrong; None: nothing.
     ///
     /// # Errors
-    /// `EADDRINUSE`: with the shutdown the port was lost, and another process has it by now.
-    pub fn repair(&self) -> io::Result<Option<String>> {
+    /// `EADDRINUSE`: the shutdown lost the port, and another process has it by now.
+    pub(crate) fn repair(&self) -> io::Result<Option<String>> {
         let mut found = Vec::new();
         if !is_listening(&self.socket)? {
             match self.socket.bind(&self.address.into()) {
-                // A port that the user has chosen is still the socket's.
+                // InvalidInput: it is still bound, because the user has chosen the port.
                 Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
                 _ => self.socket.listen(self.backlog)?,
             }
@@ -216,110 +176,87 @@ impl Listener {
         Ok((!found.is_empty()).then(|| found.join(", ")))
     }
 
-    /// Does a connection wait to be accepted, at this moment?
-    pub fn has_waiting(&self) -> bool {
+    /// Is there a connection in the accept queue now?
+    pub(crate) fn has_waiting(&self) -> bool {
         self.has_waiting_within(Duration::ZERO).unwrap_or(false)
     }
 
-    /// Does a connection wait to be accepted, or come within `limit`?
+    /// Is there a connection in the accept queue, or does one come within `limit`?
     ///
     /// # Errors
-    /// `EINTR` when a signal came first.
-    pub fn has_waiting_within(&self, limit: Duration) -> nix::Result<bool> {
+    /// `EINTR` if a signal came first.
+    pub(crate) fn has_waiting_within(&self, limit: Duration) -> nix::Result<bool> {
         readable_within(&self.socket, limit)
     }
 
-    /// Is it in the listening state still? A shutdown(2) by any process that has it ends that.
-    pub fn is_listening(&self) -> bool {
+    /// Is it still in the listening state? A shutdown(2) by any process that has it ends that.
+    pub(crate) fn is_listening(&self) -> bool {
         is_listening(&self.socket).unwrap_or(true)
     }
 
-    /// For poll: a connection waits to be accepted.
-    pub fn source(&self) -> PollFd<'_> {
+    /// For poll: readable while there is a connection in the accept queue.
+    pub(crate) fn source(&self) -> PollFd<'_> {
         PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)
     }
 
-    /// How many segments this socket has dropped, most of them because its accept queue
-    /// was full. None: the system can't tell.
-    pub fn drops(&self) -> Option<u64> {
+    /// How many segments this socket has dropped, most of them because its accept queue was
+    /// full. None: the system does not tell.
+    pub(crate) fn drops(&self) -> Option<u64> {
         drops(&self.socket)
     }
 
-    /// Lets the accept queue hold up to `backlog` connections from now on. Who is
-    /// in it stays; who finds no room is left to try again later.
-    pub fn resize(&self, backlog: i32) {
+    /// Changes the length of the accept queue. Connections that are in it stay; a connection
+    /// that finds no room has to try again later.
+    pub(crate) fn resize(&self, backlog: i32) {
         let result = self.socket.listen(backlog);
-        explain!(
-            "listen({}, {backlog}) = {}: called again, it only changes the length of the accept queue",
-            self.fd(),
-            if result.is_ok() { 0 } else { -1 }
-        );
+        narrate::resize(&self.socket, backlog, &result);
         if let Err(error) = result {
-            log::warn!(
-                "cannot change the length of the accept queue: {}; it stays as it is",
-                strerror(&error)
-            );
+            let reason = strerror(&error);
+            log::warn!("cannot change the length of the accept queue: {reason}; it stays as it is");
         }
     }
 
     /// The number by which Linux lists it, in /proc/net/tcp; elsewhere 0.
-    pub fn inode(&self) -> u64 {
+    pub(crate) fn inode(&self) -> u64 {
         fstat(&self.socket).map_or(0, |data| data.st_ino)
     }
 
-    /// Is it an IPv6 socket that takes IPv4 as well? See ipv6(7), IPV6_V6ONLY.
-    pub fn is_dual_stack(&self) -> bool {
+    /// Does it accept IPv4 and IPv6? See ipv6(7), IPV6_V6ONLY.
+    pub(crate) fn is_dual_stack(&self) -> bool {
         self.address.is_ipv6() && self.socket.only_v6().is_ok_and(|only| !only)
     }
 
     /// The number of its descriptor.
-    pub fn fd(&self) -> RawFd {
+    pub(crate) fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        explain!(
-            "close({}): this process listens no more; when no process has the socket open, the port is free",
-            self.fd()
-        );
+        narrate::close_listener(&self.socket);
     }
 }
 
-/// No recv waits for longer than a client may be idle, no send without a look whether it
-/// takes anything.
+/// Limits how long recv waits to the idle time-out, and how long send waits to the interval
+/// at which the peer's progress is checked.
 fn set_timeouts(socket: &Socket, idle_timeout: Option<Duration>) -> io::Result<()> {
     socket.set_read_timeout(idle_timeout)?;
     socket.set_write_timeout(Some(echo::check_interval(idle_timeout)))
 }
 
-/// Bytes as od shows them: "1e 61".
-struct Hex<'a>(&'a [u8]);
-
-impl fmt::Display for Hex<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut between = "";
-        for byte in self.0 {
-            write!(f, "{between}{byte:02x}")?;
-            between = " ";
-        }
-        Ok(())
-    }
-}
-
-/// What to do about an address that can't be had.
+/// What the user can do if the address cannot be bound.
 fn remedy(error: &io::Error, address: SocketAddr) -> String {
     let port = address.port();
     match error.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "somebody listens there, perhaps an earlier prefork-echo: `prefork-echo status {address}` or `lsof -i \
-             :{port}` shows who; end it, or choose another port with --bind"
+            "a process listens there, perhaps an earlier prefork-echo: `prefork-echo status {address}` or `lsof -i \
+             :{port}` shows which; end it, or choose another port with --bind"
         ),
         io::ErrorKind::AddrNotAvailable => "give --bind an address of this machine".into(),
         io::ErrorKind::PermissionDenied if port < 1024 => format!(
             "ports below 1024 are root's: start as root, with --user, and the parent binds port {port} before \
-             the workers, who alone talk to clients, give up root's rights; or choose a higher port with --bind"
+             the workers, which alone talk to clients, give up root's rights; or choose a higher port with --bind"
         ),
         _ => "choose another address with --bind".into(),
     }

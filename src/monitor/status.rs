@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::cli::StatusOptions;
-use crate::error::{self, Error};
-use crate::log::count;
+use crate::config::StatusOptions;
+use crate::error::Error;
 use crate::monitor::{format, table};
 use crate::scoreboard::snapshot::{Snapshot, Worker};
 use crate::scoreboard::{Phase, Reader};
 use crate::sys::process::ProcessState;
 use crate::sys::sandbox::{Layer, Sandbox};
+use crate::text::{self, count};
 
 /// Looks at the server that the user means, and prints what is seen.
 ///
@@ -24,7 +24,7 @@ pub fn run(options: &StatusOptions) -> Result<(), Error> {
     let snapshot = Snapshot::of(&view);
     // Not before: what was read in the meantime might have been noise.
     view.check()?;
-    error::print(&if options.json { json(&snapshot) } else { table(&snapshot).join("\n") })
+    text::print(&if options.json { json(&snapshot) } else { table(&snapshot).join("\n") })
 }
 
 /// Lines of 80 columns at the most.

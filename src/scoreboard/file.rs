@@ -18,7 +18,7 @@ use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 
 use super::Scoreboard;
-use crate::cli::Options;
+use crate::config::Config;
 use crate::error::{shortage, strerror};
 use crate::explain;
 use crate::sys::lock_file::{self, LockError, LockFile};
@@ -125,7 +125,7 @@ impl Identity {
 ///
 /// # Errors
 /// As [`Scoreboard::map`] without a file.
-pub fn open(options: &Options, identity: &Identity) -> nix::Result<(Scoreboard, Option<LockFile>)> {
+pub fn open(options: &Config, identity: &Identity) -> nix::Result<(Scoreboard, Option<LockFile>)> {
     if !options.no_scoreboard {
         match create(options.scoreboard.as_deref(), identity) {
             Ok((scoreboard, file)) => {

@@ -34,7 +34,7 @@ pub use self::events::Event;
 pub use self::file::{Identity, open, remove_stale};
 pub use self::reader::Reader;
 pub use self::row::{Row, State};
-use crate::cli::MAX_WORKERS;
+use crate::config::MAX_WORKERS;
 use crate::sys::memory::{self, CacheLine};
 use crate::sys::process::WaitStatus;
 

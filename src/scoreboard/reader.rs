@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::file::{Identity, files, if_any};
 use super::{LINES, Scoreboard};
-use crate::cli::{BindAddress, ServerSelector};
+use crate::config::{BindAddress, ServerSelector};
 use crate::error::Error;
 use crate::sys::lock_file::lock_holder;
 use crate::sys::memory;

@@ -1,8 +1,7 @@
-//! The parent's book-keeping of its children: who fills which slot.
+//! The parent's record of its children: which worker fills which slot.
 //!
-//! A slot is a place to be filled: `--workers 4` makes slots 0 to 3. A child
-//! that fills no slot is leaving, and nobody replaces it. Nothing here forks,
-//! reaps or signals.
+//! A slot is a place for one worker: `--workers 4` makes slots 0 to 3. A child that fills no
+//! slot is leaving, and is not replaced. Nothing here forks, reaps or signals.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +10,7 @@ use std::time::Instant;
 use nix::unistd::Pid;
 
 use crate::scoreboard::{Row, Scoreboard};
-use crate::supervisor::respawn::Respawn;
+use crate::supervisor::respawn;
 use crate::sys::process::WaitStatus;
 
 /// All children not yet reaped, and the slots.
@@ -20,18 +19,16 @@ pub struct Children {
     slots: Vec<Slot>,
     living: BTreeMap<Pid, Child>,
     scoreboard: Scoreboard,
-    /// So many were handed out,
-    rows_used: usize,
-    /// and these given back.
+    /// Rows that no child has; the last one is used next.
     free_rows: Vec<Row>,
 }
 
 #[derive(Debug)]
 struct Slot {
     worker: Option<Pid>,
-    /// Who filled it last, and when that death was seen.
+    /// The worker that filled it last, and when its death was seen.
     last: Option<(Pid, Instant)>,
-    /// Not to be filled before.
+    /// It must not be filled before.
     due: Instant,
 }
 
@@ -51,22 +48,18 @@ pub struct ReapedWorker {
     pub was_in_place: bool,
     /// When it was forked.
     pub born: Instant,
-    /// Clients that it had accepted.
+    /// Connections that it had accepted.
     pub connections: u64,
-    /// Whom it was serving.
+    /// The client that it was serving.
     pub client: Option<SocketAddr>,
 }
 
 impl Children {
-    /// So many slots, all empty.
+    /// Starts with empty slots.
     pub fn new(scoreboard: Scoreboard, slots: u16) -> Children {
-        let mut children = Children {
-            slots: Vec::new(),
-            living: BTreeMap::new(),
-            scoreboard,
-            rows_used: 0,
-            free_rows: Vec::new(),
-        };
+        let mut free_rows: Vec<Row> = (0..).map_while(|index| scoreboard.row(index)).collect();
+        free_rows.reverse();
+        let mut children = Children { slots: Vec::new(), living: BTreeMap::new(), scoreboard, free_rows };
         (0..slots).for_each(|_| children.add_slot());
         children
     }
@@ -77,15 +70,15 @@ impl Children {
         self.scoreboard.set_slots(self.slots.len());
     }
 
-    /// Takes the last slot away. Who filled it is leaving from now on.
+    /// Removes the last slot, and returns the worker that filled it.
     pub fn remove_slot(&mut self) -> Option<Pid> {
         let slot = self.slots.pop()?;
         self.scoreboard.set_slots(self.slots.len());
         slot.worker
     }
 
-    /// Takes all slots away: from now on no death can lead to a fork. The
-    /// scoreboard goes on showing them, and how they become empty.
+    /// Removes all slots: from now on no death can lead to a fork. The scoreboard goes on
+    /// showing them.
     pub fn remove_all_slots(&mut self) {
         self.slots.clear();
     }
@@ -95,11 +88,9 @@ impl Children {
         self.slots.len()
     }
 
-    /// An empty slot that may be filled by now; who filled it last, and when
-    /// that death was seen.
+    /// An empty slot that is due; the worker that filled it last, and when its death was seen.
     pub fn next_empty_slot(&self, now: Instant) -> Option<(usize, Option<(Pid, Instant)>)> {
-        let vacant = |slot: &Slot| slot.worker.is_none() && slot.due <= now;
-        let slot = self.slots.iter().position(vacant)?;
+        let slot = self.slots.iter().position(|slot| slot.worker.is_none() && slot.due <= now)?;
         Some((slot, self.slots[slot].last))
     }
 
@@ -115,48 +106,45 @@ impl Children {
         }
     }
 
-    /// A row for a child that is to be forked. None only while thousands leave.
+    /// A row for a child that is to be forked. None: thousands of workers are still leaving.
     pub fn take_row(&mut self, slot: usize) -> Option<Row> {
-        let row = self.free_rows.pop().or_else(|| {
-            let row = self.scoreboard.row(self.rows_used);
-            row.inspect(|_| self.rows_used += 1)
-        })?;
+        let row = self.free_rows.pop()?;
         self.scoreboard.assign(row, slot);
         Some(row)
     }
 
-    /// Gives the row back of a child that has died, or could not be forked.
-    pub fn free_row(&mut self, row: Row, slot: usize, death: Option<WaitStatus>) {
-        self.scoreboard.clear(row, slot, death);
+    /// Takes back the row of a child that has died, or could not be forked.
+    pub fn free_row(&mut self, row: Row, slot: usize, status: Option<WaitStatus>) {
+        self.scoreboard.clear(row, slot, status);
         self.free_rows.push(row);
     }
 
-    /// A child was forked. It fills its slot, if there is one of that number;
-    /// who filled it before is leaving from now on.
+    /// Adds a child that was forked. It fills the slot, if there is one of that number; the
+    /// worker that filled it before is leaving from now on.
     pub fn add(&mut self, pid: Pid, slot: usize, row: Row, born: Instant) {
         row.set_pid(pid);
         self.living.insert(pid, Child { slot, row, born });
-        if let Some(place) = self.slots.get_mut(slot) {
-            place.worker = Some(pid);
+        if let Some(filled) = self.slots.get_mut(slot) {
+            filled.worker = Some(pid);
             self.scoreboard.fill(slot, row);
         }
     }
 
-    /// Strikes off a child that has died. None: it was no child of ours.
-    pub fn reap(&mut self, pid: Pid, death: WaitStatus, died: Instant) -> Option<ReapedWorker> {
+    /// Removes a child that has died. None: it is not one of these.
+    pub fn reap(&mut self, pid: Pid, status: WaitStatus, died: Instant) -> Option<ReapedWorker> {
         let child = self.living.remove(&pid)?;
         let (connections, client) = (child.row.served().connections, child.row.peer());
-        self.free_row(child.row, child.slot, Some(death));
-        let place = self.slots.get_mut(child.slot).filter(|slot| slot.worker == Some(pid));
-        let was_in_place = place.is_some();
-        if let Some(slot) = place {
+        self.free_row(child.row, child.slot, Some(status));
+        let filled = self.slots.get_mut(child.slot).filter(|slot| slot.worker == Some(pid));
+        let was_in_place = filled.is_some();
+        if let Some(slot) = filled {
             *slot = Slot { worker: None, last: Some((pid, died)), due: died };
         }
         Some(ReapedWorker { slot: child.slot, was_in_place, born: child.born, connections, client })
     }
 
-    /// Puts a child that was leaving back into its slot, if the slot is empty
-    /// and the child lives.
+    /// Puts a child that was leaving back into its slot, if the slot is empty and the child
+    /// lives.
     pub fn restore(&mut self, pid: Pid) -> bool {
         let Some(child) = self.living.get(&pid) else { return false };
         match self.slots.get_mut(child.slot) {
@@ -169,35 +157,46 @@ impl Children {
         }
     }
 
-    /// ServerSelector slot it fills.
+    /// The slot that it fills.
     pub fn slot_of(&self, pid: Pid) -> Option<usize> {
         let slot = self.living.get(&pid)?.slot;
         (self.slots.get(slot)?.worker == Some(pid)).then_some(slot)
     }
 
-    /// Is it a child of ours, not yet reaped? Only then may it be signalled: no
-    /// other process can have its pid.
+    /// Is it a child, not yet reaped?
     pub fn contains(&self, pid: Pid) -> bool {
         self.living.contains_key(&pid)
     }
 
-    /// All, with those who are leaving.
-    pub fn pids(&self) -> impl ExactSizeIterator<Item = Pid> {
+    /// How many there are, including those that are leaving.
+    pub fn len(&self) -> u64 {
+        self.living.len() as u64
+    }
+
+    /// Are all dead and reaped?
+    pub fn is_empty(&self) -> bool {
+        self.living.is_empty()
+    }
+
+    /// All, including those that are leaving.
+    pub fn pids(&self) -> impl Iterator<Item = Pid> {
         self.living.keys().copied()
     }
 
-    /// Those who fill slots.
+    /// Those that fill slots.
     pub fn in_place(&self) -> impl Iterator<Item = Pid> {
         self.slots.iter().filter_map(|slot| slot.worker)
     }
 
     /// Is any worker that fills a slot past its start?
-    pub fn is_any_well(&self, now: Instant) -> bool {
-        self.in_place().filter_map(|pid| self.living.get(&pid)).any(|child| Respawn::is_well(child.born, now))
+    pub fn has_stable_worker(&self, now: Instant) -> bool {
+        self.in_place()
+            .filter_map(|pid| self.living.get(&pid))
+            .any(|child| respawn::is_stable(child.born, now))
     }
 
-    /// Has any child a client, as far as the scoreboard tells? If somebody has spoilt
-    /// it, it may.
+    /// Has any child a client, as far as the scoreboard tells? A damaged row counts as a
+    /// client.
     pub fn is_any_busy(&self) -> bool {
         self.living.values().any(|child| child.row.is_busy() || child.row.slot() != Some(child.slot))
     }

@@ -1,5 +1,5 @@
-//! `--pid-file`: written once listening, removed at the end, and never taken
-//! from a server that lives.
+//! `--pid-file`: the parent writes it when it listens, and removes it at the end. It never
+//! takes the file of a living server.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,17 +10,16 @@ use nix::unistd::Pid;
 use crate::error::Error;
 use crate::sys::lock_file::{LockError, LockFile};
 
-/// Takes the file and writes `pid` into it; it is removed when dropped.
+/// Takes the file and writes `pid` into it.
 ///
 /// # Errors
-/// If a living server holds the file, if it is something other than a pid
-/// file, or if it cannot be written.
+/// If a living server holds the file, if it is no pid file, or if it cannot be written.
 pub fn create(path: &Path, pid: Pid) -> Result<LockFile, Error> {
     let shown = path.display();
     let failed = |error: &io::Error| {
         Error::new(format_args!("write the pid file {shown}"), error, "choose another with --pid-file")
     };
-    let held = LockFile::acquire(path, 0o644, is_pid).map_err(|refusal| match refusal {
+    let file = LockFile::acquire(path, 0o644, is_pid).map_err(|error| match error {
         LockError::NotOurs => {
             Error::plain(format!("{shown} exists and is not a pid file; choose another with --pid-file"))
         }
@@ -29,15 +28,15 @@ pub fn create(path: &Path, pid: Pid) -> Result<LockFile, Error> {
             Error::plain(format!("the pid file {shown} {other}, or choose another file with --pid-file"))
         }
     })?;
-    writeln!(held.file(), "{pid}").map_err(|error| failed(&error))?;
-    Ok(held)
+    writeln!(file.file(), "{pid}").map_err(|error| failed(&error))?;
+    Ok(file)
 }
 
-/// Is there nothing in the file but a pid? A server that is killed before it has
-/// written its own leaves the file empty.
+/// Is there only a pid in the file? A server that is killed before it has written its pid
+/// leaves the file empty.
 fn is_pid(file: &File) -> bool {
     let mut content = String::new();
-    // A byte more than the longest pid and its new line.
+    // One byte more than the longest pid and its new line.
     if file.take(12).read_to_string(&mut content).is_err() {
         return false;
     }

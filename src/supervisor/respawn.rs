@@ -1,18 +1,19 @@
 //! What to do after a worker's death: a function of the history and the clock.
 //!
-//! A worker that somebody killed, or that left as it was asked to, is replaced
-//! at once, as often as it takes. A worker that crashes by itself just after
-//! its start would crash again, so replacing it at once would be a fork storm:
-//! each round of such crashes doubles the wait, and after some rounds there is
-//! no point in going on. Nothing here forks, waits, or reads a clock.
+//! A worker that was killed from outside, or that left as it was asked to, is replaced at
+//! once, as often as it takes. A worker that crashes just after its start would crash again,
+//! and replacing it at once would be a fork storm: each round of such crashes doubles the
+//! wait, and after some rounds the server gives up. Nothing here forks, waits, or reads a
+//! clock.
 
 use std::time::{Duration, Instant};
 
-use crate::sys::process;
 use nix::sys::signal::Signal;
 
-/// A worker that crashes when it is older, or has served a client, has proved
-/// that workers can start.
+use crate::sys::process::WaitStatus;
+
+/// A worker that crashes after that time, or has served a client, has shown that workers can
+/// start.
 const MIN_UPTIME: Duration = Duration::from_secs(1);
 
 /// The wait after the first round of crashes; it doubles with each.
@@ -21,11 +22,11 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// So many rounds in a row are followed by another try; some 3 s in all.
+/// After more rounds in a row than these, some 3 s in all, the server gives up.
 const ROUNDS: u32 = 5;
 
-/// Without a crash for so long, the next one is the first again. Longer than
-/// the longest wait and a young worker's life together.
+/// After so long without a crash, the next one counts as the first. Longer than the longest
+/// wait and [`MIN_UPTIME`] together.
 const RESET_AFTER: Duration = Duration::from_secs(10);
 
 /// Why a worker died.
@@ -33,30 +34,29 @@ const RESET_AFTER: Duration = Duration::from_secs(10);
 pub enum ExitKind {
     /// It left in order, with exit code 0.
     Left,
-    /// Somebody killed it.
+    /// It was killed from outside.
     Killed,
     /// It failed by itself.
     Crashed,
 }
 
 impl ExitKind {
-    /// Tells from what waitpid said. A signal that a process gets for its own
-    /// faults counts as a crash, also when it was sent by kill: who can tell?
-    pub fn of(death: process::WaitStatus) -> ExitKind {
+    /// The kind of what waitpid returned. A signal that a process gets for its own faults
+    /// counts as a crash: that it was sent by kill(2) cannot be told.
+    pub fn of(status: WaitStatus) -> ExitKind {
         use Signal::*;
         const FAULTS: [Signal; 7] = [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP];
-        match death {
-            process::WaitStatus::Exit(0) => ExitKind::Left,
-            process::WaitStatus::Exit(_) => ExitKind::Crashed,
-            process::WaitStatus::Signal(number) if FAULTS.iter().any(|fault| *fault as i32 == number) => {
-                ExitKind::Crashed
+        match status {
+            WaitStatus::Exit(0) => ExitKind::Left,
+            WaitStatus::Signal(number) if FAULTS.iter().all(|fault| *fault as i32 != number) => {
+                ExitKind::Killed
             }
-            process::WaitStatus::Signal(_) => ExitKind::Killed,
+            WaitStatus::Exit(_) | WaitStatus::Signal(_) => ExitKind::Crashed,
         }
     }
 }
 
-/// A worker's life and end.
+/// A worker's run, from its fork to its death.
 #[derive(Debug, Clone, Copy)]
 pub struct WorkerRun {
     /// Why it died.
@@ -65,7 +65,7 @@ pub struct WorkerRun {
     pub born: Instant,
     /// When its death was seen.
     pub died: Instant,
-    /// How many clients it had accepted.
+    /// How many connections it had accepted.
     pub connections: u64,
 }
 
@@ -76,11 +76,11 @@ pub enum RestartDecision {
     Now,
     /// At that time, and not before.
     At(Instant),
-    /// Never: workers crash at their start, and none is well.
+    /// Never: workers crash at their start, and none is past it.
     GiveUp,
 }
 
-/// What is remembered of crashes at the start.
+/// The history of crashes at the start.
 #[derive(Debug, Default)]
 pub struct Respawn {
     round: Option<Round>,
@@ -98,32 +98,31 @@ struct Round {
 }
 
 impl Respawn {
-    /// Takes note of a death and decides. `others_well` says whether some
-    /// other worker has run for long enough to be past its start: with it, the
-    /// server serves, so that giving up would make matters worse.
-    pub fn after(&mut self, life: WorkerRun, others_well: bool) -> RestartDecision {
-        let young = life.died.duration_since(life.born) < MIN_UPTIME && life.connections == 0;
-        if life.exit_kind != ExitKind::Crashed || !young {
+    /// Records a death and decides. `others_stable`: another worker is past its start. Then the
+    /// server serves, and giving up would make matters worse.
+    pub fn after(&mut self, run: WorkerRun, others_stable: bool) -> RestartDecision {
+        let at_start = !is_stable(run.born, run.died) && run.connections == 0;
+        if run.exit_kind != ExitKind::Crashed || !at_start {
             return RestartDecision::Now;
         }
         let round = match self.round {
-            Some(last) if life.died.duration_since(last.began) >= RESET_AFTER => Round::new(1, life.died),
-            Some(last) if life.born >= last.began => Round::new(last.number + 1, life.died),
+            Some(last) if run.died.duration_since(last.began) >= RESET_AFTER => Round::new(1, run.died),
+            Some(last) if run.born >= last.began => Round::new(last.number + 1, run.died),
             Some(same) => same,
-            None => Round::new(1, life.died),
+            None => Round::new(1, run.died),
         };
         self.round = Some(round);
-        if round.number > ROUNDS && !others_well {
+        if round.number > ROUNDS && !others_stable {
             RestartDecision::GiveUp
         } else {
             RestartDecision::At(round.retry_at)
         }
     }
+}
 
-    /// Is a worker that was forked then past its start?
-    pub fn is_well(born: Instant, now: Instant) -> bool {
-        now.duration_since(born) >= MIN_UPTIME
-    }
+/// Is a worker that was forked at `born` past its start?
+pub fn is_stable(born: Instant, now: Instant) -> bool {
+    now.duration_since(born) >= MIN_UPTIME
 }
 
 impl Round {
@@ -151,10 +150,10 @@ mod tests {
         let (mut now, mut forks) = (start, Vec::new());
         for _ in 0..100 {
             forks.push(now - start);
-            let verdicts: Vec<_> =
+            let decisions: Vec<_> =
                 (0..workers).map(|_| respawn.after(crash(now, now + life), false)).collect();
-            assert!(verdicts.iter().all(|verdict| *verdict == verdicts[0]), "one round, one verdict");
-            match verdicts[0] {
+            assert!(decisions.iter().all(|decision| *decision == decisions[0]), "one round, one decision");
+            match decisions[0] {
                 RestartDecision::At(time) => now = time,
                 RestartDecision::GiveUp => return forks,
                 RestartDecision::Now => panic!("a crash at the start is not answered at once"),
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn crashes_at_the_start_are_answered_ever_later_and_then_not_at_all() {
+    fn crashes_at_the_start_back_off_and_then_end_the_server() {
         for workers in [1, 4, 1000] {
             let forks = crash_until_it_gives_up(Duration::from_millis(1), workers);
             let waits: Vec<_> = forks.windows(2).map(|pair| (pair[1] - pair[0]).as_millis()).collect();
@@ -173,12 +172,12 @@ mod tests {
     }
 
     #[test]
-    fn while_another_worker_is_well_it_never_gives_up() {
+    fn while_another_worker_is_stable_it_never_gives_up() {
         let (mut respawn, mut now) = (Respawn::default(), Instant::now());
         for _ in 0..1000 {
             match respawn.after(crash(now, now), true) {
                 RestartDecision::At(time) => now = time,
-                verdict => panic!("{verdict:?}"),
+                decision => panic!("{decision:?}"),
             }
         }
     }
@@ -194,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_crash_is_told_from_a_kill() {
-        use process::WaitStatus::{Exit, Signal as By};
+        use WaitStatus::{Exit, Signal as By};
         assert_eq!(ExitKind::of(Exit(0)), ExitKind::Left);
         assert_eq!(ExitKind::of(Exit(1)), ExitKind::Crashed);
         for number in [Signal::SIGKILL as i32, Signal::SIGTERM as i32, 34, 64] {
@@ -211,14 +210,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_happened_before(history in histories()) {
+        fn every_history_is_answered_by_the_rules(history in histories()) {
             let mut respawn = Respawn::default();
             let mut now = Instant::now() + Duration::from_secs(10);
             let mut crashes_in_a_row = 0;
-            for (pause, exit_kind, lived, connections, others_well) in history {
+            for (pause, exit_kind, lived, connections, others_stable) in history {
                 now += Duration::from_millis(pause);
                 let born = now - Duration::from_millis(lived);
-                let verdict = respawn.after(WorkerRun { exit_kind, born, died: now, connections }, others_well);
+                let decision = respawn.after(WorkerRun { exit_kind, born, died: now, connections }, others_stable);
 
                 let at_its_start = exit_kind == ExitKind::Crashed && lived < 1_000 && connections == 0;
                 crashes_in_a_row = match at_its_start {
@@ -227,17 +226,17 @@ mod tests {
                     false if pause >= 10_000 => 0,
                     false => crashes_in_a_row,
                 };
-                match verdict {
-                    // Who was killed, left, or had served is replaced at once.
+                match decision {
+                    // A worker that was killed, left, or had served is replaced at once.
                     RestartDecision::Now => prop_assert!(!at_its_start),
                     // The wait has an end.
                     RestartDecision::At(time) => {
                         prop_assert!(at_its_start);
                         prop_assert!(time <= now + LONGEST_WAIT);
                     }
-                    // Only crashes lead there, enough of them, and nobody being well.
+                    // Only crashes lead there, enough of them, and no other stable worker.
                     RestartDecision::GiveUp => {
-                        prop_assert!(at_its_start && !others_well);
+                        prop_assert!(at_its_start && !others_stable);
                         prop_assert!(crashes_in_a_row > ROUNDS);
                     }
                 }

@@ -1,55 +1,84 @@
-//! SIGHUP: the workers are replaced one by one, and the new one is ready before
-//! the old one is told to leave, so that never fewer serve.
-//!
-//! Who is whose replacement is kept here; the supervisor forks and tells.
+//! SIGHUP: the parent replaces the workers one by one. The new worker is ready before the
+//! old one is told to leave, so the number that serve never falls.
 
 use std::collections::VecDeque;
 
+use log::{Level, error, info};
 use nix::unistd::Pid;
+
+use super::Supervisor;
+use super::respawn::ExitKind;
+use crate::text::count;
+use crate::worker::WorkerRole;
 
 /// The workers that are still to be replaced.
 #[derive(Debug, Default)]
 pub struct RollingRestart {
     waiting: VecDeque<Pid>,
-    /// The one under way: the old one, and the replacement who is not ready yet.
+    /// The old worker and its replacement, until the replacement is ready.
     under_way: Option<(Pid, Pid)>,
 }
 
 impl RollingRestart {
-    /// All of these are to be replaced; whoever waited before is forgotten.
-    pub fn begin(&mut self, workers: impl Iterator<Item = Pid>) -> usize {
-        self.waiting = workers.collect();
-        self.waiting.len()
-    }
-
-    /// Nobody is replaced any more.
-    pub fn end(&mut self) {
+    /// Replaces no more workers.
+    pub fn stop(&mut self) {
         *self = RollingRestart::default();
     }
 
-    /// Who is next to be replaced, unless an replacement is still awaited.
+    /// The next worker to be replaced. None: there is none, or a replacement is not ready yet.
     pub fn next(&self) -> Option<Pid> {
         self.waiting.front().copied().filter(|_| self.under_way.is_none())
     }
 
-    /// The next one has died by itself, and is replaced already.
-    pub fn skip(&mut self) {
-        self.waiting.pop_front();
-    }
-
-    /// The next one has an replacement.
-    pub fn replacement_forked(&mut self, replacement: Pid) {
-        self.under_way = self.waiting.pop_front().map(|old| (old, replacement));
-    }
-
-    /// Somebody is ready, or has died. If it is the replacement who was awaited: the
-    /// old one, who may leave now, or must stay.
-    pub fn settle(&mut self, pid: Pid) -> Option<Pid> {
+    /// A worker is ready, or has died. If it is the replacement under way, that ends, and the
+    /// old worker is returned.
+    pub fn finish(&mut self, pid: Pid) -> Option<Pid> {
         self.under_way.take_if(|(_, replacement)| *replacement == pid).map(|(old, _)| old)
     }
+}
 
-    /// The replacement was killed: the old one is to be replaced all the same.
-    pub fn again(&mut self, old: Pid) {
-        self.waiting.push_front(old);
+impl Supervisor<'_> {
+    /// Begins to replace all workers that fill slots.
+    pub(super) fn begin_rolling_restart(&mut self) {
+        self.rolling_restart.waiting = self.children.in_place().collect();
+        let workers = count(self.rolling_restart.waiting.len() as u64, "worker");
+        self.log_event(Level::Info, format!("SIGHUP: replacing {workers} one by one"));
+    }
+
+    /// Forks the next replacement, unless one is not ready yet.
+    pub(super) fn fork_next_replacement(&mut self) {
+        while let Some(old) = self.rolling_restart.next() {
+            if let Some(slot) = self.children.slot_of(old) {
+                let Some(replacement) = self.fork_worker(slot, WorkerRole::Serve) else { return };
+                let what =
+                    format!("worker {slot} (pid {replacement}) will replace pid {old} when it is ready");
+                self.log_event(Level::Info, what);
+                self.rolling_restart.under_way = Some((old, replacement));
+            }
+            // If it fills no slot any more, it has died, and is replaced already.
+            self.rolling_restart.waiting.pop_front();
+        }
+    }
+
+    /// A worker is ready. If it is the replacement, the old worker may leave.
+    pub(super) fn worker_is_ready(&mut self, pid: Pid) {
+        if let Some(old) = self.rolling_restart.finish(pid) {
+            info!("pid {pid} is ready, pid {old} may leave");
+            self.terminate(old);
+        }
+    }
+
+    /// The replacement has died before it was ready: the old worker stays.
+    pub(super) fn replacement_has_died(&mut self, old: Pid, exit_kind: ExitKind) {
+        if !self.children.restore(old) {
+            // SIGTTOU has taken the slot away, or the old worker is dead as well.
+            return self.terminate(old);
+        }
+        if exit_kind == ExitKind::Crashed {
+            error!("SIGHUP: the new worker crashed, so the old ones stay");
+            self.rolling_restart.stop();
+        } else {
+            self.rolling_restart.waiting.push_front(old);
+        }
     }
 }

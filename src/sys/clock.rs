@@ -1,4 +1,5 @@
-//! The clock that all processes share.
+//! The clock that all processes share: parent and workers write its times to the
+//! scoreboard, and other processes compare them with theirs.
 
 use std::time::Duration;
 
@@ -11,9 +12,8 @@ const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC_COARSE;
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
 
-/// The time since some moment that is the same for all processes until the
-/// machine starts anew. Never goes back, whatever becomes of the wall clock. See
-/// clock_gettime(2).
+/// The time since a moment that is the same for all processes until the machine restarts.
+/// It never goes back, even if the wall clock is set. See clock_gettime(2).
 #[inline]
 pub fn now() -> Duration {
     clock_gettime(CLOCK).map_or(Duration::ZERO, Duration::from)

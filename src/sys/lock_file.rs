@@ -1,16 +1,13 @@
 //! A file that belongs to one living server: its pid file, its scoreboard.
 //!
-//! What stands in a file proves nothing: after a crash the same pid may be another
-//! process. So the server holds a lock on the file for as long as it lives
-//! (fcntl(2), F_SETLK), and the kernel gives it back however the server ends. Such
-//! a lock is the parent's alone, forked workers don't have it; and anybody may ask
-//! the kernel who holds it.
+//! The content of a file proves nothing: after a crash another process may have the
+//! same pid. So the server holds a lock on the file for as long as it lives (fcntl(2),
+//! F_SETLK). The kernel releases it however the server ends, and tells any process
+//! which one holds it. Forked workers don't inherit such a lock.
 //!
-//! What such locks are known for: closing any descriptor of the file gives the
-//! lock back. So a server must not open its own file again.
-//!
-//! A server's lock is a write lock, which takes the right to write. A read lock
-//! takes the right to read, which other users have, and says nothing.
+//! Closing any descriptor of the file releases the lock: a server must not open its
+//! own file again. A server's lock is a write lock, which takes the right to write. A
+//! read lock takes the right to read, which other users have, and proves nothing.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -25,11 +22,9 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc::{self, O_NOFOLLOW, O_NONBLOCK};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::{Pid, geteuid, getpid};
 
-use crate::error::strerror;
-
-/// What is asked of the kernel: its type differs between systems.
+// The type of these constants differs between systems.
 const READ_LOCK: libc::c_short = libc::F_RDLCK as libc::c_short;
 const WRITE_LOCK: libc::c_short = libc::F_WRLCK as libc::c_short;
 
@@ -39,11 +34,13 @@ const TRIES: u32 = 1_000;
 /// Between two attempts while another server removes the file.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A file that this process holds; removed when dropped.
+/// A file that this process holds. Dropping it removes the file, but not in a forked child:
+/// there it only closes the descriptor, which leaves the parent's lock alone.
 #[derive(Debug)]
 pub struct LockFile {
     file: File,
     path: PathBuf,
+    owner: Pid,
 }
 
 /// Why a file cannot be held.
@@ -52,15 +49,15 @@ pub enum LockError {
     /// A living process holds it.
     Held(Pid),
     /// No server holds it. This process has a read lock on it, and the directory
-    /// doesn't let us replace it.
+    /// does not permit its replacement.
     ReadLocked(Pid),
-    /// It belongs to this other user, who could write to it at any time.
+    /// It belongs to another user, with this uid, and that user could write to it at any time.
     OtherOwner(u32),
-    /// It has a second name, under which it may be anything.
+    /// It has a second name (a hard link), so it may be any file.
     HardLinked,
-    /// It is something else: no plain file, or not one of ours.
+    /// It is no plain file, or it was not made by this program.
     NotOurs,
-    /// The system says no.
+    /// The system refuses.
     Error(io::Error),
 }
 
@@ -76,7 +73,7 @@ impl From<Errno> for LockError {
     }
 }
 
-/// What is wrong with the file, and what mends it; to stand after the file's name.
+/// What is wrong with the file, and the remedy, to follow the file's name.
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -89,27 +86,26 @@ impl fmt::Display for LockError {
             LockError::OtherOwner(uid) => write!(f, "is owned by another user (uid {uid}); remove it"),
             LockError::HardLinked => write!(f, "has a second name (a hard link); remove it"),
             LockError::NotOurs => write!(f, "is something else; move it away"),
-            LockError::Error(error) => write!(f, "cannot be written: {}", strerror(error)),
+            LockError::Error(error) => write!(f, "cannot be written: {error}"),
         }
     }
 }
 
 impl LockFile {
-    /// Takes the file at `path`, empty, if no server holds it and `is_ours` says so of
-    /// what is in it by now. Where there is none, makes one, with the rights `mode`
-    /// less the umask.
+    /// Takes the file at `path`, and empties it, if no server holds it and `is_ours` accepts
+    /// its content. Creates it if it is missing, with the permissions `mode` less the umask.
     ///
     /// # Errors
     /// See [`LockError`].
     pub fn acquire(path: &Path, mode: u32, is_ours: fn(&File) -> bool) -> Result<LockFile, LockError> {
         for _ in 0..TRIES {
-            if let Some(file) = try_to_claim(path, mode, is_ours)? {
+            if let Some(file) = try_acquire(path, mode, is_ours)? {
                 file.set_len(0)?;
                 (&file).rewind()?;
-                return Ok(LockFile { file, path: path.into() });
+                return Ok(LockFile { file, path: path.into(), owner: getpid() });
             }
         }
-        Err(LockError::NotOurs) // The file system must be odd.
+        Err(LockError::NotOurs) // The file changes at each look.
     }
 
     /// The file, open for reading and writing.
@@ -117,7 +113,7 @@ impl LockFile {
         &self.file
     }
 
-    /// Where it is.
+    /// Its name.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -125,35 +121,35 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        if is_still_at(&self.file, &self.path) {
-            // Removed while held, so that no other server can have it by now. If
-            // it can't be removed, the lock still tells that it is stale.
+        if self.owner == getpid() && is_still_at(&self.file, &self.path) {
+            // Removed while locked, so that it cannot be another server's. If the
+            // removal fails, the missing lock still shows that the file is stale.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Opens the file, or makes it, and locks it. None: another server has changed what is
-/// there in the meantime, or we have.
-fn try_to_claim(path: &Path, mode: u32, is_ours: fn(&File) -> bool) -> Result<Option<File>, LockError> {
+/// Opens or creates the file, and locks it. None: the file at `path` has changed
+/// meanwhile, so the caller tries again.
+fn try_acquire(path: &Path, mode: u32, is_ours: fn(&File) -> bool) -> Result<Option<File>, LockError> {
     let Some(file) = open(path, Some(mode))? else { return Ok(None) };
     if try_lock(&file, WRITE_LOCK)? {
-        // If not: its server has just removed it, between our open and our lock.
+        // Its server may have removed it between this open and this lock.
         if !is_still_at(&file, path) {
             return Ok(None);
         }
         if !is_ours(&file) {
             return Err(LockError::NotOurs);
         }
-        // What a dead server has left its last workers may still write to. They
-        // keep it, and we make another, if the directory lets us.
+        // The last workers of a dead server may still write to the file. So it is
+        // replaced, if the directory permits that.
         let is_empty = file.metadata()?.len() == 0;
         return Ok((is_empty || fs::remove_file(path).is_err()).then_some(file));
     }
     if let Some(pid) = lock_holder(&file)? {
         return Err(LockError::Held(pid));
     }
-    let Some(reader) = holder(&file, WRITE_LOCK)? else { return Ok(None) };
+    let Some(reader) = conflicting_process(&file, WRITE_LOCK)? else { return Ok(None) };
     if !is_ours(&file) {
         return Err(LockError::NotOurs);
     }
@@ -165,8 +161,8 @@ fn try_to_claim(path: &Path, mode: u32, is_ours: fn(&File) -> bool) -> Result<Op
     Ok(None)
 }
 
-/// Removes the file at `path` if no server holds it and `is_ours` says so of what is in
-/// it; true: it has. A server that is about to take it is not disturbed: it makes a new one.
+/// Removes the file at `path` if no server holds it and `is_ours` accepts its content.
+/// Returns true if it was removed. A server that is about to take it creates a new one.
 ///
 /// # Errors
 /// See [`LockError`].
@@ -181,15 +177,15 @@ pub fn remove_stale(path: &Path, is_ours: fn(&File) -> bool) -> Result<bool, Loc
 
 /// Removes `file`, which other processes may have locked for reading, unless a server
 /// has taken it, or another file is at `path` by now. [`LockError::Held`]: another
-/// process is about to remove it, too.
+/// process is about to remove it.
 fn remove(file: &File, path: &Path) -> Result<bool, LockError> {
-    // One process at a time. Otherwise, between our last look and our removal, another
-    // one could remove this file and make its own, and ours would remove that. Only
-    // this user can open, and so lock, what guards against it.
+    // One process at a time. Otherwise another process could replace this file between
+    // the last look and the removal, and its new file would be removed. Only this user
+    // can open, and so lock, the guard.
     let mut guard = OsString::from(path);
     guard.push(".replacing");
     let _guard = LockFile::acquire(Path::new(&guard), 0o600, is_empty)?;
-    // Beside this lock no server can take the file.
+    // This read lock keeps servers from taking the file.
     let may_go = try_lock(file, READ_LOCK)? && is_still_at(file, path);
     if may_go {
         fs::remove_file(path)?;
@@ -206,12 +202,12 @@ fn is_empty(file: &File) -> bool {
 /// # Errors
 /// Where the file system knows no locks.
 pub fn lock_holder(file: impl AsFd) -> nix::Result<Option<Pid>> {
-    // Whoever may read the file can lock it for reading, and is no server.
-    holder(file, READ_LOCK)
+    // A process with a read lock is no server: the right to read suffices for that.
+    conflicting_process(file, READ_LOCK)
 }
 
-/// Who stands in the way of a lock of this kind.
-fn holder(file: impl AsFd, kind: libc::c_short) -> nix::Result<Option<Pid>> {
+/// The process whose lock excludes a lock of this kind.
+fn conflicting_process(file: impl AsFd, kind: libc::c_short) -> nix::Result<Option<Pid>> {
     let mut lock = whole_file(kind);
     fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
     Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then(|| Pid::from_raw(lock.l_pid)))
@@ -230,14 +226,14 @@ fn whole_file(kind: libc::c_short) -> libc::flock {
     libc::flock { l_type: kind, l_whence: libc::SEEK_SET as libc::c_short, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
-/// Opens the file at `path`; with a `mode`, makes it where there is none. None: it has
-/// come or gone meanwhile.
+/// Opens the file at `path`; with a `mode`, creates it if it is missing. None: it is
+/// missing, or another process has created it meanwhile.
 ///
-/// One that is there already must be a plain file of this user, with one name: any other
-/// may have been laid there for us, and its owner could write to it while we hold it.
+/// An existing one must be a plain file of this user, with one name. Any other may have been
+/// put there on purpose, and its owner could write to it while this process holds it.
 fn open(path: &Path, mode: Option<u32>) -> Result<Option<File>, LockError> {
-    // Without following a link: as root, a link in /tmp would lead anywhere. And without
-    // waiting, should it be a fifo.
+    // No link is followed: for root, a link in /tmp could lead to any file. O_NONBLOCK,
+    // because opening a fifo would wait for its other end.
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(O_NOFOLLOW | O_NONBLOCK);
     let file = match options.open(path) {
@@ -266,7 +262,7 @@ fn open(path: &Path, mode: Option<u32>) -> Result<Option<File>, LockError> {
 fn is_still_at(file: &File, path: &Path) -> bool {
     let id = |data: fs::Metadata| (data.dev(), data.ino());
     match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(ours), Ok(there)) => id(ours) == id(there),
+        (Ok(open), Ok(there)) => id(open) == id(there),
         _ => false,
     }
 }

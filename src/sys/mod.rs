@@ -1,13 +1,13 @@
 //! What the operating system offers and Rust's libraries don't wrap safely.
 //!
-//! The only `unsafe` code of the program is in these modules, each block under
-//! the reason why it is sound; so are the few differences between Linux and
-//! macOS. Nothing here knows what a worker serves or what a supervisor
-//! decides.
+//! All `unsafe` code of the program is here, each block under the reason why it is
+//! sound, and so are the differences between Linux and macOS. Nothing here knows what a
+//! worker serves or what the supervisor decides, and nothing prints. The files have no
+//! order: each stands for one facility of the system.
 
 pub mod clock;
 pub mod credentials;
-pub mod lock_file;
+pub(crate) mod lock_file;
 pub mod memory;
 pub mod process;
 pub mod readiness;
@@ -15,4 +15,4 @@ pub mod sandbox;
 pub mod signal;
 pub mod socket;
 mod socket_list;
-pub mod stdout;
+pub(crate) mod stdout;

@@ -1,4 +1,5 @@
-//! fork, and what a forked child owes its parent.
+//! Processes: fork and waitpid, the death of the parent, what the system tells of a
+//! process, its limits, descriptors and user.
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -19,17 +20,17 @@ const PANICKED: u8 = 101;
 /// The parent gets the child's pid.
 ///
 /// All signals are blocked around the fork, and the child starts with all of
-/// them blocked: a signal that comes early waits until the child has handlers
-/// of its own. The child never returns from here, not even by a panic, and
-/// leaves by `_exit`: nothing that belongs to the parent (buffers, `Drop`,
-/// atexit) runs a second time. See fork(2), _exit(2).
+/// them blocked: an early signal waits until the child has handlers of its own.
+/// The child never returns from here, not even by a panic, and leaves by `_exit`:
+/// the parent's buffers and atexit functions do not run a second time. See
+/// fork(2), _exit(2).
 ///
 /// # Errors
 /// `EAGAIN` (a limit on processes) or `ENOMEM`; then there is no child.
 ///
 /// # Panics
-/// If the process has more than one thread: the others would be gone in the
-/// child, with whatever locks they held.
+/// If the process has more than one thread: in the child the others would be gone,
+/// and the locks that they held would stay locked.
 pub fn fork(work: impl FnOnce() -> u8) -> nix::Result<Pid> {
     assert_ne!(num_threads::is_single_threaded(), Some(false), "fork wants a single thread");
     let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
@@ -71,8 +72,8 @@ impl fmt::Display for WaitStatus {
 
 /// Reaps one child that has died, if there is any; never blocks. See waitpid(2).
 ///
-/// Not by nix: it knows no real-time signals, and returns an error for a child
-/// killed by one when the kernel has reaped it already.
+/// nix's waitpid is not used: it knows no real-time signals, and for a child that was
+/// killed by one it returns an error after the kernel has reaped it.
 pub fn reap() -> Option<(Pid, WaitStatus)> {
     let mut status = 0;
     // SAFETY: the pointer is to an int, which is all that waitpid writes to.
@@ -85,8 +86,8 @@ pub fn reap() -> Option<(Pid, WaitStatus)> {
 }
 
 /// Raises this process's limit on open descriptors to `wanted`, or as far as it may: the
-/// soft limit is mostly 1,024, or 256 on macOS. Where that isn't enough, the call that
-/// wants another descriptor fails. See getrlimit(2), RLIMIT_NOFILE.
+/// soft limit is mostly 1,024, or 256 on macOS. If that is too few, the call that needs
+/// another descriptor fails. See getrlimit(2), RLIMIT_NOFILE.
 pub fn allow_descriptors(wanted: u64) {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < wanted
@@ -95,12 +96,12 @@ pub fn allow_descriptors(wanted: u64) {
     }
 }
 
-/// Closes all descriptors of this process but `kept`: the parent's files, and whatever the
-/// program was started with. For a forked child, before it serves: under their owners, which
-/// are never used or dropped there, because it leaves by `_exit`. See close_range(2).
+/// Closes all descriptors of this process but `kept`. A forked child calls it before it
+/// serves, for those that the program was started with, and that have no owner here. What
+/// the parent owned is dropped before, or never used nor dropped again. See close_range(2).
 ///
 /// # Errors
-/// Where the system has no such call, and no list of the open descriptors, either.
+/// If the system has neither such a call nor a list of the open descriptors.
 pub fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
     let mut ends = kept.to_vec();
     ends.sort_unstable();
@@ -119,8 +120,8 @@ pub fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
 #[cfg(target_os = "linux")]
 fn close_range(first: RawFd, last: RawFd) -> nix::Result<()> {
     let (first, last, flags) = (first as libc::c_uint, last as libc::c_uint, 0 as libc::c_uint);
-    // SAFETY: it touches no memory; that no owner of these descriptors uses them again is
-    // what `close_all_but` asks of its caller.
+    // SAFETY: it touches no memory; that no owner uses these descriptors again is what
+    // `close_all_but` requires of its caller.
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
 }
 
@@ -129,60 +130,59 @@ fn close_range(_: RawFd, _: RawFd) -> nix::Result<()> {
     Err(Errno::ENOSYS)
 }
 
-/// One by one, as the system lists them.
+/// Closes them one by one, as the system lists them.
 fn close_listed(kept: &[RawFd]) -> io::Result<()> {
     let list = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
     let open: Vec<RawFd> =
         fs::read_dir(list)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     for fd in open.into_iter().filter(|fd| !kept.contains(fd)) {
-        let _ = unistd::close(fd); // The list itself had one, which is closed by now.
+        let _ = unistd::close(fd); // The list's own descriptor is closed already.
     }
     Ok(())
 }
 
 /// Arranges that this process is interrupted when `parent` dies.
 ///
-/// Linux sends SIGCONT then: of all signals the one that reaches a stopped
-/// process too, and harmless from anybody else. The setting is lost with a
-/// change of user: call this after [`change_user`]. macOS has nothing alike;
-/// there the bell's slow tick makes a worker look (see
-/// [`signal`](super::signal)). In both, [`is_orphan`] tells what happened, also
-/// when the parent died before this call. See prctl(2), PR_SET_PDEATHSIG.
+/// Linux then sends SIGCONT, which reaches a stopped process too, and is harmless if
+/// another process sends it. A change of user clears the setting: call this after
+/// [`change_user`]. macOS has no such setting: there the worker's slow timer makes it check
+/// (see [`signal`](super::signal)). On both, [`is_orphan`] tells whether the parent is dead,
+/// also if it died before this call. See prctl(2), PR_SET_PDEATHSIG.
 ///
 /// # Errors
 /// None that a correct call can cause.
 pub fn set_pdeathsig() -> nix::Result<()> {
     #[cfg(target_os = "linux")]
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGCONT)?;
+    nix::sys::prctl::set_pdeathsig(Signal::SIGCONT)?;
     Ok(())
 }
 
-/// Has `parent`, whose child this process was at first, died?
+/// Has `parent`, which forked this process, died?
 pub fn is_orphan(parent: Pid) -> bool {
     unistd::getppid() != parent
 }
 
-/// What the system tells anybody of a process.
+/// What the system tells any user about a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessInfo {
-    /// Who forked it, or has inherited it.
+    /// The process that forked it, or has inherited it.
     pub parent: Pid,
-    /// What the kernel does with it.
+    /// Whether it runs.
     pub condition: ProcessState,
 }
 
-/// What the kernel does with a process.
+/// Whether a process runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcessState {
-    /// It runs, or sleeps until something happens.
+    /// It runs, or sleeps until an event.
     Alive,
-    /// SIGSTOP, or its terminal, has stopped it.
+    /// It is stopped, by SIGSTOP or by its terminal.
     Stopped,
     /// It is dead, and its parent has not reaped it: a zombie.
     Dead,
 }
 
-/// Looks at a process from outside. None: there is none. See proc(5),
+/// Tells the state of a process. None: there is no such process. See proc(5),
 /// /proc/PID/stat.
 #[cfg(target_os = "linux")]
 pub fn inspect(pid: Pid) -> Option<ProcessInfo> {
@@ -197,7 +197,7 @@ pub fn inspect(pid: Pid) -> Option<ProcessInfo> {
     Some(ProcessInfo { parent: Pid::from_raw(words.next()?.parse().ok()?), condition })
 }
 
-/// Looks at a process from outside. None: there is none. See libproc.h.
+/// Tells the state of a process. None: there is no such process. See libproc.h.
 #[cfg(not(target_os = "linux"))]
 pub fn inspect(pid: Pid) -> Option<ProcessInfo> {
     let mut info = std::mem::MaybeUninit::<libc::proc_bsdinfo>::uninit();
@@ -216,8 +216,8 @@ pub fn inspect(pid: Pid) -> Option<ProcessInfo> {
     Some(ProcessInfo { parent: Pid::from_raw(info.pbi_ppid as libc::pid_t), condition })
 }
 
-/// May this process, which is root's, signal those of other users? Linux can take
-/// that away (capabilities(7), CAP_KILL), and containers do.
+/// May this process, which is root's, signal those of other users? On Linux a container
+/// can take that right away (capabilities(7), CAP_KILL).
 pub fn may_signal_others() -> bool {
     const CAP_KILL: u32 = 5;
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -226,23 +226,23 @@ pub fn may_signal_others() -> bool {
     capabilities.is_none_or(|bits| bits & 1 << CAP_KILL != 0)
 }
 
-/// Names this process for ps, pstree and ss: at most 15 bytes, the rest is cut.
-/// Only Linux can (PR_SET_NAME); elsewhere nothing happens.
+/// Names this process for ps, pstree and ss: at most 15 bytes, the rest is cut. Only Linux
+/// has such a name (PR_SET_NAME); elsewhere this does nothing.
 pub fn set_name(name: &str) {
     #[cfg(target_os = "linux")]
     if let Ok(name) = std::ffi::CString::new(name) {
-        // A name is a help to the reader of ps: without it all works as well.
+        // The name only helps readers of ps, so a failure is ignored.
         let _ = nix::sys::prctl::set_name(&name);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = name;
 }
 
-/// All groups of a user, `primary` among them, as the system's data base lists
+/// All groups of a user, `primary` among them, as the system's database lists
 /// them. See getgrouplist(3).
 ///
 /// # Errors
-/// `EINVAL` when they are too many for any system.
+/// `EINVAL` if there are more than any system permits.
 pub fn groups_of(user: &CStr, primary: Gid) -> nix::Result<Vec<Gid>> {
     const MOST: usize = 65_536; // NGROUPS_MAX of Linux; macOS has 16.
     let mut groups: Vec<libc::gid_t> = vec![0; MOST];
@@ -261,10 +261,10 @@ pub fn groups_of(user: &CStr, primary: Gid) -> nix::Result<Vec<Gid>> {
 
 /// Gives up this process's rights for those of another user, for good: the
 /// groups first, the user last, because each step needs the rights that the
-/// last one takes away. See setgroups(2), setgid(2), setuid(2).
+/// last step takes away. See setgroups(2), setgid(2), setuid(2).
 ///
 /// # Errors
-/// `EPERM` where the process may not change its user.
+/// `EPERM` if the process may not change its user.
 pub fn change_user(user: Option<Uid>, group: Gid, groups: &[Gid]) -> nix::Result<()> {
     let most = if cfg!(target_os = "macos") { 16 } else { groups.len() };
     let groups: Vec<libc::gid_t> = groups.iter().take(most).map(|group| group.as_raw()).collect();

@@ -11,10 +11,10 @@ use nix::errno::Errno;
 use super::{ListenerState, Worker, wakeup};
 use crate::echo::{Connection, Peer, WorkerHooks};
 use crate::error::{shortage, strerror};
-use crate::log::count;
 use crate::log::narrate::worker as narrate;
 use crate::private_counter;
 use crate::sys::readiness;
+use crate::text::count;
 
 /// The wait when the system lacks what accept needs. Without it the worker would call
 /// accept some 200,000 times a second: EMFILE comes without a connection, too.

@@ -24,6 +24,7 @@ pub(super) fn init(context: &WorkerContext<'_>) -> io::Result<&'static mut [u8]>
     close_inherited(context)?;
     if let Some(rights) = context.rights {
         rights.take()?;
+        crate::log::narrate::server::take_credentials(rights);
     }
     process::set_pdeathsig()?;
     wakeup::install_handlers()?;

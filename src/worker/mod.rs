@@ -28,16 +28,17 @@ use std::time::Duration;
 use log::{debug, error, info, warn};
 use nix::unistd::{Pid, getpid};
 
-use crate::cli::Options;
+use crate::config::Config;
 use crate::echo::{CloseReason, Connection, WorkerHooks};
 use crate::error::strerror;
 use crate::listener::Listener;
 use crate::log::narrate::worker as narrate;
-use crate::log::{ProcessLabel, count, set_label};
+use crate::log::{ProcessLabel, set_label};
 use crate::private_counter;
 use crate::scoreboard::{Row, Scoreboard, State};
 use crate::sys::credentials::Credentials;
 use crate::sys::process;
+use crate::text::count;
 
 /// The time that an orphan has to finish its connection: no worker outlives the parent by
 /// a second.
@@ -69,7 +70,7 @@ pub struct WorkerContext<'a> {
     /// The listening socket, shared with all workers.
     pub listener: Listener,
     /// The options that the server was started with.
-    pub options: &'a Options,
+    pub options: &'a Config,
     /// The user and groups that the worker changes to, if any.
     pub rights: Option<&'a Credentials>,
     /// The pid of the parent.
@@ -83,7 +84,7 @@ pub struct WorkerContext<'a> {
 /// What the child does between fork and `_exit`. Returns the exit code: 0 after the worker
 /// was asked to stop or had served its number of connections.
 pub fn run(context: WorkerContext<'_>) -> u8 {
-    set_label(ProcessLabel::Worker { slot: context.slot, pid: getpid() });
+    set_label(ProcessLabel::Worker(context.slot));
     narrate::forked();
     process::set_name(&format!("prefork-echo/{}", context.slot));
     let buffer = match init::init(&context) {

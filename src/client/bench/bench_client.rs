@@ -11,8 +11,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use crate::cli::{BenchOptions, Mode};
 use crate::client::stream::{CHUNK, ClientError, Connection, Kind, Limit, MAX_IN_FLIGHT};
+use crate::config::{BenchOptions, Mode};
 
 /// A message up to this length, in bytes, fits into any buffers on the way, and can be
 /// sent by a send that blocks before anything is received.
@@ -94,7 +94,7 @@ impl<'a> BenchClient<'a> {
 
     fn connect(&mut self) -> Result<Connection, ClientError> {
         let addresses = self.server.as_ref().map_or(self.shared.addresses.as_slice(), std::slice::from_ref);
-        let (timeout, limit) = (self.shared.options.server.timeout(), self.shared.limit());
+        let (timeout, limit) = (self.shared.options.timeout, self.shared.limit());
         let connection = Connection::open_by(addresses, timeout, limit.map(Limit::deadline))?;
         if self.server.replace(connection.peer).is_none() {
             let here = connection.peer.ip().is_loopback() || connection.peer.ip() == connection.local.ip();

@@ -27,11 +27,12 @@ use self::bench_client::BenchClient;
 use self::payloads::Payloads;
 use self::report::Report;
 use self::stats::Stats;
-use crate::cli::{BenchOptions, ServerSelector};
 use crate::client::stream::Limit;
-use crate::error::{self, Error, Exit, eprint_line};
+use crate::config::{BenchOptions, ServerSelector};
+use crate::error::{Error, Exit};
 use crate::scoreboard::Reader;
 use crate::scoreboard::snapshot::Snapshot;
+use crate::text::{self, eprint_line};
 
 /// From one look at the callers, and whether the user has seen enough, to the next.
 const TICK: Duration = Duration::from_millis(100);
@@ -58,9 +59,9 @@ impl Shared {
     /// When the callers must have ended, if there is a duration. As long as they connect, the
     /// clock has not started.
     fn limit(&self) -> Option<Limit> {
-        let duration = self.options.duration()?;
+        let duration = self.options.duration?;
         let start = self.start.get().copied().unwrap_or_else(Instant::now);
-        Some(Limit { end: start + duration, grace: self.options.grace() })
+        Some(Limit { end: start + duration, grace: self.options.grace })
     }
 
     fn stats(&self) -> MutexGuard<'_, Stats> {
@@ -76,10 +77,10 @@ impl Shared {
 /// # Errors
 /// If the host is unknown, or this machine hasn't the means to measure.
 pub fn run(options: &BenchOptions) -> Result<Exit, Error> {
-    error::check_stdout()?;
+    text::check_stdout()?;
     let shared = Arc::new(Shared {
-        addresses: options.server.address.resolve("give its IP address")?,
-        messages: Payloads::new(options.size()),
+        addresses: options.server.resolve("give its IP address")?,
+        messages: Payloads::new(options.size),
         barrier: Barrier::new(options.connections.into()),
         start: OnceLock::new(),
         stats: Mutex::new(Stats::new()),
@@ -96,22 +97,22 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Error> {
     let elapsed = stats.elapsed(shared.start.get().copied());
     let by_worker = match (&view, &before, stats.server) {
         (Some(view), Some(before), Some(server)) if view.is_at(server) && view.lives() => {
-            report::by_worker(before, &Snapshot::of(view), options.size())
+            report::by_worker(before, &Snapshot::of(view), options.size)
         }
         _ => None,
     };
     let report = Report { options, stats: &stats, elapsed, by_worker };
     match options.json {
-        true => error::print(&report.json())?,
+        true => text::print(&report.json())?,
         // Where nothing came back, the error says all.
         false if stats.messages() == 0 => {}
-        false => error::print(&report.text())?,
+        false => text::print(&report.text())?,
     }
     for error in stats.troubles() {
         eprint_line(&error);
     }
     if stats.messages() == 0 && stats.is_flawless() {
-        let server = &options.server.address;
+        let server = &options.server;
         eprint_line(&format_args!("nothing has come back from {server} by the end; measure for longer"));
     }
     Ok(if stats.is_flawless() && stats.messages() > 0 { Exit::Success } else { Exit::Failed })
@@ -122,7 +123,7 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Error> {
 /// # Errors
 /// If the user has named one that isn't.
 fn view(options: &BenchOptions) -> Result<Option<Reader>, Error> {
-    let (address, scoreboard) = (options.server.address.clone(), options.scoreboard.clone());
+    let (address, scoreboard) = (options.server.clone(), options.scoreboard.clone());
     let is_named = scoreboard.is_some();
     let which = ServerSelector { address: (!is_named).then_some(address), scoreboard };
     match Reader::of(&which, "status") {
@@ -192,7 +193,7 @@ fn wait(shared: &Shared, callers: &Receiver<()>, interrupted: &AtomicBool) {
 
 /// On stderr; the library hides it where that is no terminal.
 fn progress_bar(options: &BenchOptions) -> ProgressBar {
-    let milliseconds = options.duration().map(|duration| duration.as_millis() as u64);
+    let milliseconds = options.duration.map(|duration| duration.as_millis() as u64);
     let Some(length) = options.messages.or(milliseconds) else {
         return ProgressBar::new_spinner();
     };

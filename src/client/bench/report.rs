@@ -6,12 +6,12 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::stats::Stats;
-use crate::cli::{BenchOptions, Mode};
 use crate::client::stream::Kind;
-use crate::log::count;
+use crate::config::{BenchOptions, Mode};
 use crate::monitor::distribution::Distribution;
 use crate::monitor::format;
 use crate::scoreboard::snapshot::Snapshot;
+use crate::text::count;
 
 /// So many lines of a histogram are still taken in at a glance.
 const MOST_LINES: usize = 16;
@@ -56,7 +56,7 @@ impl Report<'_> {
     }
 
     fn mb_per_second(&self) -> f64 {
-        self.per_second() * self.options.size() as f64 / 1e6
+        self.per_second() * self.options.size as f64 / 1e6
     }
 
     /// For people; something at least must have come back.
@@ -71,8 +71,8 @@ impl Report<'_> {
         let mut lines = vec![
             format!(
                 "{}: {connections}, messages of {}",
-                self.options.server.address,
-                count(self.options.size() as u64, "byte")
+                self.options.server,
+                count(self.options.size as u64, "byte")
             ),
             format!(
                 "{} came back in {}: {:.0} a second{asked}, {:.2} MB/s each way",
@@ -134,7 +134,7 @@ impl Report<'_> {
     /// Payloads that were to be sent, and weren't: their clients had given up.
     fn never_sent(&self) -> u64 {
         let BenchOptions { messages, rate, .. } = self.options;
-        let due = |rate: u32| self.options.duration().map(|time| time.as_secs_f64() * f64::from(rate));
+        let due = |rate: u32| self.options.duration.map(|time| time.as_secs_f64() * f64::from(rate));
         let wanted = messages.or(rate.and_then(due).map(|due| due as u64)).unwrap_or(0);
         let done = self.stats.messages() + self.stats.failures();
         if self.stats.interrupted.is_some() { 0 } else { wanted.saturating_sub(done) }
@@ -160,7 +160,7 @@ impl Report<'_> {
         let json = Json {
             mode: self.options.mode,
             connections: self.options.connections,
-            size: self.options.size(),
+            size: self.options.size,
             messages: self.stats.messages(),
             elapsed_s: rounded(self.elapsed.as_secs_f64(), 1e6),
             per_second: rounded(self.per_second(), 10.0),

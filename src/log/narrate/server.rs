@@ -1,1 +1,151 @@
 //! What the parent narrates: socket, bind, listen, fork, poll, kill, waitpid.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use socket2::{SockAddr, Socket};
+
+use crate::error::strerror;
+use crate::explain;
+use crate::sys::credentials::Credentials;
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, address_bytes};
+
+pub(crate) fn socket(socket: &Socket) {
+    let fd = socket.as_raw_fd();
+    explain!("socket() = {fd}: a new TCP socket, not yet bound to an address, is descriptor {fd}");
+}
+
+/// The options that are set before bind.
+pub(crate) fn setsockopt(socket: &Socket) {
+    let fd = socket.as_raw_fd();
+    explain!("setsockopt({fd}, SO_REUSEADDR) = 0: never mind the last server's connections in TIME_WAIT");
+    explain!("setsockopt({fd}, TCP_NODELAY) = 0: an echo is to go out at once, also a short one");
+    explain!("setsockopt({fd}, SO_OOBINLINE) = 0: bytes sent as urgent come in their order, as all others");
+    if TIMEOUTS_ARE_INHERITED {
+        explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: no client is waited for for ever");
+    }
+}
+
+pub(crate) fn bind(socket: &Socket, address: SocketAddr, result: &io::Result<()>) {
+    let fd = socket.as_raw_fd();
+    explain!(
+        "bind({fd}, {address}): the kernel gets the address as the bytes {}; the port in it is {}, its high \
+         byte first, as on the wire",
+        hex(address_bytes(&SockAddr::from(address))),
+        hex(&address.port().to_be_bytes())
+    );
+    match result {
+        Ok(()) => {
+            explain!("bind({fd}, {address}) = 0: the socket has its address; no client can connect yet")
+        }
+        Err(error) => explain!("bind({fd}, {address}): {}", strerror(error)),
+    }
+}
+
+/// It is closed because it was opened only to learn that.
+pub(crate) fn address_is_free(socket: &Socket, address: SocketAddr) {
+    let fd = socket.as_raw_fd();
+    explain!("close({fd}): {address} is free as well; one socket is enough, on the first address");
+}
+
+pub(crate) fn getsockname(socket: &Socket, address: SocketAddr) {
+    let fd = socket.as_raw_fd();
+    explain!(
+        "getsockname({fd}) = {address}: the port is the one that the kernel has chosen, where 0 was asked for"
+    );
+}
+
+pub(crate) fn listen(socket: &Socket, backlog: i32, called: Instant, result: &io::Result<()>) {
+    let fd = socket.as_raw_fd();
+    match result {
+        Ok(()) => explain!(
+            "listen({fd}, {backlog}) = 0, after {:.1?}: it doesn't wait for a client; from now on the kernel \
+             completes handshakes by itself, and up to {backlog} connections (or fewer, if its own limit is \
+             lower) wait to be accepted",
+            called.elapsed()
+        ),
+        Err(error) => explain!("listen({fd}, {backlog}): {}", strerror(error)),
+    }
+}
+
+pub(crate) fn resize(socket: &Socket, backlog: i32, result: &io::Result<()>) {
+    let (fd, result) = (socket.as_raw_fd(), if result.is_ok() { 0 } else { -1 });
+    explain!(
+        "listen({fd}, {backlog}) = {result}: called again, it only changes the length of the accept queue"
+    );
+}
+
+pub(crate) fn close_listener(socket: &Socket) {
+    let fd = socket.as_raw_fd();
+    explain!(
+        "close({fd}): this process listens no more; when no process has the socket open, the port is free"
+    );
+}
+
+pub(crate) fn sigaction(signals: &[Signal]) {
+    explain!(
+        "sigaction({}): from now on these signals only write a byte into a pipe, at whose end the parent waits",
+        names(signals)
+    );
+}
+
+pub(crate) fn poll(deadline: Option<Instant>) {
+    match deadline {
+        None => explain!("poll(): asleep until a signal comes, or a worker is ready"),
+        Some(due) => {
+            let wait = due.saturating_duration_since(Instant::now());
+            explain!("poll(): asleep until a signal comes, a worker is ready, or {wait:.1?} are over");
+        }
+    }
+}
+
+pub(crate) fn woken(signals: &[Signal], ready: &[Pid]) {
+    if !signals.is_empty() {
+        explain!("poll(): woken by {}", names(signals));
+    }
+    ready.iter().for_each(|pid| explain!("poll(): woken by pid {pid}, which is ready to accept"));
+}
+
+pub(crate) fn fork(pid: Pid, slot: usize) {
+    explain!("fork() = {pid}: worker {slot}, a copy of this process with the same listening socket");
+}
+
+pub(crate) fn exit(code: u8) {
+    explain!("_exit({code}): the kernel closes what is still open, and sends SIGCHLD to the parent");
+}
+
+pub(crate) fn waitpid(pid: Pid) {
+    explain!("waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes");
+}
+
+pub(crate) fn kill(pid: Pid, signal: Signal) {
+    let purpose = match signal {
+        Signal::SIGTERM => "asks the worker to finish its client and leave",
+        Signal::SIGCONT => "lets it go on, should it be stopped",
+        _ => "ends it at once",
+    };
+    explain!("kill({pid}, {signal}): {purpose}");
+}
+
+/// In the worker that has taken them.
+pub(crate) fn take_credentials(credentials: &Credentials) {
+    let Credentials { user, group, .. } = credentials;
+    explain!("setgroups(), setgid({group}) = 0: the rights of other groups are gone");
+    if let Some(user) = user {
+        explain!("setuid({user}) = 0: so are those of other users, root's among them, and all for good");
+    }
+}
+
+/// "SIGTERM, SIGCHLD".
+fn names(signals: &[Signal]) -> String {
+    signals.iter().map(|signal| signal.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Bytes as od shows them: "1e 61".
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}

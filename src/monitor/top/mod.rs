@@ -18,8 +18,8 @@ use ratatui::text::Line;
 
 use self::terminal::{Input, Screen};
 use self::view::{Rate, TopView};
-use crate::cli::TopOptions;
-use crate::error::{self, Error, strerror};
+use crate::config::TopOptions;
+use crate::error::{Error, strerror};
 use crate::scoreboard::snapshot::Snapshot;
 use crate::scoreboard::{Phase, Reader, Served};
 use crate::sys::process;
@@ -56,7 +56,7 @@ pub fn run(options: &TopOptions) -> Result<(), Error> {
         let _ = signal_hook::low_level::emulate_default_handler(signal as i32);
     }
     if let Some(end) = top.view.end {
-        error::print(&end)?;
+        crate::text::print(&end)?;
     }
     Ok(())
 }
@@ -71,7 +71,9 @@ fn print(top: &Top) -> Result<(), Error> {
     let width = size.map_or(80, |(width, _)| width.into());
     let text = |line: &Line| line.spans.iter().map(|span| span.content.as_ref()).collect::<String>();
     let lines = top.view.lines(width, None);
-    error::print(&lines.iter().map(|line| text(line).trim_end().to_owned()).collect::<Vec<_>>().join("\n"))
+    crate::text::print(
+        &lines.iter().map(|line| text(line).trim_end().to_owned()).collect::<Vec<_>>().join("\n"),
+    )
 }
 
 struct Top {

@@ -8,11 +8,11 @@ use std::time::Duration;
 use ratatui::style::{Color, Stylize};
 use ratatui::text::{Line, Span};
 
-use crate::log::count;
 use crate::monitor::{format, table};
 use crate::scoreboard::snapshot::{Snapshot, Worker};
 use crate::scoreboard::{Phase, Served, State};
 use crate::sys::process::ProcessState;
+use crate::text::count;
 
 /// What is to be seen.
 #[derive(Debug, Clone)]

@@ -1,0 +1,93 @@
+//! The parent reaps dead workers, explains each death, and acts on what follows from it.
+
+use std::time::Instant;
+
+use log::{Level, debug};
+use nix::unistd::Pid;
+
+use super::Supervisor;
+use super::respawn::{ExitKind, RestartDecision, WorkerRun};
+use super::shutdown::Stage;
+use crate::error::{Exit, strerror};
+use crate::log::narrate::server as narrate;
+use crate::sys::process::{self, WaitStatus};
+use crate::text::count;
+
+impl Supervisor<'_> {
+    /// Reaps all dead children: one SIGCHLD may stand for many deaths.
+    pub(super) fn reap_workers(&mut self) {
+        while let Some((pid, status)) = process::reap() {
+            self.reap(pid, status);
+        }
+    }
+
+    fn reap(&mut self, pid: Pid, status: WaitStatus) {
+        let died = Instant::now();
+        let Some(dead) = self.children.reap(pid, status, died) else {
+            // Process 1 of a container inherits orphans that it has not forked.
+            return debug!("reaped an unknown child, pid {pid}");
+        };
+        narrate::waitpid(pid);
+        let (slot, mut exit_kind, connections) = (dead.slot, ExitKind::of(status), dead.connections);
+        let (lived, connected) = (died - dead.born, count(connections, "connection"));
+        let cut = dead.client.map_or(String::new(), |client| format!(", its client {client} is cut off"));
+        let level = if exit_kind == ExitKind::Left { Level::Info } else { Level::Warn };
+        let what = format!("worker {slot} (pid {pid}) {status} after {lived:.1?} and {connected}{cut}");
+        self.log_event(level, what);
+        self.died_while_draining(pid, exit_kind, dead.client.is_some());
+        if exit_kind == ExitKind::Crashed && self.has_socket_failed(dead.born) {
+            exit_kind = ExitKind::Killed;
+        }
+        if let Some(old) = self.rolling_restart.finish(pid) {
+            self.replacement_has_died(old, exit_kind);
+        } else if dead.was_in_place {
+            self.replace(slot, status, WorkerRun { exit_kind, born: dead.born, died, connections });
+        }
+    }
+
+    /// Decides when the slot of a dead worker is filled again.
+    fn replace(&mut self, slot: usize, status: WaitStatus, run: WorkerRun) {
+        let others_stable = self.children.has_stable_worker(run.died);
+        match self.respawn.after(run, others_stable) {
+            RestartDecision::Now => {}
+            RestartDecision::At(due) => {
+                let wait = due - run.died;
+                let what = format!("worker {slot} is replaced in {wait:.1?}: it crashed at its start");
+                self.log_event(Level::Info, what);
+                self.children.wait_until(slot, due);
+            }
+            RestartDecision::GiveUp => {
+                let what = format!(
+                    "giving up: workers keep crashing at their start; the last one {status}; look at what it \
+                     has logged, with -v for more"
+                );
+                self.log_event(Level::Error, what);
+                self.drain(Exit::GaveUp);
+            }
+        }
+    }
+
+    /// Has a worker that was forked at `born` crashed because the listening socket was broken?
+    /// One process can break it for all that share it. The first crash repairs it; workers
+    /// that are older than the repair may have met the same, and crash next.
+    fn has_socket_failed(&mut self, born: Instant) -> bool {
+        let (Stage::Running, Some(listener)) = (&self.stage, &self.listener) else { return false };
+        match listener.repair() {
+            Ok(None) => {}
+            Ok(Some(found)) => {
+                self.log_event(Level::Warn, format!("the listening socket {found}: put right"));
+                self.socket_repaired_at = Some(Instant::now());
+            }
+            Err(error) => {
+                let (address, port) = (listener.address(), listener.address().port());
+                let what = format!(
+                    "cannot listen on {address} again: {}; `lsof -i :{port}` shows which process has the port \
+                     now, end that",
+                    strerror(&error)
+                );
+                self.log_event(Level::Error, what);
+            }
+        }
+        self.socket_repaired_at.is_some_and(|repaired_at| born <= repaired_at)
+    }
+}
