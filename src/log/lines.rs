@@ -6,7 +6,7 @@
 //! shell.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -19,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::fstat;
 use nix::unistd;
 
+use super::DROPPED;
 use crate::error::Error;
 use crate::sys::signal;
 
@@ -30,16 +31,17 @@ pub(crate) fn log_fd() -> RawFd {
     DESCRIPTOR.load(Ordering::Relaxed)
 }
 
-/// Where the lines go.
-pub(super) struct Output {
+/// Gathers what simplelog writes in pieces, and writes it a line at a time.
+pub(super) struct Lines {
     /// None: to stderr.
     file: Option<File>,
     terminal: bool,
+    line: Vec<u8>,
 }
 
-impl Output {
+impl Lines {
     /// Opens the file, or the terminal that stderr is.
-    pub(super) fn open(path: Option<&Path>, terminal: bool) -> Result<Output, Error> {
+    pub(super) fn open(path: Option<&Path>, terminal: bool) -> Result<Lines, Error> {
         let file = match path {
             Some(path) => Some(open(path).map_err(|error| {
                 let what = format_args!("open the log file {}", path.display());
@@ -51,15 +53,32 @@ impl Output {
         if let Some(file) = &file {
             DESCRIPTOR.store(file.as_raw_fd(), Ordering::Relaxed);
         }
-        Ok(Output { file, terminal })
+        Ok(Lines { file, terminal, line: Vec::with_capacity(256) })
     }
 
-    pub(super) fn write_line(&self, line: &[u8]) -> nix::Result<()> {
+    fn write_line(&self) -> nix::Result<()> {
         let write = || match &self.file {
-            None => write_if_room(io::stderr(), line),
-            Some(file) => write_if_room(file, line),
+            None => write_if_room(io::stderr(), &self.line),
+            Some(file) => write_if_room(file, &self.line),
         };
         if self.terminal { signal::without_ttou(|| retry_eagain(write)) } else { write() }
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(piece);
+        if piece.ends_with(b"\n") {
+            if self.write_line().is_err() {
+                DROPPED.fetch_add(1, Ordering::Relaxed);
+            }
+            self.line.clear();
+        }
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -15,10 +15,10 @@ use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::unistd::{Pid, getpid};
+use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 use time::macros::format_description;
-use time::{OffsetDateTime, UtcOffset};
 
-use self::lines::Output;
+use self::lines::Lines;
 use crate::config::LogConfig;
 use crate::error::Error;
 use crate::text::count;
@@ -88,21 +88,17 @@ pub(crate) fn answer(line: &str) {
 pub fn start(config: &LogConfig, label: ProcessLabel) -> Result<(), Error> {
     let terminal = config.file.is_none() && io::stderr().is_terminal();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let lines = Lines::open(config.file.as_deref(), terminal)?;
+    // A terminal is read now, a file on another day.
+    let dated = config.file.is_some() || lines::is_plain_file(io::stderr());
     let logger = Logger {
         level: config.level,
         explain: config.explain,
-        form: if config.json {
-            Form::Json
-        } else {
-            Form::Text {
-                colored: config.colored.unwrap_or(terminal && !no_color),
-                // A terminal is read now, a file on another day.
-                dated: config.file.is_some() || lines::is_plain_file(io::stderr()),
-                // If the local time cannot be told, it is UTC.
-                offset: UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC),
-            }
+        form: match config.json {
+            true => Form::Json,
+            false => Form::Text { colored: config.colored.unwrap_or(terminal && !no_color) },
         },
-        output: Output::open(config.file.as_deref(), terminal)?,
+        inner: WriteLogger::new(LevelFilter::Trace, simplelog_config(config.json, dated), lines),
     };
     log::set_max_level(if config.explain { config.level.max(LevelFilter::Info) } else { config.level });
     log::set_boxed_logger(Box::new(logger)).expect("the log is started once");
@@ -114,11 +110,11 @@ struct Logger {
     level: LevelFilter,
     explain: bool,
     form: Form,
-    output: Output,
+    inner: Box<WriteLogger<Lines>>,
 }
 
 enum Form {
-    Text { colored: bool, dated: bool, offset: UtcOffset },
+    Text { colored: bool },
     Json,
 }
 
@@ -140,48 +136,60 @@ impl Log for Logger {
             let lines = count(dropped, "line");
             let note =
                 format_args!("{lines} of this log lost: there was no room, or it could not be written");
-            if !self.write(&Record::builder().level(Level::Warn).args(note).build()) {
+            self.write(&Record::builder().level(Level::Warn).args(note).build());
+            // If the note was dropped as well, it has counted itself, and is not meant.
+            if DROPPED.load(Ordering::Relaxed) > 0 {
                 DROPPED.store(dropped, Ordering::Relaxed);
             }
         }
-        if !self.write(record) {
-            DROPPED.fetch_add(1, Ordering::Relaxed);
-        }
+        self.write(record);
     }
 
     fn flush(&self) {}
 }
 
 impl Logger {
-    /// Writes one line. False: it could not be written.
-    fn write(&self, record: &Record<'_>) -> bool {
+    /// Hands the line to simplelog, which writes time and level before it.
+    fn write(&self, record: &Record<'_>) {
         let Some((label, pid)) = *LABEL.lock().expect("no thread panics while it holds the label") else {
-            return true;
+            return;
         };
-        let line = match self.form {
-            Form::Json => json(record, label, pid),
-            Form::Text { colored, dated, offset } => {
-                let (time, level) = (time_of_day(offset, dated), record.level());
-                let (name, message) = (label.name(pid), record.args());
-                if colored {
-                    let (color, style) = (label.color(), style(record));
-                    format!("{time} [{level:<5}] \x1b[{color}m{name}:\x1b[0;{style}m {message}\x1b[0m\n")
-                } else {
-                    format!("{time} [{level:<5}] {name}: {message}\n")
-                }
+        let (name, message, mut line) = (label.name(pid), record.args(), Record::builder());
+        line.level(record.level());
+        match self.form {
+            Form::Json => self.inner.log(&line.args(format_args!("{}", json(record, label, pid))).build()),
+            Form::Text { colored: false } => {
+                self.inner.log(&line.args(format_args!("{name}: {message}")).build());
             }
-        };
-        self.output.write_line(line.as_bytes()).is_ok()
+            Form::Text { colored: true } => {
+                let (color, style) = (label.color(), style(record));
+                let text = format_args!("\x1b[{color}m{name}:\x1b[0;{style}m {message}\x1b[0m");
+                self.inner.log(&line.args(text).build());
+            }
+        }
     }
 }
 
-/// "10:15:30.123", with the date before it if `dated`.
-fn time_of_day(offset: UtcOffset, dated: bool) -> String {
-    let date = format_description!("[year]-[month]-[day] ");
-    let time = format_description!("[hour]:[minute]:[second].[subsecond digits:3]");
-    let now = OffsetDateTime::now_utc().to_offset(offset);
-    let date = if dated { now.format(date).unwrap_or_default() } else { String::new() };
-    date + &now.format(time).unwrap_or_default()
+/// Time and level at the beginning of each line, with the date if `dated`; nothing where JSON
+/// has its own.
+fn simplelog_config(json: bool, dated: bool) -> simplelog::Config {
+    let mut config = ConfigBuilder::new();
+    config.set_thread_level(LevelFilter::Off);
+    config.set_target_level(LevelFilter::Off);
+    config.set_location_level(LevelFilter::Off);
+    if json {
+        config.set_time_level(LevelFilter::Off).set_max_level(LevelFilter::Off);
+        return config.build();
+    }
+    config.set_time_level(LevelFilter::Error).set_max_level(LevelFilter::Error);
+    config.set_level_padding(LevelPadding::Right);
+    config.set_time_format_custom(match dated {
+        true => format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]"),
+        false => format_description!("[hour]:[minute]:[second].[subsecond digits:3]"),
+    });
+    // If the local time cannot be told, it is UTC.
+    let _ = config.set_time_offset_to_local();
+    config.build()
 }
 
 fn json(record: &Record<'_>, label: ProcessLabel, pid: Pid) -> String {
@@ -190,15 +198,15 @@ fn json(record: &Record<'_>, label: ProcessLabel, pid: Pid) -> String {
         ProcessLabel::Worker(slot) => ("worker", Some(slot)),
         ProcessLabel::Client => ("client", None),
     };
-    let line = serde_json::json!({
+    serde_json::json!({
         "time": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         "level": record.level().as_str().to_lowercase(),
         "process": process,
         "slot": slot,
         "pid": pid.as_raw(),
         "message": record.args().to_string(),
-    });
-    format!("{line}\n")
+    })
+    .to_string()
 }
 
 /// The style of the message: red for errors, yellow for warnings, faint for the narration.
