@@ -29,12 +29,12 @@ pub fn run(options: &StatusOptions) -> Result<(), Error> {
 
 /// Lines of 80 columns at the most.
 pub fn table(snapshot: &Snapshot) -> Vec<String> {
-    let Snapshot { identity, served, .. } = snapshot;
+    let Snapshot { header, served, .. } = snapshot;
     let mut lines = vec![
         format!(
             "{} (pid {}): {} {}, prefork-echo {}",
-            identity.address,
-            identity.pid,
+            header.address,
+            header.pid,
             match (snapshot.phase, snapshot.parent) {
                 (_, ProcessState::Stopped) => "STOPPED, after",
                 (Phase::Running, _) => "running for",
@@ -42,7 +42,7 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
                 (Phase::Ended(_), _) => "ended, after",
             },
             format::span(snapshot.uptime),
-            identity.version,
+            header.version,
         ),
         format!(
             "served: {}, {}; {}",
@@ -56,7 +56,7 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
     }
     lines.push(format!(
         "private counter: in each process at {:#x}; in the parent it is {}",
-        identity.private_counter, snapshot.parents_counter
+        header.private_counter, snapshot.parents_counter
     ));
     lines.extend(rights(snapshot));
     let columns = table::columns(80);
@@ -84,7 +84,7 @@ fn phase(phase: Phase) -> &'static str {
 /// What rights the workers have: one line, unless they differ. The user by number:
 /// the parent logs this, too, and must not wait for whoever knows names.
 fn rights(snapshot: &Snapshot) -> Vec<String> {
-    let kinds = kinds(snapshot, |worker| worker.process.as_ref()?.rights);
+    let kinds = kinds(snapshot, |worker| worker.process.as_ref()?.credentials);
     let alike = kinds.len() == 1;
     let line = |((uid, sandbox), slots): ((u32, Sandbox), Vec<usize>)| {
         let line = format!("workers' user id: {uid}; sandbox: {sandbox}");
@@ -126,11 +126,11 @@ fn name_slots(line: String, slots: &[usize]) -> String {
 
 /// One line, for programs.
 fn json(snapshot: &Snapshot) -> String {
-    let identity = &snapshot.identity;
+    let header = &snapshot.header;
     let status = Status {
-        version: &identity.version,
-        address: identity.address.to_string(),
-        pid: identity.pid,
+        version: &header.version,
+        address: header.address.to_string(),
+        pid: header.pid,
         state: phase(snapshot.phase),
         uptime_s: seconds(snapshot.uptime),
         accept_queue: snapshot.queue.map(|length| AcceptQueue { length, limit: snapshot.queue_limit }),
@@ -140,7 +140,7 @@ fn json(snapshot: &Snapshot) -> String {
             restarts: snapshot.restarts,
         },
         private_counter: PrivateCounter {
-            address: format!("{:#x}", identity.private_counter),
+            address: format!("{:#x}", header.private_counter),
             parent: snapshot.parents_counter,
         },
         workers: snapshot.workers.iter().map(WorkerStatus::from).collect(),
@@ -205,7 +205,7 @@ struct WorkerStatus<'a> {
 impl<'a> From<&'a Worker> for WorkerStatus<'a> {
     fn from(worker: &'a Worker) -> Self {
         let process = worker.process.as_ref();
-        let rights = process.and_then(|process| process.rights);
+        let rights = process.and_then(|process| process.credentials);
         WorkerStatus {
             slot: worker.slot,
             pid: process.and_then(|process| process.pid).map(|pid| pid.as_raw()),

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use nix::unistd::Pid;
 
-use crate::scoreboard::{Row, Scoreboard};
+use crate::scoreboard::{Row, Writer};
 use crate::supervisor::respawn::Respawn;
 use crate::sys::process::WaitStatus;
 
@@ -19,7 +19,7 @@ use crate::sys::process::WaitStatus;
 pub struct Children {
     slots: Vec<Slot>,
     living: BTreeMap<Pid, Child>,
-    scoreboard: Scoreboard,
+    scoreboard: Writer,
     /// So many were handed out,
     rows_used: usize,
     /// and these given back.
@@ -59,7 +59,7 @@ pub struct ReapedWorker {
 
 impl Children {
     /// So many slots, all empty.
-    pub fn new(scoreboard: Scoreboard, slots: u16) -> Children {
+    pub fn new(scoreboard: Writer, slots: u16) -> Children {
         let mut children = Children {
             slots: Vec::new(),
             living: BTreeMap::new(),
@@ -134,7 +134,7 @@ impl Children {
     /// A child was forked. It fills its slot, if there is one of that number;
     /// who filled it before is leaving from now on.
     pub fn add(&mut self, pid: Pid, slot: usize, row: Row, born: Instant) {
-        row.set_pid(pid);
+        self.scoreboard.set_pid(row, pid);
         self.living.insert(pid, Child { slot, row, born });
         if let Some(place) = self.slots.get_mut(slot) {
             place.worker = Some(pid);

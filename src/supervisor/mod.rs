@@ -30,7 +30,7 @@ use crate::explain;
 use crate::listener::Listener;
 use crate::log::{count, write_if_room};
 use crate::private_counter;
-use crate::scoreboard::{self, Identity, Phase, Row, Scoreboard};
+use crate::scoreboard::{self, Header, Phase, Row, Writer};
 use crate::supervisor::events::EventSource;
 use crate::supervisor::respawn::{ExitKind, Respawn, RestartDecision, WorkerRun};
 use crate::supervisor::rolling_restart::RollingRestart;
@@ -56,8 +56,8 @@ pub struct Supervisor<'a> {
     null: File,
     /// Removed at the end: the pid file, the scoreboard's.
     files: Vec<LockFile>,
-    identity: Identity,
-    scoreboard: Scoreboard,
+    header: Header,
+    scoreboard: Writer,
     children: Children,
     respawn: Respawn,
     /// When the listening socket was put right the last time.
@@ -83,15 +83,14 @@ impl<'a> Supervisor<'a> {
         let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| {
             Error::new("open /dev/null", &error, "start it where there is one that it may use")
         })?;
-        let identity = Identity::new(pid, listener.address(), listener.inode(), listener.is_dual_stack());
+        let header = Header::new(pid, listener.address(), listener.inode(), listener.is_dual_stack());
         if !options.no_scoreboard {
             scoreboard::remove_stale();
         }
         // The pid file first: a server that doesn't get it ends, and must not have
         // taken the scoreboard from one that goes on.
         let pid_file = options.pid_file.as_deref().map(|path| pid_file::create(path, pid)).transpose()?;
-        let (scoreboard, file) =
-            scoreboard::open(options, &identity).map_err(|error| lacking(error.into()))?;
+        let (scoreboard, file) = scoreboard::open(options, &header).map_err(|error| lacking(error.into()))?;
         scoreboard.set_queue_limit(queue_limit(options.backlog));
         Ok(Supervisor {
             options,
@@ -103,7 +102,7 @@ impl<'a> Supervisor<'a> {
             // Given back in this order: the server that gets the pid file next finds
             // the scoreboard free.
             files: file.into_iter().chain(pid_file).collect(),
-            identity,
+            header,
             scoreboard,
             children: Children::new(scoreboard, options.workers),
             respawn: Respawn::default(),
@@ -138,9 +137,9 @@ impl<'a> Supervisor<'a> {
             }
             self.replace_the_next();
             self.spawn_missing_workers();
-            self.scoreboard.show_parents_counter(private_counter::value());
+            self.scoreboard.set_parents_counter(private_counter::value());
             if let Some(exit) = self.step_shutdown() {
-                self.scoreboard.enter(Phase::Ended(exit.code()));
+                self.scoreboard.set_phase(Phase::Ended(exit.code()));
                 self.files.clear();
                 let served = self.scoreboard.served();
                 info!(
@@ -256,8 +255,8 @@ impl<'a> Supervisor<'a> {
         let code = worker::run(WorkerContext {
             slot,
             role,
-            row,
-            scoreboard: self.scoreboard,
+            row: self.scoreboard.row_writer(row),
+            scoreboard: *self.scoreboard,
             listener,
             options: self.options,
             rights: self.rights.as_ref(),

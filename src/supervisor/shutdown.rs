@@ -81,7 +81,7 @@ impl Supervisor<'_> {
     pub(super) fn drain(&mut self, exit: Exit) {
         self.children.remove_all_slots();
         self.rolling_restart.end();
-        self.scoreboard.enter(Phase::Draining);
+        self.scoreboard.set_phase(Phase::Draining);
         let now = Instant::now();
         let overflow = self.overflow(now);
         self.make_room();
@@ -101,7 +101,7 @@ impl Supervisor<'_> {
     /// handshakes are open, so that it may overflow now.
     fn overflow(&self, now: Instant) -> Option<Overflow> {
         self.listener.as_ref()?.drops().filter(|drops| *drops > 0)?;
-        let (half_open, longest) = (half_open(self.identity.address), self.options.grace / 2);
+        let (half_open, longest) = (half_open(self.header.address), self.options.grace / 2);
         let wait = if half_open.is_empty() { RETRANSMISSION.min(longest) } else { longest };
         Some(Overflow { until: now + wait, half_open })
     }
@@ -149,7 +149,7 @@ impl Supervisor<'_> {
     fn has_waiting(&self) -> bool {
         match &self.listener {
             Some(listener) => listener.has_waiting(),
-            None => accept_queue(self.pid.as_raw(), self.identity.inode).is_some_and(|queue| queue > 0),
+            None => accept_queue(self.pid.as_raw(), self.header.inode).is_some_and(|queue| queue > 0),
         }
     }
 
@@ -251,7 +251,7 @@ impl Supervisor<'_> {
     /// its queue is empty. So our own copy is closed before.
     fn end_overflow(&mut self, drainer: Pid, before: &HashSet<String>) {
         // One that the kernel has repeated since then had room, and was not answered.
-        let cut = before.intersection(&half_open(self.identity.address)).count();
+        let cut = before.intersection(&half_open(self.header.address)).count();
         if cut > 0 {
             let clients = count(cut as u64, "client");
             self.log_event(Level::Warn, format!("{clients} whose handshake was never completed may be cut"));

@@ -28,7 +28,7 @@ use crate::explain;
 use crate::listener::Listener;
 use crate::log::{ProcessLabel, count, set_label};
 use crate::private_counter;
-use crate::scoreboard::{Row, Scoreboard, State};
+use crate::scoreboard::{RowWriter, Scoreboard, State};
 use crate::sys::credentials::Credentials;
 use crate::sys::{process, signal};
 use crate::worker::linger::DrainingConnection;
@@ -56,7 +56,7 @@ pub struct WorkerContext<'a> {
     /// What it is for.
     pub role: WorkerRole,
     /// Where it counts.
-    pub row: Row,
+    pub row: RowWriter,
     /// What all can see.
     pub scoreboard: Scoreboard,
     /// The socket that it accepts from, with all others.
@@ -151,7 +151,7 @@ fn limit_with_jitter(asked: u64, pid: Pid) -> u64 {
 }
 
 struct Worker {
-    row: Row,
+    row: RowWriter,
     scoreboard: Scoreboard,
     parent: Pid,
     listener_state: ListenerState,

@@ -134,7 +134,7 @@ impl Top {
             return;
         }
         if !lives {
-            let pid = snapshot.identity.pid;
+            let pid = snapshot.header.pid;
             self.view.end = Some(match snapshot.phase {
                 Phase::Ended(status) => {
                     format!("the server (pid {pid}) has ended, with exit status {status}")

@@ -98,14 +98,14 @@ impl TopView {
     }
 
     fn title(&self, width: usize) -> Line<'static> {
-        let Snapshot { identity, phase, uptime, .. } = &self.snapshot;
+        let Snapshot { header, phase, uptime, .. } = &self.snapshot;
         let state = match (&self.end, phase) {
             (None, Phase::Running) => format!("running for {}", format::span(*uptime)),
             (None, Phase::Draining) => format!("DRAINING, after {}", format::span(*uptime)),
             _ => "ENDED".into(),
         };
         let paused = if self.paused { "   PAUSED" } else { "" };
-        let text = format!(" prefork-echo {}   {}   {state}{paused}", identity.version, identity.address);
+        let text = format!(" prefork-echo {}   {}   {state}{paused}", header.version, header.address);
         Line::raw(format!("{text:<width$}")).reversed().bold()
     }
 
@@ -148,7 +148,7 @@ impl TopView {
 
     /// The way of a client: the queue, the socket, and the parent that opened it.
     fn head(&self) -> Vec<Line<'static>> {
-        let Snapshot { queue, queue_limit, identity, served, restarts, .. } = &self.snapshot;
+        let Snapshot { queue, queue_limit, header, served, restarts, .. } = &self.snapshot;
         let waiting = match queue {
             // So few can be seen one by one.
             Some(queue @ 1..=20) => {
@@ -173,7 +173,7 @@ impl TopView {
             ProcessState::Stopped => Span::raw("  STOPPED: nobody reaps and replaces the workers").red(),
             _ => Span::raw(format!("  serves nobody; forks the workers, has replaced {restarts}")),
         };
-        let parent = vec![Span::raw(format!(" parent {}", identity.pid)).bold(), parent];
+        let parent = vec![Span::raw(format!(" parent {}", header.pid)).bold(), parent];
         let rate = self.rate.map_or(String::new(), |rate| {
             let bytes = format::fraction(rate.bytes);
             format!(" {} connections/s, {bytes} bytes/s;", format::fraction(rate.connections))
@@ -213,7 +213,7 @@ impl TopView {
 
     /// The lesson of separate address spaces.
     fn counter(&self) -> Vec<Line<'static>> {
-        let Snapshot { identity, parents_counter, workers, served, .. } = &self.snapshot;
+        let Snapshot { header, parents_counter, workers, served, .. } = &self.snapshot;
         let private = workers.iter().filter_map(|worker| {
             let value = worker.process.as_ref()?.private_counter;
             // Who is leaving has a successor of the same number.
@@ -224,7 +224,7 @@ impl TopView {
             Line::default(),
             Line::raw(format!(
                 " One variable, one address ({:#x}), another value in each process:",
-                identity.private_counter
+                header.private_counter
             )),
             Line::raw(format!("   clients counted by all, in shared memory: {}", served.connections)).cyan(),
             Line::raw(format!(
