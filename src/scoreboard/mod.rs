@@ -32,6 +32,8 @@ use std::sync::atomic::fence;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 pub use self::events::Event;
 pub use self::file::{Header, open, remove_stale};
 use self::layout::{Layout, ROWS, SLOTS};
@@ -55,7 +57,7 @@ pub enum Phase {
 }
 
 /// What a process, or all of them, have served.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Served {
     /// Connections accepted.
     pub connections: u64,
