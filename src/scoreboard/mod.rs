@@ -1,7 +1,7 @@
 //! The scoreboard: what all processes can see of each other.
 //!
-//! It lies in memory that is mapped shared before the first fork ([`layout`](self)); in a
-//! [`file`], so that `status`, `top` and `bench` read it from outside without the server's
+//! It lies in memory that is mapped shared before the first fork (`layout`), in a
+//! `file`, so that `status`, `top` and `bench` read it from outside without the server's
 //! help. Three types have access: the parent writes by its [`Writer`], a worker writes its
 //! own [`row`](RowWriter), and all read by [`Scoreboard`] and [`Row`], also through the
 //! read-only mapping of a [`Reader`]. The rest are the latest [`events`](Event), texts and

@@ -4,6 +4,7 @@
 //! its own copy. A mapping made with `MAP_SHARED` before the fork is the
 //! exception, made on purpose. If it is of a file, other processes can map it, too.
 //! See mmap(2).
+#![allow(unsafe_code)]
 
 use std::ffi::c_void;
 use std::fs::File;
