@@ -9,13 +9,13 @@ use std::{error, thread};
 
 use nix::time::{ClockId, clock_gettime};
 use prefork_echo::echo::{self, BUFFER_SIZE, Connection, WorkerHooks};
-use prefork_echo::scoreboard::{Row, Scoreboard, State};
+use prefork_echo::scoreboard::{RowWriter, Scoreboard, State, Writer};
 
 const ECHOES: u32 = 2_000;
 const ROUNDS: usize = 200;
 
 /// As a worker does it; None: without a scoreboard.
-struct Counter(Option<Row>);
+struct Counter(Option<RowWriter>);
 
 impl WorkerHooks for Counter {
     fn is_stopping(&self) -> bool {
@@ -43,7 +43,8 @@ impl WorkerHooks for Counter {
 fn main() -> Result<(), Box<dyn error::Error>> {
     let file = tempfile::tempfile()?;
     file.set_len(Scoreboard::SIZE as u64)?;
-    let row = Scoreboard::map(Some(&file))?.row(0).ok_or("there is a first row")?;
+    let writer = Writer::map(Some(&file))?;
+    let row = writer.row_writer(writer.row(0).ok_or("there is a first row")?);
 
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for round in 0..2 * ROUNDS {
@@ -72,7 +73,7 @@ fn main() -> Result<(), Box<dyn error::Error>> {
 }
 
 /// In nanoseconds.
-fn processor_time_of_an_echo(row: Option<Row>) -> Result<f64, Box<dyn error::Error>> {
+fn processor_time_of_an_echo(row: Option<RowWriter>) -> Result<f64, Box<dyn error::Error>> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let mut asks = TcpStream::connect(listener.local_addr()?)?;
     let (serves, peer) = listener.accept()?;

@@ -167,7 +167,7 @@ fn it_says_how_the_server_ended() {
     terminal.wait_for("q quit");
     server.signal(Signal::SIGKILL);
     server.wait();
-    terminal.wait_for("is dead: somebody has killed it; press q");
+    terminal.wait_for("is dead: it was killed; press q");
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! How evenly something is spread over the slots: in numbers, and as bars.
+//! How evenly something is spread over the slots: in numbers, and as bars. `status`, `top`
+//! and `bench` show it.
 
 use std::ops::RangeInclusive;
 
 use crate::monitor::format;
 
-/// From so many slots on, a bar stands for several.
+/// The most bars: with more slots, a bar stands for a group of them.
 const MOST_BARS: usize = 16;
 
 /// How wide the longest bar is, in characters.

@@ -1,4 +1,5 @@
-//! Numbers, times and addresses in little room, for tables.
+//! Numbers, times and addresses in few characters, for tables. The bounds that the functions
+//! state hold for every value.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -68,12 +69,12 @@ pub fn address(address: SocketAddr, width: usize) -> String {
     start + &port
 }
 
-/// A bar, `width` characters long where `layer` is `whole`; never none for something.
-pub fn bar(layer: f64, whole: f64, width: usize) -> String {
+/// A bar, `width` characters long where `part` is `whole`; never none for something.
+pub fn bar(part: f64, whole: f64, width: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
-    let share = if whole > 0.0 { (layer / whole).clamp(0.0, 1.0) } else { 0.0 };
+    let share = if whole > 0.0 { (part / whole).clamp(0.0, 1.0) } else { 0.0 };
     let eighths = (share * (width * 8) as f64).round() as usize;
-    let eighths = if layer > 0.0 { eighths.max(1) } else { eighths };
+    let eighths = if part > 0.0 { eighths.max(1) } else { eighths };
     "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
 }
 
@@ -104,10 +105,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_fit(any in any::<u64>(), seconds in any::<u64>(), layer in any::<f64>(), whole in any::<f64>()) {
+        fn they_fit(any in any::<u64>(), seconds in any::<u64>(), part in any::<f64>(), whole in any::<f64>()) {
             prop_assert!(number(any).len() <= 6);
             prop_assert!(span(Duration::from_secs(seconds)).len() <= 5);
-            prop_assert!(bar(layer, whole, 10).chars().count() <= 10);
+            prop_assert!(bar(part, whole, 10).chars().count() <= 10);
         }
     }
 }

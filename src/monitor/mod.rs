@@ -1,4 +1,9 @@
-//! Looking at a running server from outside: its scoreboard as a table, as JSON, or live.
+//! A running server seen from outside. `status` and `top` read its scoreboard in processes
+//! of their own; the parent uses the same table for SIGUSR1.
+//!
+//! In the order of use: `status` prints a snapshot, `table` makes its rows, `distribution`
+//! shows how evenly something is spread over the slots, `format` makes numbers short, and
+//! `top` shows all of it live.
 
 pub mod distribution;
 pub mod format;

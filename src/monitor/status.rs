@@ -1,5 +1,5 @@
-//! `status`: one look at a running server, as a table or as JSON; and the same
-//! table for SIGUSR1.
+//! `status`: one snapshot of a running server, as a table or as JSON. It runs in a process
+//! of its own; the parent logs the same table on SIGUSR1.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,31 +10,31 @@ use crate::config::StatusOptions;
 use crate::error::Error;
 use crate::monitor::{format, table};
 use crate::scoreboard::snapshot::{Snapshot, Worker};
-use crate::scoreboard::{Phase, Reader};
+use crate::scoreboard::{Phase, Reader, Served};
 use crate::sys::process::ProcessState;
 use crate::sys::sandbox::{Layer, Sandbox};
 use crate::text::{self, count};
 
-/// Looks at the server that the user means, and prints what is seen.
+/// Reads the scoreboard of the server that the user means, and prints it.
 ///
 /// # Errors
 /// If there is no such server.
 pub fn run(options: &StatusOptions) -> Result<(), Error> {
-    let view = Reader::of(&options.which, "status")?;
-    let snapshot = Snapshot::of(&view);
-    // Not before: what was read in the meantime might have been noise.
-    view.check()?;
+    let reader = Reader::of(&options.which, "status")?;
+    let snapshot = Snapshot::of(&reader);
+    // After the snapshot: it is noise if the file was overwritten meanwhile.
+    reader.check()?;
     text::print(&if options.json { json(&snapshot) } else { table(&snapshot).join("\n") })
 }
 
 /// Lines of 80 columns at the most.
 pub fn table(snapshot: &Snapshot) -> Vec<String> {
-    let Snapshot { identity, served, .. } = snapshot;
+    let Snapshot { header, served, .. } = snapshot;
     let mut lines = vec![
         format!(
             "{} (pid {}): {} {}, prefork-echo {}",
-            identity.address,
-            identity.pid,
+            header.address,
+            header.pid,
             match (snapshot.phase, snapshot.parent) {
                 (_, ProcessState::Stopped) => "STOPPED, after",
                 (Phase::Running, _) => "running for",
@@ -42,7 +42,7 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
                 (Phase::Ended(_), _) => "ended, after",
             },
             format::span(snapshot.uptime),
-            identity.version,
+            header.version,
         ),
         format!(
             "served: {}, {}; {}",
@@ -56,9 +56,9 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
     }
     lines.push(format!(
         "private counter: in each process at {:#x}; in the parent it is {}",
-        identity.private_counter, snapshot.parents_counter
+        header.private_counter, snapshot.parents_counter
     ));
-    lines.extend(rights(snapshot));
+    lines.extend(credentials(snapshot));
     let columns = table::columns(80);
     lines.extend([String::new(), table::headings(&columns)]);
     lines.extend(snapshot.workers.iter().map(|worker| table::row(&columns, worker)));
@@ -81,36 +81,36 @@ fn phase(phase: Phase) -> &'static str {
     }
 }
 
-/// What rights the workers have: one line, unless they differ. The user by number:
-/// the parent logs this, too, and must not wait for whoever knows names.
-fn rights(snapshot: &Snapshot) -> Vec<String> {
-    let kinds = kinds(snapshot, |worker| worker.process.as_ref()?.rights);
-    let alike = kinds.len() == 1;
+/// The workers' user and sandbox: one line, unless they differ. The user is a number: the
+/// parent logs this too, and must not wait for a name service.
+fn credentials(snapshot: &Snapshot) -> Vec<String> {
+    let groups = group_slots(snapshot, |worker| worker.process.as_ref()?.credentials);
+    let alike = groups.len() == 1;
     let line = |((uid, sandbox), slots): ((u32, Sandbox), Vec<usize>)| {
         let line = format!("workers' user id: {uid}; sandbox: {sandbox}");
         if alike { line } else { name_slots(line, &slots) }
     };
-    kinds.into_iter().map(line).collect()
+    groups.into_iter().map(line).collect()
 }
 
-/// How the last process that left a slot has died.
+/// How the last worker that left each slot has ended.
 fn last_exits(snapshot: &Snapshot) -> Vec<String> {
-    let kinds = kinds(snapshot, |worker| worker.last_exit.as_ref());
-    kinds.into_iter().map(|(exit, slots)| name_slots(format!("last exit: {exit}"), &slots)).collect()
+    let groups = group_slots(snapshot, |worker| worker.last_exit.as_ref());
+    groups.into_iter().map(|(exit, slots)| name_slots(format!("last exit: {exit}"), &slots)).collect()
 }
 
-/// The slots of those of whom the same can be said.
-fn kinds<'a, T: Ord>(
+/// The slots, grouped by what `key` says of their workers.
+fn group_slots<'a, T: Ord>(
     snapshot: &'a Snapshot,
-    say: impl Fn(&'a Worker) -> Option<T>,
+    key: impl Fn(&'a Worker) -> Option<T>,
 ) -> BTreeMap<T, Vec<usize>> {
-    let mut kinds: BTreeMap<T, Vec<usize>> = BTreeMap::new();
+    let mut groups: BTreeMap<T, Vec<usize>> = BTreeMap::new();
     for worker in &snapshot.workers {
-        if let Some(kind) = say(worker) {
-            kinds.entry(kind).or_default().push(worker.slot);
+        if let Some(key) = key(worker) {
+            groups.entry(key).or_default().push(worker.slot);
         }
     }
-    kinds
+    groups
 }
 
 /// Adds "(slots 0, 1 and 2 more)": as many as the line has room for, and one at least.
@@ -126,21 +126,17 @@ fn name_slots(line: String, slots: &[usize]) -> String {
 
 /// One line, for programs.
 fn json(snapshot: &Snapshot) -> String {
-    let identity = &snapshot.identity;
+    let header = &snapshot.header;
     let status = Status {
-        version: &identity.version,
-        address: identity.address.to_string(),
-        pid: identity.pid,
+        version: &header.version,
+        address: header.address.to_string(),
+        pid: header.pid,
         state: phase(snapshot.phase),
         uptime_s: seconds(snapshot.uptime),
         accept_queue: snapshot.queue.map(|length| AcceptQueue { length, limit: snapshot.queue_limit }),
-        totals: Totals {
-            connections: snapshot.served.connections,
-            bytes: snapshot.served.bytes,
-            restarts: snapshot.restarts,
-        },
+        totals: Totals { served: snapshot.served, restarts: snapshot.restarts },
         private_counter: PrivateCounter {
-            address: format!("{:#x}", identity.private_counter),
+            address: format!("{:#x}", header.private_counter),
             parent: snapshot.parents_counter,
         },
         workers: snapshot.workers.iter().map(WorkerStatus::from).collect(),
@@ -175,8 +171,8 @@ struct AcceptQueue {
 
 #[derive(Serialize)]
 struct Totals {
-    connections: u64,
-    bytes: u64,
+    #[serde(flatten)]
+    served: Served,
     restarts: u64,
 }
 
@@ -205,7 +201,7 @@ struct WorkerStatus<'a> {
 impl<'a> From<&'a Worker> for WorkerStatus<'a> {
     fn from(worker: &'a Worker) -> Self {
         let process = worker.process.as_ref();
-        let rights = process.and_then(|process| process.rights);
+        let credentials = process.and_then(|process| process.credentials);
         WorkerStatus {
             slot: worker.slot,
             pid: process.and_then(|process| process.pid).map(|pid| pid.as_raw()),
@@ -217,8 +213,8 @@ impl<'a> From<&'a Worker> for WorkerStatus<'a> {
             private_counter: process.map(|process| process.private_counter),
             peer: process.and_then(|process| process.peer).map(|peer| peer.to_string()),
             last_exit: worker.last_exit.as_deref(),
-            uid: rights.map(|(uid, _)| uid),
-            sandbox: rights.map(|(_, sandbox)| sandbox.parts().map(Layer::name).collect()),
+            uid: credentials.map(|(uid, _)| uid),
+            sandbox: credentials.map(|(_, sandbox)| sandbox.parts().map(Layer::name).collect()),
         }
     }
 }

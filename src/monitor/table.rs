@@ -1,12 +1,13 @@
-//! The workers as a table: for `status`, and as the leaves of `top`'s tree.
+//! The workers as a table: the lines of `status`, and the leaves of `top`'s tree. A narrow
+//! terminal gets fewer columns.
 
 use crate::monitor::format;
 use crate::scoreboard::snapshot::Worker;
 
-/// A column, and how wide it is.
+/// A column, and its width in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Column {
-    of: ColumnKind,
+    kind: ColumnKind,
     width: usize,
 }
 
@@ -23,17 +24,17 @@ enum ColumnKind {
     Restarts,
 }
 
-/// The most important first: what has no room in a narrow table goes from the end.
+/// The most important first: a narrow table leaves out the last ones.
 const COLUMNS: [Column; 9] = [
-    Column { of: ColumnKind::Slot, width: 4 },
-    Column { of: ColumnKind::Pid, width: 7 },
-    Column { of: ColumnKind::State, width: 8 },
-    Column { of: ColumnKind::Served, width: 6 },
-    Column { of: ColumnKind::Private, width: 7 },
-    Column { of: ColumnKind::Client, width: 17 },
-    Column { of: ColumnKind::Restarts, width: 8 },
-    Column { of: ColumnKind::Since, width: 5 },
-    Column { of: ColumnKind::Bytes, width: 6 },
+    Column { kind: ColumnKind::Slot, width: 4 },
+    Column { kind: ColumnKind::Pid, width: 7 },
+    Column { kind: ColumnKind::State, width: 8 },
+    Column { kind: ColumnKind::Served, width: 6 },
+    Column { kind: ColumnKind::Private, width: 7 },
+    Column { kind: ColumnKind::Client, width: 17 },
+    Column { kind: ColumnKind::Restarts, width: 8 },
+    Column { kind: ColumnKind::Since, width: 5 },
+    Column { kind: ColumnKind::Bytes, width: 6 },
 ];
 
 /// A client's address in full, but for some of IPv6.
@@ -49,17 +50,17 @@ pub fn columns(room: usize) -> Vec<Column> {
             columns.push(column);
         }
     }
-    for column in columns.iter_mut().filter(|column| column.of == ColumnKind::Client) {
+    for column in columns.iter_mut().filter(|column| column.kind == ColumnKind::Client) {
         column.width = WHOLE_CLIENT.min(column.width + left);
     }
-    columns.sort_by_key(|column| column.of);
+    columns.sort_by_key(|column| column.kind);
     columns
 }
 
 /// The line of headings.
 pub fn headings(columns: &[Column]) -> String {
     line(columns, |column| {
-        String::from(match column.of {
+        String::from(match column.kind {
             ColumnKind::Slot => "SLOT",
             ColumnKind::Pid => "PID",
             ColumnKind::State => "STATE",
@@ -77,7 +78,7 @@ pub fn headings(columns: &[Column]) -> String {
 pub fn row(columns: &[Column], worker: &Worker) -> String {
     let process = worker.process.as_ref();
     line(columns, |column| {
-        let text = match column.of {
+        let text = match column.kind {
             ColumnKind::Slot => Some(worker.slot.to_string()),
             ColumnKind::Pid => process.and_then(|process| process.pid).map(|pid| pid.to_string()),
             ColumnKind::State => Some(worker.state_name().into()),
@@ -98,7 +99,7 @@ pub fn row(columns: &[Column], worker: &Worker) -> String {
 fn line(columns: &[Column], cell: impl Fn(&Column) -> String) -> String {
     let cells: Vec<_> = columns
         .iter()
-        .map(|column| match column.of {
+        .map(|column| match column.kind {
             ColumnKind::State | ColumnKind::Client => format!("{:<1$}", cell(column), column.width),
             _ => format!("{:>1$}", cell(column), column.width),
         })

@@ -1,11 +1,12 @@
-//! Texts and addresses as numbers, because the scoreboard set_credentials nothing else.
+//! Texts and addresses as numbers, because the scoreboard holds nothing else. What is read
+//! may be noise: the functions here make no panic of it, and no text that harms a terminal.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::fence;
 
-/// Eight bytes a number; what doesn't fit is cut.
+/// Stores eight bytes in a number; what has no room is cut.
 pub(super) fn store_text(place: &[AtomicU64], text: &str) {
     let mut bytes = text.bytes();
     for number in place {
@@ -14,26 +15,26 @@ pub(super) fn store_text(place: &[AtomicU64], text: &str) {
     }
 }
 
-/// The text again. Whatever was there, it can be printed (see [`is_harmless`]).
+/// Loads a text. Each character can be printed, whatever the bytes are (see [`is_harmless`]).
 pub(super) fn load_text(place: &[AtomicU64]) -> String {
     let bytes: Vec<u8> = place.iter().flat_map(|number| number.load(Relaxed).to_le_bytes()).collect();
     let text = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
     String::from_utf8_lossy(text).chars().filter(|char| is_harmless(*char)).collect()
 }
 
-/// Can it be printed, and is it seen as what it is, where it is? So is what we write, ASCII
-/// and "µs", and are the Latin letters: no control characters, none that turn the text or
-/// take no room, and no letters from right to left.
+/// Is the character visible, and shown as itself and in its place? True for ASCII and the
+/// Latin letters, which include "µ". False for control characters, those that turn the
+/// text or take no room, and letters written from right to left.
 fn is_harmless(char: char) -> bool {
     matches!(char, ' '..='~' | '\u{a1}'..='\u{ac}' | '\u{ae}'..='\u{24f}')
 }
 
-/// Three numbers: kind, port, and the IPv4 address or the IPv6 scope in the first,
-/// an IPv6 address in the others.
+/// Stores an address in three numbers. The first is the kind, the port, and the IPv4
+/// address or the IPv6 scope; the others are an IPv6 address.
 ///
-/// The writer must be the only one. A reader may come at any time: the first
+/// The writer must be the only one. For readers, which may come at any time, the first
 /// number is cleared before the others change, and set after.
-pub(super) fn store_address(place: &[AtomicU64], address: Option<SocketAddr>) {
+pub(super) fn store_address(place: &[AtomicU64; 3], address: Option<SocketAddr>) {
     let head = |kind: u64, port: u16, rest: u32| kind << 48 | u64::from(port) << 32 | u64::from(rest);
     match address {
         None => place[0].store(0, Relaxed),
@@ -49,8 +50,8 @@ pub(super) fn store_address(place: &[AtomicU64], address: Option<SocketAddr>) {
     }
 }
 
-/// The address again; None where there is none, or while it changes.
-pub(super) fn load_address(place: &[AtomicU64]) -> Option<SocketAddr> {
+/// Loads an address. None: there is none, or it changes at this moment.
+pub(super) fn load_address(place: &[AtomicU64; 3]) -> Option<SocketAddr> {
     let head = place[0].load(Relaxed);
     fence(Acquire);
     let (port, rest) = ((head >> 32) as u16, head as u32);
@@ -105,7 +106,7 @@ mod tests {
         #[test]
         fn noise_is_read_without_a_panic(numbers in prop::array::uniform16(any::<u64>())) {
             let place = numbers.map(AtomicU64::new);
-            load_address(&place);
+            load_address(&[0, 1, 2].map(|at| AtomicU64::new(numbers[at])));
             prop_assert!(load_text(&place).chars().all(is_harmless));
         }
     }

@@ -1,9 +1,9 @@
 //! The scoreboard's file, as a server makes it.
 //!
-//! It lies in a directory of the user's own, under the address where the server
-//! listens. It begins with a line of JSON that says what it is; the numbers follow.
-//! The server set_credentials it as long as it lives (see [`held_file`](crate::sys::lock_file)),
-//! so that what a dead one has left is known for what it is.
+//! It lies in a private directory of the user, and its name is the address where the server
+//! listens. It begins with a [`Header`], a line of JSON that names the server; the numbers
+//! follow (`layout`). The server holds a lock on it as long as it lives (see
+//! [`lock_file`]): a file without that lock was left by a killed server.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -17,15 +17,13 @@ use log::{debug, warn};
 use nix::unistd::{Pid, geteuid};
 use serde::{Deserialize, Serialize};
 
-use super::Scoreboard;
+use super::layout::HEADER_SIZE;
+use super::{Scoreboard, Writer};
 use crate::config::Config;
 use crate::error::{shortage, strerror};
 use crate::explain;
 use crate::sys::lock_file::{self, LockError, LockFile};
 use crate::sys::socket::{Match, address_match};
-
-/// The place of the line that says what the file is.
-pub(super) const IDENTITY_SIZE: usize = 512;
 
 /// What the file says it is.
 const WHAT: &str = "prefork-echo scoreboard";
@@ -36,24 +34,24 @@ const LAYOUT: u32 = 2;
 /// How its name ends.
 const EXTENSION: &str = "scoreboard";
 
-/// How long a start may be occupied with what dead servers have left.
+/// How long a start may take to remove what killed servers have left.
 const SWEEP_LIMIT: Duration = Duration::from_millis(10);
 
-/// What a server is, from its start to its end.
+/// The first line of the file: what the server is, from its start to its end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
+pub struct Header {
     what: String,
     layout: u32,
     size: usize,
     /// The program's version.
     pub version: String,
-    /// The parent.
+    /// The parent's pid.
     pub pid: i32,
     /// Where it listens.
     pub address: SocketAddr,
     /// The listening socket's inode, under which Linux lists it.
     pub inode: u64,
-    /// Does that socket, of IPv6, take IPv4 as well? Versions before this one don't say.
+    /// Does that socket, of IPv6, take IPv4 as well?
     #[serde(default)]
     pub is_dual_stack: bool,
     /// Where the [private counter](crate::private_counter) lies in each process.
@@ -62,10 +60,10 @@ pub struct Identity {
     pub started: u64,
 }
 
-impl Identity {
-    /// Of this process, a server that listens at `address` on the socket `inode`.
-    pub fn new(pid: Pid, address: SocketAddr, inode: u64, is_dual_stack: bool) -> Identity {
-        Identity {
+impl Header {
+    /// The header of this process, a server that listens at `address` on the socket `inode`.
+    pub fn new(pid: Pid, address: SocketAddr, inode: u64, is_dual_stack: bool) -> Header {
+        Header {
             what: WHAT.into(),
             layout: LAYOUT,
             size: Scoreboard::SIZE,
@@ -84,10 +82,10 @@ impl Identity {
         address_match(self.address, self.is_dual_stack, wanted)
     }
 
-    /// Reads what the file says it is. An error says what is wrong with it, to stand
-    /// after the file's name.
-    pub(super) fn read(file: &File) -> Result<Identity, String> {
-        let mut start = [0; IDENTITY_SIZE];
+    /// Reads the header of a file. An error says what is wrong with the file, to stand after
+    /// its name.
+    pub(super) fn read(file: &File) -> Result<Header, String> {
+        let mut start = [0; HEADER_SIZE];
         let data = file.metadata().map_err(|error| format!("cannot be read: {}", strerror(&error)))?;
         if !data.is_file() {
             return Err("is no scoreboard, not even a file".into());
@@ -104,30 +102,30 @@ impl Identity {
             let version = value["version"].as_str().unwrap_or("unknown").escape_default();
             return Err(format!("was made by another version, {version}; look at it with the same one"));
         }
-        let identity: Identity =
+        let header: Header =
             serde_json::from_value(value).map_err(|_| String::from("is damaged at its beginning"))?;
-        if identity.version.contains(|char: char| !char.is_ascii_graphic()) {
+        if header.version.contains(|char: char| !char.is_ascii_graphic()) {
             return Err("is damaged at its beginning".into()); // It would be printed.
         }
-        if identity.size != Scoreboard::SIZE || data.len() != identity.size as u64 {
+        if header.size != Scoreboard::SIZE || data.len() != header.size as u64 {
             return Err(format!(
                 "is cut short or damaged: {} bytes instead of {}",
                 data.len(),
                 Scoreboard::SIZE
             ));
         }
-        Ok(identity)
+        Ok(header)
     }
 }
 
-/// Maps the scoreboard of the server that we are, in a file, if the user wants one
-/// and it can be had; if not, says so and goes on without.
+/// Maps the scoreboard of this process, a server: in a file, or without one if the user
+/// wants none or it cannot be made. The latter is logged.
 ///
 /// # Errors
-/// As [`Scoreboard::map`] without a file.
-pub fn open(options: &Config, identity: &Identity) -> nix::Result<(Scoreboard, Option<LockFile>)> {
+/// As [`Writer::map`] without a file.
+pub fn open(options: &Config, header: &Header) -> nix::Result<(Writer, Option<LockFile>)> {
     if !options.no_scoreboard {
-        match create(options.scoreboard.as_deref(), identity) {
+        match create(options.scoreboard.as_deref(), header) {
             Ok((scoreboard, file)) => {
                 explain!(
                     "mmap({}, MAP_SHARED): memory that this process and all its children share, for what all \
@@ -141,7 +139,7 @@ pub fn open(options: &Config, identity: &Identity) -> nix::Result<(Scoreboard, O
             }
         }
     }
-    Ok((Scoreboard::map(None)?, None))
+    Ok((Writer::map(None)?, None))
 }
 
 /// Makes the file, at `path` or where a [`Reader`](super::Reader) finds it, and maps it.
@@ -149,14 +147,11 @@ pub fn open(options: &Config, identity: &Identity) -> nix::Result<(Scoreboard, O
 /// # Errors
 /// If a living server has it, if something else is there, or if it cannot be
 /// written; in words that end a sentence on why there is no file, and the remedy.
-fn create(
-    path: Option<&Path>,
-    identity: &Identity,
-) -> Result<(Scoreboard, LockFile), (String, &'static str)> {
+fn create(path: Option<&Path>, header: &Header) -> Result<(Writer, LockFile), (String, &'static str)> {
     let another = |why| (why, "give --scoreboard another PATH");
     let path = match path {
         Some(path) => path.to_owned(),
-        None => own_directory().map_err(another)?.join(format!("{}.{EXTENSION}", identity.address)),
+        None => own_directory().map_err(another)?.join(format!("{}.{EXTENSION}", header.address)),
     };
     let shown = path.display();
     let failed = |error: io::Error| {
@@ -178,9 +173,9 @@ fn create(
     // touching it would be SIGBUS.
     let rest = (Scoreboard::SIZE - beginning.len()) as u64;
     io::copy(&mut io::repeat(0).take(rest), &mut &*file).map_err(failed)?;
-    let scoreboard = Scoreboard::map(Some(file)).map_err(|error| failed(error.into()))?;
+    let scoreboard = Writer::map(Some(file)).map_err(|error| failed(error.into()))?;
     // Last, and in one piece: by this line it is recognised, so it is whole by then.
-    let line = serde_json::to_string(identity).unwrap_or_default() + "\n";
+    let line = serde_json::to_string(header).unwrap_or_default() + "\n";
     file.write_all_at(line.as_bytes(), 0).map_err(failed)?;
     Ok((scoreboard, held))
 }
@@ -190,7 +185,7 @@ fn is_ours(file: &File) -> bool {
     file.metadata().is_ok_and(|data| data.len() == 0) || is_scoreboard(file)
 }
 
-/// Was it made by a server, of whichever version? An empty one may be about to become one.
+/// Was it made by a server, of any version?
 fn is_scoreboard(file: &File) -> bool {
     let beginning = beginning();
     let mut start = vec![0; beginning.len()];
@@ -203,9 +198,10 @@ fn beginning() -> String {
 }
 
 /// Removes what killed servers of this user have left where scoreboards lie by default.
-/// What the time doesn't suffice for is left to the next start.
+/// What is not removed within a time limit is left to the next start.
 ///
-/// Call it before this process set_credentials a file: a seqlock_read at one's own would give it back.
+/// Call it before this process locks a file: opening and closing the same file again would
+/// release the lock.
 pub fn remove_stale() {
     let start = Instant::now();
     for path in files().unwrap_or_default() {
@@ -222,7 +218,7 @@ pub fn remove_stale() {
 /// The files that may be scoreboards of this user's servers, dead or alive.
 ///
 /// # Errors
-/// If the system has run out of what it takes to seqlock_read.
+/// If the system lacks what it takes to look.
 pub(super) fn files() -> io::Result<Vec<PathBuf>> {
     // A directory that others can write to may hold anything.
     let is_ours = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|data| is_private(&data));
@@ -244,11 +240,11 @@ pub(super) fn if_any<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// Where this user's scoreboards may be: in the directory that the session has for
-/// such files (or that another session of his has), or else in one of the user's
-/// own among the temporary ones.
+/// such files (or that another session of the user has), or else in a directory of the
+/// user among the temporary ones.
 fn directories() -> impl Iterator<Item = PathBuf> {
     let uid = geteuid();
-    // Not another user's, as sudo may hand it on.
+    // Not another user's: sudo may keep the variable.
     let is_own = |path: &PathBuf| fs::metadata(path).is_ok_and(|data| data.uid() == uid.as_raw());
     let of_session = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
     let usual = PathBuf::from(format!("/run/user/{uid}"));
@@ -263,7 +259,7 @@ fn directories() -> impl Iterator<Item = PathBuf> {
 fn own_directory() -> Result<PathBuf, String> {
     let mut why = String::new();
     for directory in directories() {
-        // An error: it exists, or it can't be made; a seqlock_read will tell.
+        // An error: it exists, or it can't be made; the metadata tell.
         let _ = DirBuilder::new().mode(0o700).create(&directory);
         match fs::symlink_metadata(&directory) {
             Ok(data) if is_private(&data) => return Ok(directory),

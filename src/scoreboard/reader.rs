@@ -1,4 +1,5 @@
-//! A server's scoreboard, as seen from outside: found, opened, and only read.
+//! A server's scoreboard, as `status`, `top` and `bench` see it from outside: found by the
+//! server's address or the file's path, opened, and mapped read-only.
 
 use std::env;
 use std::fs::{File, OpenOptions};
@@ -10,21 +11,21 @@ use std::path::{Path, PathBuf};
 use nix::libc::O_NONBLOCK;
 use nix::unistd::Pid;
 
-use super::file::{Identity, files, if_any};
-use super::{LINES, Scoreboard};
+use super::Scoreboard;
+use super::file::{Header, files, if_any};
 use crate::config::{BindAddress, ServerSelector};
 use crate::error::Error;
 use crate::sys::lock_file::lock_holder;
 use crate::sys::memory;
 use crate::sys::socket::listening_at;
 
-/// A scoreboard that somebody looks at.
+/// The scoreboard of another process, mapped read-only.
 #[derive(Debug)]
 pub struct Reader {
-    /// Whose it is.
-    pub identity: Identity,
-    /// Only to be read: it is mapped so.
-    pub(crate) scoreboard: Scoreboard,
+    /// The server that it belongs to.
+    pub header: Header,
+    /// The numbers.
+    pub scoreboard: Scoreboard,
     file: File,
     path: PathBuf,
 }
@@ -52,16 +53,16 @@ impl Reader {
             Error::new(format_args!("look at the scoreboard {shown}"), error, remedy)
         };
         let file = open(path).map_err(|error| failed(&error))?;
-        let identity = Identity::read(&file).map_err(|what| Error::plain(format!("{shown} {what}")))?;
+        let header = Header::read(&file).map_err(|what| Error::plain(format!("{shown} {what}")))?;
         if !is_held(&file) {
-            return Err(died(&identity, path));
+            return Err(died(&header, path));
         }
-        let lines = memory::map_read_only(&file, LINES).map_err(|error| failed(&error.into()))?;
-        Ok(Reader { identity, scoreboard: Scoreboard(lines), file, path: path.into() })
+        let memory = memory::map_read_only(&file).map_err(|error| failed(&error.into()))?;
+        Ok(Reader { header, scoreboard: Scoreboard(memory), file, path: path.into() })
     }
 
-    /// Opens the scoreboard of this user's server at an address, or that of his
-    /// only one.
+    /// Opens the scoreboard of this user's server at an address, or of the user's only
+    /// server.
     ///
     /// # Errors
     /// If there is none, or there are several to choose from.
@@ -87,7 +88,7 @@ impl Reader {
         };
         let why = match reached_at(&wanted.resolve("give its IP address")?, &found) {
             Reached::Found(one) if one.lives => return Reader::open(&one.path),
-            Reached::Found(one) => return Err(died(&one.identity, &one.path)),
+            Reached::Found(one) => return Err(died(&one.header, &one.path)),
             Reached::Other(address) => {
                 format!("no server of this user listens at {address}, but something else does")
             }
@@ -104,11 +105,11 @@ impl Reader {
     /// Is the file still what it was? An error says what has become of it.
     ///
     /// # Errors
-    /// If somebody has cut the file short or written over it.
+    /// If the file was cut short or written over.
     pub fn check(&self) -> Result<(), Error> {
         let shown = self.path.display();
-        match Identity::read(&self.file) {
-            Ok(identity) if identity == self.identity => Ok(()),
+        match Header::read(&self.file) {
+            Ok(header) if header == self.header => Ok(()),
             Ok(_) => Err(Error::plain(format!("{shown} is another server's by now"))),
             Err(what) => Err(Error::plain(format!("{shown} {what}"))),
         }
@@ -117,8 +118,8 @@ impl Reader {
     /// Does a client of this address reach the server?
     pub fn is_at(&self, address: SocketAddr) -> bool {
         let listening = listening_at(address);
-        let is_listening = listening.is_empty() || listening.contains(&self.identity.inode);
-        is_listening && self.identity.address_match(address).is_some()
+        let is_listening = listening.is_empty() || listening.contains(&self.header.inode);
+        is_listening && self.header.address_match(address).is_some()
     }
 
     /// Does the server live?
@@ -126,8 +127,8 @@ impl Reader {
         is_held(&self.file)
     }
 
-    /// The server's pid, by the kernel's word. None: it is dead, or in another
-    /// container, where pids are others.
+    /// The server's pid, as the kernel tells it. None: it is dead, or in another container
+    /// with other pids.
     pub fn holder(&self) -> Option<Pid> {
         let holder = lock_holder(&self.file).ok().flatten().filter(|pid| pid.as_raw() > 0);
         // The next server may have taken the same file.
@@ -135,7 +136,7 @@ impl Reader {
     }
 }
 
-/// Without waiting, should it be a fifo.
+/// Opens a file without waiting for a writer, in case it is a fifo.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)
 }
@@ -144,19 +145,19 @@ fn is_held(file: &File) -> bool {
     matches!(lock_holder(file), Ok(Some(_)))
 }
 
-fn died(identity: &Identity, path: &Path) -> Error {
+fn died(header: &Header, path: &Path) -> Error {
     Error::plain(format!(
         "the server at {} (pid {}) is dead, and could not remove {}; the next server at that address takes \
          its place, or remove it yourself",
-        identity.address,
-        identity.pid,
+        header.address,
+        header.pid,
         path.display()
     ))
 }
 
 struct Found {
     path: PathBuf,
-    identity: Identity,
+    header: Header,
     lives: bool,
 }
 
@@ -164,13 +165,13 @@ struct Found {
 /// what once was one and is held by a server. What this user may not read is passed over.
 ///
 /// # Errors
-/// If the system has run out of what it takes to seqlock_read: then nothing is known.
+/// If the system lacks what it takes to look: then nothing is known.
 fn scoreboards() -> io::Result<(Vec<Found>, String)> {
     let (mut found, mut damaged) = (Vec::new(), String::new());
     for path in files()? {
         let Some(file) = if_any(open(&path))? else { continue };
-        match (Identity::read(&file), is_held(&file)) {
-            (Ok(identity), lives) => found.push(Found { path, identity, lives }),
+        match (Header::read(&file), is_held(&file)) {
+            (Ok(header), lives) => found.push(Found { path, header, lives }),
             (Err(what), true) => damaged += &format!("\n  {} {what}; its server lives", path.display()),
             (Err(_), false) => {}
         }
@@ -193,20 +194,20 @@ enum Reached<'a> {
 fn reached_at<'a>(addresses: &[SocketAddr], found: &'a [Found]) -> Reached<'a> {
     for address in addresses {
         let listening = listening_at(*address);
-        match found.iter().find(|found| listening.contains(&found.identity.inode)) {
-            Some(one) if one.identity.address_match(*address).is_some() => return Reached::Found(one),
+        match found.iter().find(|found| listening.contains(&found.header.inode)) {
+            Some(one) if one.header.address_match(*address).is_some() => return Reached::Found(one),
             // It listens on IPv6 alone: the kernel's list doesn't say so.
             Some(_) => {}
             None if !listening.is_empty() => return Reached::Other(*address),
             None => {}
         }
     }
-    // No socket that we can see: the server is in another network namespace, or listens no
+    // No socket can be seen: the server is in another network namespace, or listens no
     // more, or the system doesn't tell.
     let best = |lives: bool| {
         let matching = |wanted: SocketAddr| {
             let found = found.iter().filter(move |found| found.lives == lives);
-            found.filter_map(move |found| Some((found.identity.address_match(wanted)?, found)))
+            found.filter_map(move |found| Some((found.header.address_match(wanted)?, found)))
         };
         addresses.iter().find_map(|wanted| matching(*wanted).min_by_key(|(quality, _)| *quality))
     };
@@ -214,8 +215,8 @@ fn reached_at<'a>(addresses: &[SocketAddr], found: &'a [Found]) -> Reached<'a> {
 }
 
 /// A line for each server, made of what it is.
-fn list(found: &[&Found], line: impl Fn(&Identity) -> String) -> String {
-    let mut lines: Vec<_> = found.iter().map(|found| format!("\n  {}", line(&found.identity))).collect();
+fn list(found: &[&Found], line: impl Fn(&Header) -> String) -> String {
+    let mut lines: Vec<_> = found.iter().map(|found| format!("\n  {}", line(&found.header))).collect();
     lines.sort();
     lines.concat()
 }

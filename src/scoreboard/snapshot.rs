@@ -1,4 +1,6 @@
-//! The scoreboard at one moment, as plain data: what tables are made of.
+//! The scoreboard at one moment, as plain data: `status`, `top`, `bench` and the parent's
+//! table on SIGUSR1 are made of it. What the kernel alone knows is added: the accept queue,
+//! and processes that are stopped or dead.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,7 +8,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 
 use crate::monitor::distribution::Distribution;
-use crate::scoreboard::{Event, Identity, Phase, Reader, Row, Scoreboard, Served, State};
+use crate::scoreboard::{Event, Header, Phase, Reader, Row, Scoreboard, Served, State};
 use crate::sys::process::{ProcessState, inspect};
 use crate::sys::sandbox::Sandbox;
 use crate::sys::{clock, socket};
@@ -14,29 +16,29 @@ use crate::sys::{clock, socket};
 /// What a server is doing.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// What it is.
-    pub identity: Identity,
-    /// Where it is in its life.
+    /// The server's name, address and start.
+    pub header: Header,
+    /// Where the server is in its life.
     pub phase: Phase,
-    /// How long it has lived.
+    /// How long the server has lived.
     pub uptime: Duration,
     /// Connections that wait to be accepted, where the system tells.
     pub queue: Option<u64>,
-    /// How many can.
+    /// How many connections can wait.
     pub queue_limit: u64,
-    /// All that was ever served, by whichever process.
+    /// All that was ever served, by all processes.
     pub served: Served,
-    /// How many processes were replaced.
+    /// How many workers were replaced.
     pub restarts: u64,
     /// The parent's own copy of the private counter.
     pub parents_counter: u64,
-    /// Who fills the slots, in their order, then who is leaving.
+    /// The slots in their order, then the workers that are leaving.
     pub workers: Vec<Worker>,
-    /// What the kernel does with the parent.
+    /// The state of the parent, as the kernel tells it.
     pub parent: ProcessState,
-    /// The latest one last.
+    /// The latest events, the latest one last.
     pub events: Vec<Event>,
-    /// When it was taken, on the clock of the events.
+    /// When the snapshot was taken, on the clock of the events.
     pub taken: Duration,
 }
 
@@ -45,16 +47,16 @@ pub struct Snapshot {
 pub struct Worker {
     /// Its slot.
     pub slot: usize,
-    /// Is it leaving, and its slot another's or gone?
+    /// Is the worker leaving, and its slot filled by another worker, or removed?
     pub leaving: bool,
     /// The process; None when the slot is empty.
     pub process: Option<Process>,
-    /// How many have filled the slot before.
+    /// How many workers have filled the slot before.
     pub restarts: u64,
-    /// What was served in this slot, by the dead as well; by one who is leaving,
-    /// what it has served itself.
+    /// What was served in this slot, with what its reaped workers have served. Of a worker
+    /// that is leaving: what it has served itself.
     pub served: Served,
-    /// How the last process that left the slot has died.
+    /// How the last worker that left the slot has ended.
     pub last_exit: Option<String>,
 }
 
@@ -63,42 +65,44 @@ pub struct Worker {
 pub struct Process {
     /// None for an instant after the fork.
     pub pid: Option<Pid>,
-    /// What the kernel does with it: what a worker can't say of itself.
+    /// Its state, as the kernel tells it: a worker that is stopped can't say so.
     pub condition: ProcessState,
     /// What it is doing.
     pub state: State,
-    /// For how long.
+    /// How long it has been in that state.
     pub since: Duration,
     /// How long it has lived.
     pub uptime: Duration,
     /// Its private counter.
     pub private_counter: u64,
-    /// Its client.
+    /// The address of its client.
     pub peer: Option<SocketAddr>,
-    /// Its user's number, and what set_credentials it back besides; None while it starts.
-    pub rights: Option<(u32, Sandbox)>,
+    /// Its user's number and its sandbox. None while it starts.
+    pub credentials: Option<(u32, Sandbox)>,
 }
 
 impl Snapshot {
     /// Looks at a server from outside.
-    pub fn of(view: &Reader) -> Snapshot {
-        Snapshot::take(view.scoreboard, &view.identity)
+    pub fn of(reader: &Reader) -> Snapshot {
+        Snapshot::take(reader.scoreboard, &reader.header)
     }
 
-    /// Looks at the scoreboard of the server `identity`. It costs that server
+    /// Looks at the scoreboard of the server `header`. It costs that server
     /// nothing, and a number that makes no sense is shown as it is.
-    pub fn take(scoreboard: Scoreboard, identity: &Identity) -> Snapshot {
+    pub fn take(scoreboard: Scoreboard, header: &Header) -> Snapshot {
         let now = clock::now();
-        let queue = socket::accept_queue(identity.pid, identity.inode);
+        let queue = socket::accept_queue(header.pid, header.inode);
         let mut snapshot = scoreboard.seqlock_read(|| {
             let workers = workers(scoreboard, now);
             // Summed up from what was read once: they go on counting meanwhile.
-            let served =
-                workers.iter().map(|worker| worker.served).chain([scoreboard.past_of_removed_slots()]);
+            let served = workers
+                .iter()
+                .map(|worker| worker.served)
+                .chain([scoreboard.reaped_totals_of_removed_slots()]);
             Snapshot {
-                identity: identity.clone(),
+                header: header.clone(),
                 phase: scoreboard.phase(),
-                uptime: now.saturating_sub(Duration::from_nanos(identity.started)),
+                uptime: now.saturating_sub(Duration::from_nanos(header.started)),
                 queue,
                 queue_limit: scoreboard.queue_limit(),
                 served: served.sum(),
@@ -110,26 +114,23 @@ impl Snapshot {
                 taken: now,
             }
         });
-        snapshot.ask_the_kernel();
+        snapshot.inspect_processes();
         snapshot
     }
 
-    /// What no process can say of itself: that it is stopped, or dead.
-    fn ask_the_kernel(&mut self) {
-        let server = Pid::from_raw(self.identity.pid);
-        if let Some(seqlock_read) = inspect(server) {
-            self.parent = seqlock_read.condition;
+    /// Adds which processes are stopped or dead.
+    fn inspect_processes(&mut self) {
+        let server = Pid::from_raw(self.header.pid);
+        if let Some(look) = inspect(server) {
+            self.parent = look.condition;
         }
         for process in self.workers.iter_mut().filter_map(|worker| worker.process.as_mut()) {
-            let seqlock_read =
-                process.pid.and_then(inspect).filter(|seqlock_read| seqlock_read.parent == server);
-            process.condition =
-                seqlock_read.map_or(ProcessState::Alive, |seqlock_read| seqlock_read.condition);
+            let look = process.pid.and_then(inspect).filter(|look| look.parent == server);
+            process.condition = look.map_or(ProcessState::Alive, |look| look.condition);
         }
     }
 
-    /// What was served in each slot, by those who are leaving as well: connections,
-    /// or bytes.
+    /// What was served in each slot, also by workers that are leaving: connections, or bytes.
     pub fn by_slot(&self, count: impl Fn(Served) -> u64) -> Distribution {
         let slots = self.workers.iter().filter(|worker| !worker.leaving).count();
         let mut counts = vec![0_u64; slots];
@@ -143,7 +144,7 @@ impl Snapshot {
 }
 
 impl Worker {
-    /// What it is doing. Who is dead and not yet reaped is down.
+    /// What it is doing. A dead process that is not yet reaped is down.
     pub fn state(&self) -> State {
         let process = self.process.as_ref().filter(|process| process.condition != ProcessState::Dead);
         process.map_or(State::Down, |process| process.state)
@@ -172,10 +173,10 @@ impl Process {
             condition: ProcessState::Alive,
             state,
             since: if since.is_zero() { Duration::ZERO } else { now.saturating_sub(since) },
-            uptime: now.saturating_sub(row.born()),
+            uptime: now.saturating_sub(row.forked_at()),
             private_counter: row.private_counter(),
             peer: row.peer(),
-            rights: row.rights(),
+            credentials: row.credentials(),
         }
     }
 }
@@ -188,7 +189,7 @@ fn workers(scoreboard: Scoreboard, now: Duration) -> Vec<Worker> {
             leaving: false,
             process: row.map(|row| Process::new(row, now)),
             restarts: scoreboard.slot_restarts(slot),
-            served: row.map(Row::served).into_iter().chain([scoreboard.past(slot)]).sum(),
+            served: row.map(Row::served).into_iter().chain([scoreboard.reaped_totals(slot)]).sum(),
             last_exit: scoreboard.last_exit(slot),
         }
     });

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use nix::unistd::Pid;
 
-use crate::scoreboard::{Row, Scoreboard};
+use crate::scoreboard::{Row, Writer};
 use crate::supervisor::respawn;
 use crate::sys::process::WaitStatus;
 
@@ -18,7 +18,7 @@ use crate::sys::process::WaitStatus;
 pub struct Children {
     slots: Vec<Slot>,
     living: BTreeMap<Pid, Child>,
-    scoreboard: Scoreboard,
+    scoreboard: Writer,
     /// Rows that no child has; the last one is used next.
     free_rows: Vec<Row>,
 }
@@ -56,7 +56,7 @@ pub struct ReapedWorker {
 
 impl Children {
     /// Starts with empty slots.
-    pub fn new(scoreboard: Scoreboard, slots: u16) -> Children {
+    pub fn new(scoreboard: Writer, slots: u16) -> Children {
         let mut free_rows: Vec<Row> = (0..).map_while(|index| scoreboard.row(index)).collect();
         free_rows.reverse();
         let mut children = Children { slots: Vec::new(), living: BTreeMap::new(), scoreboard, free_rows };
@@ -122,7 +122,7 @@ impl Children {
     /// Adds a child that was forked. It fills the slot, if there is one of that number; the
     /// worker that filled it before is leaving from now on.
     pub fn add(&mut self, pid: Pid, slot: usize, row: Row, born: Instant) {
-        row.set_pid(pid);
+        self.scoreboard.set_pid(row, pid);
         self.living.insert(pid, Child { slot, row, born });
         if let Some(filled) = self.slots.get_mut(slot) {
             filled.worker = Some(pid);

@@ -36,7 +36,7 @@ use crate::error::{Error, Exit, strerror};
 use crate::listener::Listener;
 use crate::log::write_if_room;
 use crate::private_counter;
-use crate::scoreboard::{self, Identity, Phase, Scoreboard};
+use crate::scoreboard::{self, Header, Phase, Writer};
 use crate::sys::credentials::Credentials;
 use crate::sys::lock_file::LockFile;
 use crate::sys::signal;
@@ -58,8 +58,8 @@ pub struct Supervisor<'a> {
     null: File,
     /// The scoreboard's file and the pid file, which are removed at the end.
     files: Vec<LockFile>,
-    identity: Identity,
-    scoreboard: Scoreboard,
+    header: Header,
+    scoreboard: Writer,
     children: Children,
     respawn: Respawn,
     rolling_restart: RollingRestart,
@@ -85,15 +85,14 @@ impl<'a> Supervisor<'a> {
         let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| {
             Error::new("open /dev/null", &error, "start it where there is one that it may use")
         })?;
-        let identity = Identity::new(pid, listener.address(), listener.inode(), listener.is_dual_stack());
+        let header = Header::new(pid, listener.address(), listener.inode(), listener.is_dual_stack());
         if !config.no_scoreboard {
             scoreboard::remove_stale();
         }
         // The pid file first: a server that does not get it ends, and must not have taken the
         // scoreboard from one that goes on.
         let pid_file = config.pid_file.as_deref().map(|path| pid_file::create(path, pid)).transpose()?;
-        let (scoreboard, file) =
-            scoreboard::open(config, &identity).map_err(|error| lacking(error.into()))?;
+        let (scoreboard, file) = scoreboard::open(config, &header).map_err(|error| lacking(error.into()))?;
         scoreboard.set_queue_limit(queue_limit(config.backlog));
         Ok(Supervisor {
             config,
@@ -105,7 +104,7 @@ impl<'a> Supervisor<'a> {
             // Removed in this order: the next server that gets the pid file finds the
             // scoreboard free.
             files: file.into_iter().chain(pid_file).collect(),
-            identity,
+            header,
             scoreboard,
             children: Children::new(scoreboard, config.workers),
             respawn: Respawn::default(),
@@ -142,7 +141,7 @@ impl<'a> Supervisor<'a> {
             }
             self.fork_next_replacement();
             self.spawn_missing_workers();
-            self.scoreboard.show_parents_counter(private_counter::value());
+            self.scoreboard.set_parents_counter(private_counter::value());
             if let Some(exit) = self.step_shutdown() {
                 return Ok(self.end(exit));
             }
@@ -179,7 +178,7 @@ impl<'a> Supervisor<'a> {
 
     /// The last acts, when all children are reaped.
     fn end(mut self, exit: Exit) -> Exit {
-        self.scoreboard.enter(Phase::Ended(exit.code()));
+        self.scoreboard.set_phase(Phase::Ended(exit.code()));
         self.files.clear();
         let served = self.scoreboard.served();
         info!(

@@ -86,7 +86,7 @@ impl Supervisor<'_> {
     pub(super) fn drain(&mut self, exit: Exit) {
         self.children.remove_all_slots();
         self.rolling_restart.stop();
-        self.scoreboard.enter(Phase::Draining);
+        self.scoreboard.set_phase(Phase::Draining);
         let now = Instant::now();
         let overflow = self.overflow(now);
         self.make_room();
@@ -106,7 +106,7 @@ impl Supervisor<'_> {
     /// handshakes are open: then it may overflow now.
     fn overflow(&self, now: Instant) -> Option<Overflow> {
         self.listener.as_ref()?.drops().filter(|drops| *drops > 0)?;
-        let (half_open, longest) = (half_open(self.identity.address), self.config.grace / 2);
+        let (half_open, longest) = (half_open(self.header.address), self.config.grace / 2);
         let wait = if half_open.is_empty() { RETRANSMISSION.min(longest) } else { longest };
         Some(Overflow { until: now + wait, half_open })
     }
@@ -154,7 +154,7 @@ impl Supervisor<'_> {
     fn has_waiting(&self) -> bool {
         match &self.listener {
             Some(listener) => listener.has_waiting(),
-            None => accept_queue(self.pid.as_raw(), self.identity.inode).is_some_and(|queue| queue > 0),
+            None => accept_queue(self.pid.as_raw(), self.header.inode).is_some_and(|queue| queue > 0),
         }
     }
 
@@ -248,7 +248,7 @@ impl Supervisor<'_> {
     /// at an instant at which the queue is empty. So the parent's copy is closed before.
     fn end_overflow(&mut self, drainer: Pid, before: &HashSet<String>) {
         // A handshake that is still open has had room since then, and was not completed.
-        let cut = before.intersection(&half_open(self.identity.address)).count();
+        let cut = before.intersection(&half_open(self.header.address)).count();
         if cut > 0 {
             let clients = count(cut as u64, "client");
             self.log_event(Level::Warn, format!("{clients} whose handshake was never completed may be cut"));

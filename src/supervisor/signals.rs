@@ -20,7 +20,7 @@ impl Supervisor<'_> {
         match signal {
             Signal::SIGCHLD => {} // The children are reaped already.
             Signal::SIGUSR1 => {
-                let snapshot = Snapshot::take(self.scoreboard, &self.identity);
+                let snapshot = Snapshot::take(*self.scoreboard, &self.header);
                 let lines = status::table(&snapshot);
                 lines.iter().filter(|line| !line.is_empty()).for_each(|line| answer(line));
             }

@@ -84,8 +84,8 @@ impl Supervisor<'_> {
         let code = worker::run(WorkerContext {
             slot,
             role,
-            row,
-            scoreboard: self.scoreboard,
+            row: self.scoreboard.row_writer(row),
+            scoreboard: *self.scoreboard,
             listener,
             options: self.config,
             rights: self.credentials.as_ref(),

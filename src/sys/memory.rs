@@ -2,14 +2,13 @@
 //!
 //! Ordinary memory is copied on write: after a fork each process changes only
 //! its own copy. A mapping made with `MAP_SHARED` before the fork is the
-//! exception, asked for on purpose. Of a file, it can be seen from outside, too.
+//! exception, made on purpose. If it is of a file, other processes can map it, too.
 //! See mmap(2).
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
 use std::fs::File;
 use std::num::NonZeroUsize;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use nix::errno::Errno;
@@ -17,26 +16,52 @@ use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Sixteen numbers on 128 bytes: two cache lines, because processors fetch
-/// them in pairs. Two processes that write to different lines never slow each
-/// other down.
-#[derive(Debug)]
-#[repr(C, align(128))]
-pub struct CacheLine(pub [AtomicU64; 16]);
+/// Memory that may be shared with other processes and may hold any bytes.
+///
+/// # Safety
+/// Each part of the type is an atomic number: every value of its bytes is valid, and a
+/// change by another process is no data race.
+pub unsafe trait Atomics: 'static {}
 
-/// Maps `lines` lines, all zero, that this process and all its later children
-/// see at the same address. They stay for as long as the process lives; pages
-/// that nobody touches cost nothing.
+// SAFETY: an atomic number has no invalid value.
+unsafe impl Atomics for AtomicU64 {}
+
+// SAFETY: as each of its elements.
+unsafe impl<T: Atomics, const N: usize> Atomics for [T; N] {}
+
+/// Defines a `#[repr(C)]` struct of [`Atomics`] whose size is a multiple of 128 bytes: two
+/// cache lines, because processors fetch them in pairs. Two processes that write to
+/// different structs never slow each other down.
+macro_rules! shared_struct {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident {
+        $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug)]
+        #[repr(C, align(128))]
+        $vis struct $name { $($(#[$field_meta])* $field_vis $field: $type,)* }
+
+        // SAFETY: the bounds say that each field is made of atomics, and padding may hold
+        // any bytes.
+        #[allow(unsafe_code)]
+        unsafe impl $crate::sys::memory::Atomics for $name
+        where $($type: $crate::sys::memory::Atomics,)* {}
+    };
+}
+pub(crate) use shared_struct;
+
+/// Maps a `T`, all zero, that this process and all its later children see at the same
+/// address. It stays for as long as the process lives; pages that are never touched cost
+/// nothing.
 ///
 /// # Errors
-/// `ENOMEM` when the system has no room for the mapping, `EINVAL` for none.
-pub fn map_shared(lines: usize) -> nix::Result<&'static [CacheLine]> {
-    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+/// `ENOMEM` when the system has no room for the mapping, `EINVAL` for an empty one.
+pub fn map_shared<T: Atomics>() -> nix::Result<&'static T> {
     // SAFETY: the kernel chooses the place, so no memory in use is mapped over.
-    let place = unsafe { mmap_anonymous(None, size(lines)?, access, MapFlags::MAP_SHARED)? };
-    answer_bus_errors()?;
-    // SAFETY: just mapped, to be read and written, for this many lines.
-    Ok(unsafe { as_lines(place, lines) })
+    let place = unsafe { mmap_anonymous(None, size::<T>()?, READ_WRITE, MapFlags::MAP_SHARED)? };
+    handle_bus_errors()?;
+    // SAFETY: just mapped, of this size, and never unmapped.
+    Ok(unsafe { place.cast().as_ref() })
 }
 
 /// Memory of this process alone, all zero. Pages that are not used cost nothing; an
@@ -47,76 +72,66 @@ pub fn map_shared(lines: usize) -> nix::Result<&'static [CacheLine]> {
 /// As [`map_shared`].
 pub fn map_private(bytes: usize) -> nix::Result<&'static mut [u8]> {
     let size = NonZeroUsize::new(bytes).ok_or(Errno::EINVAL)?;
-    let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     // SAFETY: the kernel chooses the place, so no memory in use is mapped over.
-    let place = unsafe { mmap_anonymous(None, size, access, MapFlags::MAP_PRIVATE)? };
+    let place = unsafe { mmap_anonymous(None, size, READ_WRITE, MapFlags::MAP_PRIVATE)? };
     // SAFETY: just mapped, of this size, for this caller alone, and never undone.
     Ok(unsafe { std::slice::from_raw_parts_mut(place.cast::<u8>().as_ptr(), bytes) })
 }
 
-/// Maps the first `lines` lines of a file in the same way: what is written to
-/// them is in the file at once, for whoever maps or reads it.
+/// Maps the beginning of a file as a `T`: what is written to it is in the file at once, and
+/// is seen by each process that maps or reads the file.
 ///
-/// If somebody cuts the file short, the lines turn into others, of this process
-/// and its later children alone, all zero. One file a process can be mapped.
+/// If the file is cut short, the memory is replaced by other memory, all zero, of this
+/// process and its later children alone. One file a process can be mapped.
 ///
 /// # Errors
 /// As [`map_shared`], and what mmap(2) lists for files.
-pub fn map_shared_file(file: &File, lines: usize) -> nix::Result<&'static [CacheLine]> {
-    map_file(file, lines, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)
+pub fn map_shared_file<T: Atomics>(file: &File) -> nix::Result<&'static T> {
+    map_file(file, READ_WRITE)
 }
 
-/// As [`map_shared_file`], but only to look: the lines must not be written to.
+/// As [`map_shared_file`], but only to be read: a store to it is SIGSEGV.
 ///
 /// # Errors
 /// As [`map_shared_file`].
-pub fn map_read_only(file: &File, lines: usize) -> nix::Result<&'static [CacheLine]> {
-    map_file(file, lines, ProtFlags::PROT_READ)
+pub fn map_read_only<T: Atomics>(file: &File) -> nix::Result<&'static T> {
+    map_file(file, ProtFlags::PROT_READ)
 }
 
-fn map_file(file: &File, lines: usize, access: ProtFlags) -> nix::Result<&'static [CacheLine]> {
-    let size = size(lines)?;
+const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+
+fn map_file<T: Atomics>(file: &File, access: ProtFlags) -> nix::Result<&'static T> {
+    let size = size::<T>()?;
     // SAFETY: the kernel chooses the place, so no memory in use is mapped over.
     let place = unsafe { mmap(None, size, access, MapFlags::MAP_SHARED, file, 0)? };
     MAPPED_AT.store(place.as_ptr() as usize, Ordering::Relaxed);
     MAPPED_SIZE.store(size.get(), Ordering::Relaxed);
-    answer_bus_errors()?;
-    // SAFETY: just mapped, to be read at least, for this many lines.
-    Ok(unsafe { as_lines(place, lines) })
+    handle_bus_errors()?;
+    // SAFETY: just mapped, of this size, and never unmapped. A mapping starts on a page,
+    // and so is aligned.
+    Ok(unsafe { place.cast().as_ref() })
 }
 
-fn size(lines: usize) -> nix::Result<NonZeroUsize> {
-    NonZeroUsize::new(lines * size_of::<CacheLine>()).ok_or(Errno::EINVAL)
-}
-
-/// # Safety
-/// `place` is a mapping of so many lines that is never undone. Whoever writes to
-/// it, in whichever process, has only these atomics to do so.
-unsafe fn as_lines(place: NonNull<c_void>, lines: usize) -> &'static [CacheLine] {
-    // SAFETY: as above; a mapping starts on a page and so is aligned, and any
-    // bytes are atomics of some value.
-    unsafe { std::slice::from_raw_parts(place.cast::<CacheLine>().as_ptr(), lines) }
+fn size<T: Atomics>() -> nix::Result<NonZeroUsize> {
+    NonZeroUsize::new(size_of::<T>()).ok_or(Errno::EINVAL)
 }
 
 // Where the file is mapped; a size of 0 says that none is.
 static MAPPED_AT: AtomicUsize = AtomicUsize::new(0);
 static MAPPED_SIZE: AtomicUsize = AtomicUsize::new(0);
 
-/// A page of a mapped file that the file has no more is SIGBUS for who touches
-/// it, and somebody else's carelessness is not to be our death. Without a file, it
-/// is: Rust's own handler lets the first one pass when somebody has sent it.
-///
-/// # Errors
-/// None that a correct call can cause.
-fn answer_bus_errors() -> nix::Result<()> {
+/// Truncating the file must not kill the process by SIGBUS: access to a page that the file
+/// has no more. Without a file, SIGBUS kills: Rust's own handler would ignore the first one
+/// that is sent by kill(2).
+fn handle_bus_errors() -> nix::Result<()> {
     let action = SigAction::new(SigHandler::SigAction(replace_mapping), SaFlags::SA_RESTART, SigSet::empty());
     // SAFETY: the handler calls nothing but mmap, sigaction and raise, bare system
     // calls that take no lock and allocate nothing.
     unsafe { sigaction(Signal::SIGBUS, &action) }.map(drop)
 }
 
-/// Puts memory of the system's own in the place of the file; then the
-/// interrupted access is made again.
+/// Puts anonymous memory in the place of the file; then the interrupted access is made
+/// again.
 extern "C" fn replace_mapping(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     let (at, size) = (MAPPED_AT.load(Ordering::Relaxed), MAPPED_SIZE.load(Ordering::Relaxed));
     // Sent by kill, it has no address: SI_USER is 0 on Linux, 0x10001 on macOS.
@@ -126,14 +141,14 @@ extern "C" fn replace_mapping(_: libc::c_int, info: *mut libc::siginfo_t, _: *mu
     if fault.is_some_and(|fault| (at..at + size).contains(&fault)) {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-        // SAFETY: the place is our mapping of the file, and nothing but atomics
+        // SAFETY: the place is this process's mapping of the file, and nothing but atomics
         // is ever there.
         let place = unsafe { libc::mmap(at as *mut c_void, size, access, flags, -1, 0) };
         if place != libc::MAP_FAILED {
             return;
         }
     }
-    // As it would have been without us.
+    // As without this handler.
     // SAFETY: both may be called in a handler, and the default needs no code.
     unsafe {
         libc::signal(libc::SIGBUS, libc::SIG_DFL);

@@ -35,7 +35,7 @@ use crate::listener::Listener;
 use crate::log::narrate::worker as narrate;
 use crate::log::{ProcessLabel, set_label};
 use crate::private_counter;
-use crate::scoreboard::{Row, Scoreboard, State};
+use crate::scoreboard::{RowWriter, Scoreboard, State};
 use crate::sys::credentials::Credentials;
 use crate::sys::process;
 use crate::text::count;
@@ -64,7 +64,7 @@ pub struct WorkerContext<'a> {
     /// What the worker is forked for.
     pub role: WorkerRole,
     /// The row of the scoreboard in which the worker counts.
-    pub row: Row,
+    pub row: RowWriter,
     /// The scoreboard of all processes.
     pub scoreboard: Scoreboard,
     /// The listening socket, shared with all workers.
@@ -114,7 +114,7 @@ fn limit_with_jitter(asked: u64, pid: Pid) -> u64 {
 }
 
 struct Worker {
-    row: Row,
+    row: RowWriter,
     scoreboard: Scoreboard,
     parent: Pid,
     listener_state: ListenerState,

@@ -1,9 +1,9 @@
-//! `top`: a running server, live: what introductions to socket programming draw
-//! on the blackboard, as it happens.
+//! `top`: a running server, live. It runs in a process of its own, outside the server.
 //!
-//! It looks at the scoreboard several times a second, which costs the server
-//! nothing. Signals are sent only where a key asks for it, and only to processes
-//! of which the kernel says that they are this server's.
+//! It reads the scoreboard several times a second, which costs the server nothing, and
+//! draws it: `view` makes lines of text of a snapshot, `terminal` shows them and reads the
+//! keys. A signal is sent only when a key asks for it, and only to a process that, by the
+//! kernel's word, belongs to this server.
 
 pub mod terminal;
 pub mod view;
@@ -24,18 +24,18 @@ use crate::scoreboard::snapshot::Snapshot;
 use crate::scoreboard::{Phase, Reader, Served};
 use crate::sys::process;
 
-/// From picture to view.
+/// The time from one view to the next.
 const TICK: Duration = Duration::from_millis(250);
 
-/// What a key has done is said for so long.
+/// How long the last line says what a key has done.
 const NOTE: Duration = Duration::from_secs(4);
 
 const GONE: &str = "the server is no more, or in another container";
 
-/// Rates are of what was served in so long.
+/// Rates are of what was served in so long before.
 const LATELY: Duration = Duration::from_secs(2);
 
-/// Shows the server that the user means until he has seen enough.
+/// Shows the server that the user means until the user leaves.
 ///
 /// # Errors
 /// If there is no such server, or no terminal.
@@ -65,7 +65,7 @@ fn lost(error: &io::Error) -> Error {
     Error::new("use the terminal", error, "top --once prints one picture, and status a table")
 }
 
-/// One picture as text: as wide as the terminal, or 80 columns.
+/// One view as text: as wide as the terminal, or 80 columns.
 fn print(top: &Top) -> Result<(), Error> {
     let size = io::stdout().is_terminal().then(|| ratatui::crossterm::terminal::size().ok()).flatten();
     let width = size.map_or(80, |(width, _)| width.into());
@@ -79,10 +79,10 @@ fn print(top: &Top) -> Result<(), Error> {
 struct Top {
     reader: Reader,
     view: TopView,
-    /// When a key has done something, to be said for a while.
+    /// When a key has done something.
     noted: Option<Instant>,
-    /// What had been served at some moments of late.
-    past: VecDeque<(Instant, Served)>,
+    /// What had been served at some moments before.
+    history: VecDeque<(Instant, Served)>,
 }
 
 impl Top {
@@ -96,17 +96,17 @@ impl Top {
             note: None,
             end: None,
         };
-        Top { reader, view, noted: None, past: VecDeque::new() }
+        Top { reader, view, noted: None, history: VecDeque::new() }
     }
 
-    /// Until the user leaves; Some: by this signal.
+    /// Shows views until the user leaves. Some: by this signal.
     fn show_on(&mut self, screen: &mut Screen) -> io::Result<Option<Signal>> {
         let mut refresh_at = Instant::now();
         loop {
             if refresh_at <= Instant::now() {
                 refresh_at = Instant::now() + TICK;
                 if !self.view.paused && self.view.end.is_none() {
-                    self.look();
+                    self.refresh();
                 }
                 if self.noted.is_some_and(|noted| noted.elapsed() >= NOTE) {
                     (self.noted, self.view.note) = (None, None);
@@ -127,8 +127,8 @@ impl Top {
         }
     }
 
-    /// Looks at the server, and whether it still lives.
-    fn look(&mut self) {
+    /// Takes a snapshot, and notes if the server has ended.
+    fn refresh(&mut self) {
         let lives = self.reader.lives();
         let snapshot = Snapshot::of(&self.reader);
         if let Err(failure) = self.reader.check() {
@@ -136,12 +136,12 @@ impl Top {
             return;
         }
         if !lives {
-            let pid = snapshot.identity.pid;
+            let pid = snapshot.header.pid;
             self.view.end = Some(match snapshot.phase {
                 Phase::Ended(status) => {
                     format!("the server (pid {pid}) has ended, with exit status {status}")
                 }
-                _ => format!("the server (pid {pid}) is dead: somebody has killed it"),
+                _ => format!("the server (pid {pid}) is dead: it was killed"),
             });
         }
         self.measure(snapshot.served);
@@ -151,11 +151,11 @@ impl Top {
 
     fn measure(&mut self, served: Served) {
         let now = Instant::now();
-        self.past.push_back((now, served));
-        while self.past.len() > 2 && now - self.past[0].0 > LATELY {
-            self.past.pop_front();
+        self.history.push_back((now, served));
+        while self.history.len() > 2 && now - self.history[0].0 > LATELY {
+            self.history.pop_front();
         }
-        let (then, before) = self.past[0];
+        let (then, before) = self.history[0];
         self.view.rate = (then < now).then(|| Rate::between(before, served, now - then));
     }
 
@@ -179,8 +179,8 @@ impl Top {
         }
     }
 
-    /// The scoreboard's word for a pid is not enough: a worker may have written
-    /// it, and the process may have died since.
+    /// The kernel must confirm the pid of the scoreboard: a worker may have written it, and
+    /// the process may have died since.
     fn signal_worker(&mut self, signal: Signal) {
         let Some(worker) = self.view.snapshot.workers.get(self.view.selected) else { return };
         let (slot, pid) = (worker.slot, worker.process.as_ref().and_then(|process| process.pid));
@@ -204,9 +204,9 @@ impl Top {
     }
 }
 
-fn send(signal: Signal, pid: Pid, whom: &str) -> String {
+fn send(signal: Signal, pid: Pid, target: &str) -> String {
     match kill(pid, signal) {
-        Ok(()) => format!("{signal} sent to {whom} (pid {pid})"),
-        Err(error) => format!("cannot send {signal} to {whom} (pid {pid}): {}", strerror(&error.into())),
+        Ok(()) => format!("{signal} sent to {target} (pid {pid})"),
+        Err(error) => format!("cannot send {signal} to {target} (pid {pid}): {}", strerror(&error.into())),
     }
 }

@@ -1,9 +1,9 @@
-//! The terminal, for as long as `top` has it: left as it was found, however that
-//! ends.
+//! The terminal while `top` runs. It is restored at the end, also after a signal or a
+//! panic.
 //!
-//! Keys are read by hand: the library's reader waits for the rest of a sequence
-//! that never comes, and turns in circles when the terminal is gone, deaf to
-//! signals in both cases.
+//! Keys are read by select(2) and read(2). The library's own reader waits for the rest of a
+//! sequence that never comes, and loops when the terminal is gone; in both cases it ignores
+//! signals.
 
 use std::io::{self, Stdout, stdin, stdout};
 use std::mem::ManuallyDrop;
@@ -31,15 +31,15 @@ use ratatui::text::{Line, Text};
 /// Signals that end the program.
 const ENDS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
 
-/// Signals that are about the terminal.
-const ABOUT: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH];
+/// Signals after which the terminal is set up or drawn anew.
+const REDRAWS: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH];
 
-/// The terminal in raw mode, on its other screen. Dropped, it is as before; also
-/// by a panic.
+/// The terminal in raw mode, on its alternate screen. Drop restores it, and so does a
+/// panic.
 #[derive(Debug)]
 pub struct Screen {
-    /// Never dropped: it would complain where nobody can hear it, of a terminal
-    /// that is gone. What it would do, [`leave`] does.
+    /// Never dropped: its own drop prints an error if the terminal is gone. [`leave`] does
+    /// what it would do.
     terminal: ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>,
     /// The last signal that has come; 0 is none.
     signal: Arc<AtomicUsize>,
@@ -72,14 +72,14 @@ impl Screen {
             signal_hook::flag::register(number, Arc::clone(&ending))?;
             signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)?;
         }
-        for number in ABOUT.map(|signal| signal as i32) {
+        for number in REDRAWS.map(|signal| signal as i32) {
             signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)?;
         }
-        // A panic leaves the terminal before it speaks.
-        let speak = panic::take_hook();
+        // A panic leaves the alternate screen before it prints its message.
+        let print = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
             let _ = leave();
-            speak(panic);
+            print(panic);
         }));
         Ok(Screen { terminal: take()?, signal })
     }
@@ -120,7 +120,7 @@ impl Screen {
                 leave()?;
                 raise(Signal::SIGSTOP)?;
             }
-            // Whoever was stopped finds the terminal as the shell has left it.
+            // The shell has changed the terminal while this process was stopped.
             Ok(Signal::SIGCONT) => {
                 leave()?;
                 self.terminal = take()?;
@@ -143,8 +143,8 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // A panic has done it before it spoke; again, and the cursor would jump back
-        // to where it was, and what comes next be written over the message.
+        // The panic hook has done it. A second time would move the cursor back, and the
+        // next output would overwrite the message.
         if !thread::panicking() {
             // If the terminal is gone, there is nothing to be restored.
             let _ = leave();
@@ -164,7 +164,7 @@ fn leave() -> io::Result<()> {
     raw
 }
 
-/// What these bytes mean, if it is a key of ours; of a sequence that came in parts,
+/// What these bytes mean, where they are keys of `top`. Of a sequence that came in parts,
 /// the rest is lost. See console_codes(4); the arrows differ by the terminal's mode.
 fn keys(mut bytes: &[u8]) -> io::Result<Vec<Input>> {
     const SEQUENCES: [(&[u8], Input); 12] = [
@@ -189,9 +189,9 @@ fn keys(mut bytes: &[u8]) -> io::Result<Vec<Input>> {
             continue;
         }
         match first {
-            b'\x1b' if bytes.len() > 1 => break, // No key of ours.
+            b'\x1b' if bytes.len() > 1 => break, // No key of top.
             b'\x1b' | b'\x03' => inputs.push(Input::Escape),
-            // Ctrl-Z, for all that the shell has started with us.
+            // Ctrl-Z stops the whole process group, as the terminal would.
             b'\x1a' => kill(Pid::from_raw(0), Signal::SIGTSTP)?,
             byte => inputs.push(Input::Key(char::from(*byte))),
         }

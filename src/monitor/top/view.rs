@@ -3,11 +3,14 @@
 //! It fits whatever room there is: the least important columns go from a narrow
 //! terminal, sections from a low one, and the workers scroll.
 
+mod help;
+
 use std::time::Duration;
 
 use ratatui::style::{Color, Stylize};
 use ratatui::text::{Line, Span};
 
+use self::help::{HELP, KEYS};
 use crate::monitor::{format, table};
 use crate::scoreboard::snapshot::{Snapshot, Worker};
 use crate::scoreboard::{Phase, Served, State};
@@ -19,7 +22,7 @@ use crate::text::count;
 pub struct TopView {
     /// What the server is doing.
     pub snapshot: Snapshot,
-    /// Connections and bytes a second, of late.
+    /// Connections and bytes a second, over the last seconds.
     pub rate: Option<Rate>,
     /// The worker that the keys are for, an index into the snapshot's.
     pub selected: usize,
@@ -53,33 +56,6 @@ impl Rate {
     }
 }
 
-const KEYS: &str = " q quit  p pause  ↑↓ select  k KILL  t TERM  s STOP  c CONT  +- workers  ? help";
-
-const HELP: [&str; 22] = [
-    "What is to be seen",
-    "  Clients connect to one listening socket; the kernel completes the handshakes",
-    "  and queues them. The parent has opened that socket, and forked the workers,",
-    "  which all inherited it. Each sleeps in accept() until the kernel wakes it for",
-    "  one client, whom it serves to the end: one process, one client.",
-    "",
-    "  idle      asleep in accept()             starting  forked, not yet there",
-    "  reading   asleep in recv()               writing   in send(), asleep when full",
-    "  draining  finishing its last client      stopped   by SIGSTOP",
-    "",
-    "  A slot is a place for a worker: when the process dies, a new one fills it.",
-    "  SERVED and BYTES are the slot's, and outlive its processes. PRIVATE is a plain",
-    "  variable: each process has its own, at the same address, and it dies with it.",
-    "",
-    "Keys",
-    "  up, down, PgUp, PgDn, Home, End   select a worker",
-    "  k KILL, t TERM, s STOP, c CONT    send it that signal, and see what happens",
-    "  + -                               one worker more, one fewer (TTIN, TTOU)",
-    "  p                                 hold the picture, and let it go on",
-    "  q, Esc, Ctrl-C                    leave; the server goes on",
-    "",
-    "Any key leads back.",
-];
-
 impl TopView {
     /// The lines of the whole view: `height` of them at the most, each as wide
     /// as `width` at the most. No height: as many as it takes.
@@ -98,14 +74,14 @@ impl TopView {
     }
 
     fn title(&self, width: usize) -> Line<'static> {
-        let Snapshot { identity, phase, uptime, .. } = &self.snapshot;
+        let Snapshot { header, phase, uptime, .. } = &self.snapshot;
         let state = match (&self.end, phase) {
             (None, Phase::Running) => format!("running for {}", format::span(*uptime)),
             (None, Phase::Draining) => format!("DRAINING, after {}", format::span(*uptime)),
             _ => "ENDED".into(),
         };
         let paused = if self.paused { "   PAUSED" } else { "" };
-        let text = format!(" prefork-echo {}   {}   {state}{paused}", identity.version, identity.address);
+        let text = format!(" prefork-echo {}   {}   {state}{paused}", header.version, header.address);
         Line::raw(format!("{text:<width$}")).reversed().bold()
     }
 
@@ -146,9 +122,9 @@ impl TopView {
         lines
     }
 
-    /// The way of a client: the queue, the socket, and the parent that opened it.
+    /// The way of a connection: the queue, the socket, and the parent that opened it.
     fn head(&self) -> Vec<Line<'static>> {
-        let Snapshot { queue, queue_limit, identity, served, restarts, .. } = &self.snapshot;
+        let Snapshot { queue, queue_limit, header, served, restarts, .. } = &self.snapshot;
         let waiting = match queue {
             // So few can be seen one by one.
             Some(queue @ 1..=20) => {
@@ -173,7 +149,7 @@ impl TopView {
             ProcessState::Stopped => Span::raw("  STOPPED: nobody reaps and replaces the workers").red(),
             _ => Span::raw(format!("  serves nobody; forks the workers, has replaced {restarts}")),
         };
-        let parent = vec![Span::raw(format!(" parent {}", identity.pid)).bold(), parent];
+        let parent = vec![Span::raw(format!(" parent {}", header.pid)).bold(), parent];
         let rate = self.rate.map_or(String::new(), |rate| {
             let bytes = format::fraction(rate.bytes);
             format!(" {} connections/s, {bytes} bytes/s;", format::fraction(rate.connections))
@@ -202,7 +178,8 @@ impl TopView {
             let twig = if index + 1 == workers.len() { "└─" } else { "├─" };
             let mark = if index == selected { "▸" } else { " " };
             let row = table::row(&columns, worker);
-            let line = Line::raw(format!("{mark} {twig}{row:<0$}", width.saturating_sub(4))).fg(ink(worker));
+            let line =
+                Line::raw(format!("{mark} {twig}{row:<0$}", width.saturating_sub(4))).fg(color(worker));
             lines.push(if index == selected { line.reversed() } else { line });
         }
         if hidden > 0 {
@@ -213,10 +190,10 @@ impl TopView {
 
     /// The lesson of separate address spaces.
     fn counter(&self) -> Vec<Line<'static>> {
-        let Snapshot { identity, parents_counter, workers, served, .. } = &self.snapshot;
+        let Snapshot { header, parents_counter, workers, served, .. } = &self.snapshot;
         let private = workers.iter().filter_map(|worker| {
             let value = worker.process.as_ref()?.private_counter;
-            // Who is leaving has a successor of the same number.
+            // A worker that is leaving has a replacement in the same slot.
             let (open, close) = if worker.leaving { ("(", ")") } else { ("", "") };
             Some(format!(" {open}{}={value}{close}", worker.slot))
         });
@@ -224,7 +201,7 @@ impl TopView {
             Line::default(),
             Line::raw(format!(
                 " One variable, one address ({:#x}), another value in each process:",
-                identity.private_counter
+                header.private_counter
             )),
             Line::raw(format!("   clients counted by all, in shared memory: {}", served.connections)).cyan(),
             Line::raw(format!(
@@ -268,19 +245,19 @@ impl TopView {
         let events = &self.snapshot.events;
         let mut lines = vec![Line::raw(" What has happened, and how long ago")];
         for event in &events[events.len().saturating_sub(room)..] {
-            let ink = match event.text.as_str() {
+            let color = match event.text.as_str() {
                 text if text.contains("killed by") || text.contains("giving up") => Color::Red,
                 text if text.contains("replaces") => Color::Green,
                 _ => Color::Reset,
             };
             let ago = self.snapshot.taken.saturating_sub(event.time);
-            lines.push(Line::raw(format!("{:>6} {}", format::span(ago), event.text)).fg(ink));
+            lines.push(Line::raw(format!("{:>6} {}", format::span(ago), event.text)).fg(color));
         }
         lines
     }
 }
 
-fn ink(worker: &Worker) -> Color {
+fn color(worker: &Worker) -> Color {
     match worker.state() {
         _ if worker.is_stopped() => Color::Red,
         State::Down => Color::Red,
@@ -292,7 +269,7 @@ fn ink(worker: &Worker) -> Color {
     }
 }
 
-/// Cuts what is too long, and shows that it is cut: half a number would be another.
+/// Cuts a line that is too long, and marks the cut: a number cut in half would mislead.
 fn fit(line: Line<'static>, width: usize) -> Line<'static> {
     if line.width() <= width {
         return line;

@@ -8,7 +8,7 @@ use ratatui::text::Text;
 
 use super::*;
 use crate::scoreboard::snapshot::{Process, Worker};
-use crate::scoreboard::{Event, Identity};
+use crate::scoreboard::{Event, Header};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,7 +25,7 @@ fn worker(slot: usize, state: State, peer: Option<&str>) -> Worker {
             uptime: SECOND * 245,
             private_counter: 10 + number,
             peer: peer.map(|peer| peer.parse().unwrap()),
-            rights: None,
+            credentials: None,
         }),
         restarts: number,
         served: Served { connections: 10 + number, bytes: 1280 * (number + 1) },
@@ -34,12 +34,12 @@ fn worker(slot: usize, state: State, peer: Option<&str>) -> Worker {
 }
 
 fn view(workers: Vec<Worker>) -> TopView {
-    let mut identity = Identity::new(Pid::from_raw(4242), "127.0.0.1:7777".parse().unwrap(), 1, false);
-    (identity.private_counter, identity.version) = (0x55d0_c8a0_10e8, "0.1.0".into());
+    let mut header = Header::new(Pid::from_raw(4242), "127.0.0.1:7777".parse().unwrap(), 1, false);
+    (header.private_counter, header.version) = (0x55d0_c8a0_10e8, "0.1.0".into());
     let event = |ago: u32, text: &str| Event { time: SECOND * (1000 - ago), text: text.into() };
     TopView {
         snapshot: Snapshot {
-            identity,
+            header,
             phase: Phase::Running,
             uptime: SECOND * 245,
             queue: Some(2),
