@@ -160,7 +160,7 @@ impl Scoreboard {
         self.row(index).filter(|row| row.slot() == Some(slot))
     }
 
-    /// A row; there are two for each of [`MAX_WORKERS`](crate::cli::MAX_WORKERS).
+    /// A row; there are two for each of [`MAX_WORKERS`](crate::config::MAX_WORKERS).
     pub fn row(self, index: usize) -> Option<Row> {
         Some(Row::new(self.0.rows.get(index)?, index))
     }

@@ -72,7 +72,7 @@ impl Writer {
     }
 
     /// How many slots are to be filled from now on: at the most
-    /// [`MAX_WORKERS`](crate::cli::MAX_WORKERS).
+    /// [`MAX_WORKERS`](crate::config::MAX_WORKERS).
     pub fn set_slots(self, slots: usize) {
         let control = &self.memory().control;
         self.seqlock_write(|| {
