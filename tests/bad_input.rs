@@ -1,7 +1,5 @@
 //! What cannot work ends with one clear line, the remedy, and the right status.
 
-mod common;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -11,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{Guarded, Server, binary, run, unprivileged_binary};
+use crate::common::{Guarded, Server, binary, run, unprivileged_binary};
 use prefork_echo::listener::Listener;
 
 /// Runs the server with `arguments`; it must end with status 1 and one line.

@@ -1,7 +1,5 @@
 //! `bench` counts what comes back, what doesn't, and how long it takes.
 
-mod common;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -10,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::measure::{bench, errors, number, sum};
-use common::servers::{Fake, echo_with, well_behaved};
-use common::terminal::Terminal;
-use common::{Guarded, Server, binary, command, wait_until};
+use crate::common::measure::{bench, errors, number, sum};
+use crate::common::servers::{Fake, echo_with, well_behaved};
+use crate::common::terminal::Terminal;
+use crate::common::{Guarded, Server, binary, command, wait_until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -215,7 +213,7 @@ fn with_a_rate_all_that_is_due_in_time_is_sent_also_late() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere whoever finds no room in the queue is refused.
 fn connecting_is_part_of_the_latency() {
-    let server = common::servers::Full::start();
+    let server = crate::common::servers::Full::start();
     let mut command = binary();
     command.args(["bench", "--json", &server.address.to_string(), "-c", "1", "-n", "1", "--mode", "connect"]);
     let mut running = Guarded(command.stdout(Stdio::piped()).spawn().unwrap());

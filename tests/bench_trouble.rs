@@ -1,16 +1,16 @@
 //! `bench` says what goes wrong, and counts it; whatever the server does, it ends.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::measure::{bench, errors, impatient, number, sum};
-use common::servers::{Fake, closed_port, echo_bytes, echo_with, never_closes, reset, swallow, well_behaved};
-use common::{Guarded, Server, binary, command, wait_until};
+use crate::common::measure::{bench, errors, impatient, number, sum};
+use crate::common::servers::{
+    Fake, closed_port, echo_bytes, echo_with, never_closes, reset, swallow, well_behaved,
+};
+use crate::common::{Guarded, Server, binary, command, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -227,7 +227,7 @@ fn a_byte_too_much_at_the_end_is_counted_once() {
 #[cfg(target_os = "linux")] // What the kernel keeps after a reset is its own affair.
 fn answers_that_came_before_a_reset_count() {
     // One of each connection is answered, and all that is on the way then is lost.
-    let server = Fake::start(|client| common::servers::echo_and_leave(client, 19_999));
+    let server = Fake::start(|client| crate::common::servers::echo_and_leave(client, 19_999));
     let arguments = ["--mode", "stream", "-c", "1", "-n", "20", "--size", "19999"];
     let (code, done, _) = bench(server.address, &arguments);
     let (messages, reset) = (done["messages"].as_u64().unwrap(), done["errors"]["reset"].as_u64().unwrap());
@@ -403,7 +403,7 @@ fn a_server_that_never_answers_does_not_outlast_the_duration() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere a full queue refuses.
 fn a_server_that_never_connects_does_not_outlast_the_duration() {
-    let server = common::servers::Full::start();
+    let server = crate::common::servers::Full::start();
     for mode in ["keep", "connect"] {
         let arguments = ["--mode", mode, "--duration", "200ms", "--timeout", "0"];
         let (code, done, stderr) = to_the_end(server.address, &arguments);

@@ -1,7 +1,5 @@
 //! `client` prints what comes back, and says which byte didn't.
 
-mod common;
-
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -11,9 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::servers::{Fake, closed_port, echo_with, never_closes, reset, swallow};
-use common::terminal::Terminal;
-use common::{Guarded, Server, binary, command, noise, number_after, wait_until};
+use crate::common::servers::{Fake, closed_port, echo_with, never_closes, reset, swallow};
+use crate::common::terminal::Terminal;
+use crate::common::{Guarded, Server, binary, command, noise, number_after, wait_until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -316,7 +314,7 @@ fn a_server_that_resets_after_it_has_answered() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     // The client hears of it when it sends, with the answers not yet received.
-    let server = Fake::start(|client| common::servers::echo_and_leave(client, 300_000));
+    let server = Fake::start(|client| crate::common::servers::echo_and_leave(client, 300_000));
     let mut client = piped(server.address);
     let mut input = client.stdin.take().unwrap();
     let writer = thread::spawn(move || input.write_all(&noise(3_000_000)));
@@ -331,7 +329,7 @@ fn a_server_that_resets_after_it_has_answered() {
     let has_left = Arc::new(AtomicBool::new(false));
     let leaving = Arc::clone(&has_left);
     let server = Fake::start(move |client| {
-        common::servers::echo_and_leave(client, 150_000);
+        crate::common::servers::echo_and_leave(client, 150_000);
         leaving.store(true, Ordering::Relaxed);
     });
     let mut client = piped(server.address);
@@ -367,7 +365,7 @@ fn a_server_that_never_accepts() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere whoever finds no room is refused.
 fn a_server_whose_queue_is_full() {
-    let server = common::servers::Full::start();
+    let server = crate::common::servers::Full::start();
     let address = server.address;
     let (code, _, stderr) = client(address, &["hello"]);
     assert_eq!(code, 1);
@@ -440,7 +438,7 @@ fn who_is_stopped_and_continued_goes_on() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere whoever finds no room is refused.
 fn who_is_stopped_while_it_connects_goes_on() {
-    let server = common::servers::Full::start();
+    let server = crate::common::servers::Full::start();
     let mut command = binary();
     command.args(["client", &server.address.to_string(), "--timeout", "10s", "hello"]);
     let mut client = Guarded(command.stdout(Stdio::piped()).spawn().unwrap());
@@ -448,7 +446,8 @@ fn who_is_stopped_while_it_connects_goes_on() {
     server.wait_for_a_client();
     for (signal, is_stopped) in [(Signal::SIGSTOP, true), (Signal::SIGCONT, false)] {
         kill(pid, signal).unwrap();
-        let state = || common::processes().into_iter().find(|process| process.pid == pid).unwrap().state;
+        let state =
+            || crate::common::processes().into_iter().find(|process| process.pid == pid).unwrap().state;
         wait_until("it has taken the signal", || (state() == 'T') == is_stopped);
     }
     let echo = server.serve();

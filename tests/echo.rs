@@ -1,13 +1,11 @@
 //! The service, as a client sees it.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Server, binary, echo, noise, read_to_end, wait_until};
+use crate::common::{PATIENCE, Server, binary, echo, noise, read_to_end, wait_until};
 use nix::sys::signal::{Signal, kill};
 use socket2::SockRef;
 
@@ -85,7 +83,7 @@ fn many_clients_at_once_get_each_their_own_bytes() {
         .map(|number| {
             thread::spawn(move || {
                 for round in 1..=20 {
-                    let mut client = common::connect(address);
+                    let mut client = crate::common::connect(address);
                     echo(&mut client, &noise(number * round * 500));
                 }
             })

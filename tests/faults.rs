@@ -3,14 +3,12 @@
 //!
 //! The limits hold on a slow machine, too; what a quick one measures is in the README.
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Dice, SECOND_SIGNAL, Server, noise, processes, wait_until};
+use crate::common::{Dice, SECOND_SIGNAL, Server, noise, processes, wait_until};
 use nix::sys::signal::{Signal, kill};
 use socket2::SockRef;
 
@@ -299,7 +297,7 @@ fn no_byte_is_lost_to_one_who_reads_only_after_term() {
         client.read_exact(&mut answer).expect("every byte");
         assert!(answer == message, "what came back differs");
         sending.join().unwrap().unwrap();
-        assert!(common::read_to_end(&mut client).is_empty());
+        assert!(crate::common::read_to_end(&mut client).is_empty());
         drop(client);
         assert_eq!(server.wait_code(), 0);
     }

@@ -5,8 +5,6 @@
 //! The seed is printed, 64 hexadecimal digits; `INTERLEAVINGS_SEED` takes it for the
 //! same interleavings again, and `PROPTEST_CASES` says how many (100).
 
-mod common;
-
 use std::env;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
@@ -14,7 +12,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Server, processes, wait_until};
+use crate::common::{Server, processes, wait_until};
 use nix::sys::signal::{Signal, kill};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -301,7 +299,7 @@ impl World {
             workers.len() == self.workers && workers.iter().all(|worker| worker["state"] == "idle")
         };
         while !settled(&mut last) {
-            assert!(start.elapsed() < common::PATIENCE, "not {} idle workers: {last}", self.workers);
+            assert!(start.elapsed() < crate::common::PATIENCE, "not {} idle workers: {last}", self.workers);
             thread::sleep(Duration::from_millis(2));
         }
         wait_until("no zombie is left", || self.zombies() == 0);

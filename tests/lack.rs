@@ -3,8 +3,6 @@
 //! Linux only: prlimit(1) changes the limits of a process that runs.
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use common::{Server, number_after, unprivileged_binary, wait_until};
+use crate::common::{Server, number_after, unprivileged_binary, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
@@ -135,7 +133,7 @@ fn a_queue_longer_than_there_are_descriptors_is_served_at_the_end() {
     ]);
     let mut server = Server::spawn(command);
     let mut busy = server.connect();
-    common::echo(&mut busy, b"the only worker is mine");
+    crate::common::echo(&mut busy, b"the only worker is mine");
     let mut waiting: Vec<_> = (0..100).map(|_| server.connect()).collect();
     for client in &mut waiting {
         client.write_all(b"hello").unwrap();
@@ -144,7 +142,7 @@ fn a_queue_longer_than_there_are_descriptors_is_served_at_the_end() {
     server.signal(Signal::SIGTERM);
     server.wait_for_log(&["shutting down"]);
     drop(busy);
-    waiting.iter_mut().for_each(|client| assert_eq!(common::read_to_end(client), b"hello"));
+    waiting.iter_mut().for_each(|client| assert_eq!(crate::common::read_to_end(client), b"hello"));
     assert_eq!(server.wait_code(), 0);
 }
 
@@ -153,7 +151,7 @@ fn a_queue_that_cannot_be_accepted_at_the_end_is_tried_again() {
     let mut server = Server::start(&["--workers", "1"]);
     let worker = server.workers()[0];
     let mut busy = server.connect();
-    common::echo(&mut busy, b"the only worker is mine");
+    crate::common::echo(&mut busy, b"the only worker is mine");
     let mut waiting: Vec<_> = (0..20).map(|_| server.connect()).collect();
     waiting.iter_mut().for_each(|client| client.write_all(b"hello").unwrap());
     limit(worker, "--nofile=4:");
@@ -180,7 +178,7 @@ fn when_fork_fails_at_the_end_the_server_ends_all_the_same() {
     command.args(["--bind", "127.0.0.1:0", "--workers", "1"]);
     let mut server = Server::spawn(command);
     let mut busy = server.connect();
-    common::echo(&mut busy, b"hello");
+    crate::common::echo(&mut busy, b"hello");
     let mut waiting = server.connect();
     waiting.write_all(b"served after the signal, so that a last sweep is wanted").unwrap();
     limit(server.pid, "--nproc=1:");
@@ -236,7 +234,7 @@ fn when_no_worker_can_be_forked_it_does_not_start() {
     if geteuid().is_root() {
         limited.uid(65534);
     }
-    let (status, message) = common::run(limited);
+    let (status, message) = crate::common::run(limited);
     assert_eq!(status, 1, "{message}");
     assert!(
         message.contains("prefork-echo: cannot fork any worker; raise the limit on processes (ulimit -u)"),

@@ -1,15 +1,13 @@
 //! What is written where, in which form, and that writing harms nobody.
 
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::measure::{bench, number};
-use common::{Guarded, Server, binary, echo, number_after, run, wait_until};
+use crate::common::measure::{bench, number};
+use crate::common::{Guarded, Server, binary, echo, number_after, run, wait_until};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -303,7 +301,7 @@ fn a_log_that_nobody_reads_stops_nobody() {
     let address = line.split(' ').nth(2).unwrap().parse().unwrap();
     // Some 200 bytes of log each: the pipe is full long before the end.
     for _ in 0..1000 {
-        echo(&mut common::connect(address), b"hello");
+        echo(&mut crate::common::connect(address), b"hello");
     }
     // Somebody reads again: the first lines that fit say what was lost.
     let mut stderr = BufReader::new(child.0.stderr.take().unwrap());
@@ -318,7 +316,7 @@ fn a_log_that_nobody_reads_stops_nobody() {
     });
     wait_until("there is room again", || read.load(Ordering::Relaxed) > 100);
     for _ in 0..20 {
-        echo(&mut common::connect(address), b"hello");
+        echo(&mut crate::common::connect(address), b"hello");
     }
     child.terminate();
     assert!(reader.join().unwrap(), "lines were lost, and nobody said so");
@@ -336,7 +334,7 @@ fn a_terminal_that_takes_no_more_stops_nobody() {
     BufReader::new(child.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let address = line.split(' ').nth(2).unwrap().parse().unwrap();
     for _ in 0..300 {
-        echo(&mut common::connect(address), b"hello");
+        echo(&mut crate::common::connect(address), b"hello");
     }
     child.terminate();
     drop(terminal.master);
@@ -355,7 +353,7 @@ fn a_stdout_that_takes_no_more_stops_nobody() {
     let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines().map_while(Result::ok);
     let line = lines.find(|line| line.contains("serving all the same")).expect("the log says it instead");
     let address = line.split("listening on ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    echo(&mut common::connect(address), b"hello");
+    echo(&mut crate::common::connect(address), b"hello");
     child.terminate();
     drop(unread);
 }

@@ -1,13 +1,11 @@
 //! The parent dies without a word: nobody and nothing stays behind.
 
-mod common;
-
 use std::io::Write;
 use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Server, echo, noise, read_to_end, wait_until};
+use crate::common::{Server, echo, noise, read_to_end, wait_until};
 use nix::sys::signal::{Signal, kill};
 
 /// Kills the parent, and waits until no worker and no listening socket is left: how

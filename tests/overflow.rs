@@ -5,8 +5,6 @@
 //! `OVERFLOW_RUNS` says how often each load is repeated; 1 by default.
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::env;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Server, StopAtEnd, wait_until};
+use crate::common::{PATIENCE, Server, StopAtEnd, wait_until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 

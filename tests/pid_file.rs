@@ -1,14 +1,12 @@
 //! `--pid-file`: which files it takes, which it leaves as they are, and which server gets it.
 
-mod common;
-
 use std::fs::{self, File, Permissions};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Guarded, Server, binary, unprivileged_binary, wait_until};
+use crate::common::{Guarded, Server, binary, unprivileged_binary, wait_until};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::signal::Signal;

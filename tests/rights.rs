@@ -1,8 +1,6 @@
 //! Workers hold few rights: those of another user, and a sandbox.
 
-mod common;
-
-use common::Server;
+use crate::common::Server;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{User, geteuid};
 
@@ -45,7 +43,7 @@ mod as_linux_knows_them {
     use nix::unistd::{Pid, User, geteuid};
     use serde_json::{Value, json};
 
-    use super::common::{self, Server, binary};
+    use crate::common::{Server, binary};
 
     /// A field of /proc/PID/status, its words parted by single spaces.
     fn field(pid: Pid, name: &str) -> String {
@@ -74,7 +72,7 @@ mod as_linux_knows_them {
             assert_eq!(said, json!(["no_new_privs", "seccomp"]));
             server.wait_for_log(&["worker 0", "the sandbox lacks landlock: "]);
         }
-        let (_, table, _) = common::status(&[&server.address.to_string()]);
+        let (_, table, _) = crate::common::status(&[&server.address.to_string()]);
         let names: Vec<_> = said.as_array().unwrap().iter().filter_map(Value::as_str).collect();
         assert!(table.contains(&format!("; sandbox: {}\n", names.join(", "))), "{table}");
         for name in names {
@@ -103,7 +101,7 @@ mod as_linux_knows_them {
             shell
         });
         let mut client = server.connect();
-        common::echo(&mut client, b"hello");
+        crate::common::echo(&mut client, b"hello");
         assert!(descriptors(server.pid)[&9].ends_with("Cargo.toml"), "the server has inherited it");
         let accepted = server.log().into_iter().find(|line| line.contains("accepted")).unwrap_or_default();
         (descriptors(server.workers()[0]), accepted)
@@ -142,7 +140,7 @@ mod as_linux_knows_them {
         for server in [by_option, by_environment] {
             server.echo(b"served without");
             assert_eq!(sandbox(&server), (json!([]), ["0".into(), "0".into()]));
-            let (_, table, _) = common::status(&[&server.address.to_string()]);
+            let (_, table, _) = crate::common::status(&[&server.address.to_string()]);
             assert!(table.contains("; sandbox: none\n"), "{table}");
         }
     }
@@ -153,7 +151,7 @@ mod as_linux_knows_them {
             let mut command = std::process::Command::new("setpriv");
             command.args(["--bounding-set=-kill", "--inh-caps=-kill", env!("CARGO_BIN_EXE_prefork-echo")]);
             command.args(["--bind", "127.0.0.1:0", "--user", "nobody"]);
-            let (status, message) = common::run(command);
+            let (status, message) = crate::common::run(command);
             assert_eq!(status, 1, "{message}");
             assert!(
                 message.contains("cannot signal workers of another user") && message.contains("CAP_KILL"),

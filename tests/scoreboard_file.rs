@@ -1,7 +1,5 @@
 //! The scoreboard's file: whose it is, how it is found, and what becomes of it.
 
-mod common;
-
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::ToSocketAddrs;
@@ -11,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use common::{Guarded, Server, binary, echo, noise, run, unprivileged_binary, wait_until};
+use crate::common::{Guarded, Server, binary, echo, noise, run, unprivileged_binary, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
 use serde_json::Value;
@@ -24,7 +22,7 @@ fn start_at(path: &Path) -> Server {
 
 #[track_caller]
 fn status_of(path: &Path) -> (i32, String, String) {
-    common::status(&["--scoreboard", path.to_str().unwrap()])
+    crate::common::status(&["--scoreboard", path.to_str().unwrap()])
 }
 
 /// Status must say why it can show nothing.
@@ -239,7 +237,8 @@ fn what_turns_or_hides_text_reaches_no_terminal() {
     OpenOptions::new().write(true).open(&path).unwrap().write_all_at(&board[512..], 512).unwrap();
     let path = path.to_str().unwrap();
     for arguments in [vec!["status"], vec!["status", "--json"], vec!["top", "--once"]] {
-        let (code, stdout, _) = common::command(&[arguments.as_slice(), &["--scoreboard", path]].concat());
+        let (code, stdout, _) =
+            crate::common::command(&[arguments.as_slice(), &["--scoreboard", path]].concat());
         assert_eq!(code, 0);
         assert!(stdout.contains("killed by SIGKILL"), "{stdout:?}");
         let shown: Vec<_> = TRICKS.chars().filter(|char| stdout.contains(*char)).collect();

@@ -5,12 +5,10 @@
 //! (pidfd_getfd(2)), and so do from outside what a worker gone wrong would do.
 #![cfg(target_os = "linux")]
 
-mod common;
-
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Server, binary, echo, wait_until};
+use crate::common::{Server, binary, echo, wait_until};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 

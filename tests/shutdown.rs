@@ -1,7 +1,5 @@
 //! Orderly shutdown: nobody who is connected loses a byte, and it ends.
 
-mod common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -9,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, SECOND_SIGNAL, Server, connect, echo, noise, number_after, read_to_end, wait_until};
+use crate::common::{
+    PATIENCE, SECOND_SIGNAL, Server, connect, echo, noise, number_after, read_to_end, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use socket2::SockRef;

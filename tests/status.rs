@@ -1,7 +1,5 @@
 //! `status` tells the truth, and finds the server that is meant.
 
-mod common;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -9,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use common::{Server, StopAtEnd, connect, echo, noise, status, wait_until};
+use crate::common::{Server, StopAtEnd, connect, echo, noise, status, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -73,7 +71,7 @@ fn with_too_few_descriptors_no_server_is_overlooked() {
         shell.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR")).env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
         shell.args(["-c", &format!("exec <&-; ulimit -n {number}; exec \"$0\" status \"$1\"")]);
         shell.args([env!("CARGO_BIN_EXE_prefork-echo"), &server.address.to_string()]);
-        let (code, message) = common::run(shell);
+        let (code, message) = crate::common::run(shell);
         let names_the_limit = code == 1 && message.contains("too many open files; raise the limit");
         assert!(code == 0 || names_the_limit, "ulimit -n {number}: {code} {message}");
     }
@@ -184,7 +182,7 @@ fn the_private_counter_has_one_address_and_many_values() {
 
     // The log has both counters: each process's own, and the one that all share.
     let lines: Vec<_> = server.log().into_iter().filter(|line| line.contains(": accepted ")).collect();
-    let after = |line: &str, before: &str| common::number_after(line, before) as u64;
+    let after = |line: &str, before: &str| crate::common::number_after(line, before) as u64;
     let mut totals: Vec<_> = lines.iter().map(|line| after(line, "shared total ")).collect();
     totals.sort();
     assert_eq!(totals.last(), Some(&10));
@@ -397,7 +395,7 @@ fn the_accept_queue_is_shown() {
     drop((first, waiting));
     wait_for_status(&server, "nobody waits", |look| look["accept_queue"]["length"] == 0);
 
-    let mut v6 = common::binary();
+    let mut v6 = crate::common::binary();
     v6.args(["--bind", "[::1]:0", "--workers", "1"]);
     let server = Server::spawn(v6);
     let mut first = server.connect();
@@ -501,7 +499,7 @@ fn where_stdout_is_closed_it_says_so() {
         let mut command = Command::new("sh");
         let script = format!("exec \"$0\" \"$@\" {redirected}");
         command.args(["-c", &script, env!("CARGO_BIN_EXE_prefork-echo")]).args(arguments);
-        common::run(command_like(command))
+        crate::common::run(command_like(command))
     };
     for arguments in [
         vec!["status", &address],
@@ -522,7 +520,7 @@ fn where_stdout_is_closed_it_says_so() {
 
 /// With the environment of the binary under test.
 fn command_like(mut command: Command) -> Command {
-    for (name, value) in common::binary().get_envs() {
+    for (name, value) in crate::common::binary().get_envs() {
         match value {
             Some(value) => command.env(name, value),
             None => command.env_remove(name),

@@ -1,7 +1,5 @@
 //! The parent: what it starts, and what it does when a worker dies.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -9,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use common::{Server, connect, echo, noise, number_after, read_to_end, wait_until};
+use crate::common::{Server, connect, echo, noise, number_after, read_to_end, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

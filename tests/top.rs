@@ -1,11 +1,9 @@
 //! `top` in a terminal: what it shows, what its keys do, and how it leaves.
 
-mod common;
-
 use std::process::Command;
 
-use common::terminal::Terminal;
-use common::{Guarded, Server, binary, echo, processes, run, wait_until};
+use crate::common::terminal::Terminal;
+use crate::common::{Guarded, Server, binary, echo, processes, run, wait_until};
 use nix::sys::signal::{Signal, kill};
 
 #[test]

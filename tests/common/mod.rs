@@ -2,7 +2,6 @@
 //!
 //! Each server leads a process group, which is killed when the fixture is
 //! dropped, so that a failing test leaves no process behind.
-#![allow(dead_code)] // Each test file is a program of its own and uses a part.
 
 pub mod measure;
 pub mod servers;

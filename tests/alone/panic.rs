@@ -2,6 +2,8 @@
 //!
 //! No harness: this program runs itself in a terminal, where it panics on purpose.
 
+#[path = "../common/mod.rs"]
+#[allow(dead_code)] // It uses a part of the fixture.
 mod common;
 
 use common::terminal::Terminal;

@@ -1,0 +1,26 @@
+//! The promises that users rely on, checked on servers that run as they run them: a
+//! module for each kind of promise. One crate, so that all is linked once and runs in
+//! parallel; what wants a process of its own stands in alone/.
+
+mod common;
+
+mod bad_input;
+mod bench;
+mod bench_trouble;
+mod client;
+mod echo;
+mod faults;
+mod interleavings;
+mod lack;
+mod lessons;
+mod log;
+mod orphans;
+mod overflow;
+mod pid_file;
+mod rights;
+mod scoreboard_file;
+mod shared_socket;
+mod shutdown;
+mod status;
+mod supervision;
+mod top;
