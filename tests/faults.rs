@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Dice, SECOND_SIGNAL, Server, noise, processes, wait_until};
+use crate::common::{Random, SECOND_SIGNAL, Server, noise, processes, wait_until};
 use nix::sys::signal::{Signal, kill};
 use socket2::SockRef;
 
@@ -41,7 +41,7 @@ enum Client {
 
 /// One server with clients of all kinds, and TERM; how long after the last client's
 /// end it has left.
-fn term_at_some_instant(dice: &mut Dice) -> Duration {
+fn term_at_some_instant(dice: &mut Random) -> Duration {
     let mut server = Server::start(&["-q", "--workers", "4"]);
     let kinds: Vec<_> = (0..4)
         .map(|_| match dice.below(14) {
@@ -58,7 +58,7 @@ fn term_at_some_instant(dice: &mut Dice) -> Duration {
     for kind in &kinds {
         match kind {
             Client::None => {}
-            Client::NeverReads => clients.push(server.connect_one_who_never_reads()),
+            Client::NeverReads => clients.push(server.connect_without_reading()),
             Client::IsServedByTheDead => {
                 let worker = server.workers().first().copied();
                 worker.into_iter().for_each(|worker| kill(worker, Signal::SIGKILL).unwrap());
@@ -95,16 +95,16 @@ fn term_at_some_instant(dice: &mut Dice) -> Duration {
     assert_eq!(server.wait_code(), 0, "{kinds:?}, TERM after {instant:?}");
     let took = last_end.elapsed();
     assert!(took < SECOND, "{took:?} after the last client's end: {kinds:?}, TERM after {instant:?}");
-    assert!(!server.is_anybody_left(), "{kinds:?}, TERM after {instant:?}");
+    assert!(!server.has_processes_left(), "{kinds:?}, TERM after {instant:?}");
     took
 }
 
 #[test]
-fn term_at_any_instant_in_any_state_ends_it_within_a_second_of_the_last_client() {
+fn term_at_any_instant_ends_the_server_within_a_second() {
     let threads: Vec<_> = (0..3)
         .map(|seed| {
             thread::spawn(move || {
-                let mut dice = Dice::new(seed);
+                let mut dice = Random::new(seed);
                 (0..100).map(|_| term_at_some_instant(&mut dice)).collect::<Vec<_>>()
             })
         })
@@ -120,7 +120,7 @@ fn term_at_any_instant_in_any_state_ends_it_within_a_second_of_the_last_client()
 }
 
 #[test]
-fn all_workers_killed_while_the_parent_is_stopped_are_replaced_when_it_goes_on() {
+fn workers_killed_while_the_parent_is_stopped_are_replaced() {
     let mut most = Duration::ZERO;
     for _ in 0..20 {
         let mut server = Server::start(&["-q", "--workers", "8"]);
@@ -143,11 +143,11 @@ fn all_workers_killed_while_the_parent_is_stopped_are_replaced_when_it_goes_on()
 }
 
 #[test]
-fn ctrl_c_twice_ends_it_at_once_and_leaves_nobody() {
+fn a_second_ctrl_c_ends_all_processes_at_once() {
     let mut most = Duration::ZERO;
     for round in 0..20 {
         let mut server = Server::start(&["--workers", "4", "--grace", "1h"]);
-        let _greedy = (round % 2 == 0).then(|| server.connect_one_who_never_reads());
+        let _greedy = (round % 2 == 0).then(|| server.connect_without_reading());
         server.signal_group(Signal::SIGINT);
         server.wait_for_log(&["SIGINT: shutting down"]);
         thread::sleep(SECOND_SIGNAL);
@@ -157,7 +157,7 @@ fn ctrl_c_twice_ends_it_at_once_and_leaves_nobody() {
         let code = server.wait_code();
         most = most.max(start.elapsed());
         assert!(code == 0 || code == 3 && round % 2 == 0, "exit status {code}");
-        assert!(!server.is_anybody_left());
+        assert!(!server.has_processes_left());
     }
     println!("from the second Ctrl-C to the exit, 20 times: most {most:?}");
     assert!(most < SECOND, "it took {most:?}");
@@ -178,13 +178,13 @@ fn wait_behind(name: &str, limit: Duration, misbehave: impl Fn(&Server) -> Optio
 }
 
 #[test]
-fn clients_that_never_send_keep_nobody_for_longer_than_the_idle_time_out() {
+fn clients_that_never_send_delay_others_by_the_idle_timeout() {
     wait_behind("never send", 3 * SECOND, |server| Some(server.connect()));
 }
 
 #[test]
-fn clients_that_never_read_keep_nobody_for_longer_than_the_idle_time_out() {
-    wait_behind("never read", 3 * SECOND, |server| Some(server.connect_one_who_never_reads()));
+fn clients_that_never_read_delay_others_by_the_idle_timeout() {
+    wait_behind("never read", 3 * SECOND, |server| Some(server.connect_without_reading()));
     wait_behind("read nothing of what the server's side holds", 3 * SECOND, |server| {
         let mut client = server.connect();
         SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
@@ -201,7 +201,7 @@ fn clients_that_never_read_keep_nobody_for_longer_than_the_idle_time_out() {
 }
 
 #[test]
-fn clients_that_reset_or_close_at_once_keep_nobody() {
+fn clients_that_reset_or_close_at_once_delay_no_others() {
     wait_behind("reset at once", SECOND, |server| {
         let mut client = server.connect();
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
@@ -218,7 +218,7 @@ fn clients_that_reset_or_close_at_once_keep_nobody() {
 /// silence, as only root can make it.
 #[cfg(target_os = "linux")]
 #[test]
-fn clients_that_vanish_keep_nobody_for_longer_than_the_idle_time_out() {
+fn vanished_clients_delay_others_by_the_idle_timeout() {
     if nix::unistd::geteuid().is_root() {
         wait_behind("vanish without a word", 3 * SECOND, |server| {
             let client = server.connect();
@@ -237,7 +237,7 @@ fn size_of(pid: nix::unistd::Pid) -> (i64, usize) {
 }
 
 #[test]
-fn ten_thousand_connections_and_a_hundred_respawns_leave_no_trace() {
+fn connections_and_respawns_leak_no_memory_or_descriptors() {
     let mut server = Server::start(&["--workers", "4"]);
     let load = |connections: usize| (0..connections).for_each(|_| server.echo(b"hello"));
     let idle = |look: serde_json::Value| {
@@ -273,7 +273,7 @@ fn ten_thousand_connections_and_a_hundred_respawns_leave_no_trace() {
 }
 
 #[test]
-fn no_byte_is_lost_to_one_who_reads_only_after_term() {
+fn a_client_that_reads_after_term_loses_no_byte() {
     for round in 0..20 {
         let mut server = Server::start(&["--workers", "2"]);
         // The larger ones don't fit into the buffers on the way: the worker gets stuck in send.

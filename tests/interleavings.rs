@@ -155,7 +155,7 @@ impl Client {
 }
 
 /// A server with its clients, and what is known of both.
-struct World {
+struct Model {
     server: Server,
     clients: [Option<Client>; CLIENTS],
     /// How many workers there are to be.
@@ -170,9 +170,9 @@ struct World {
     slots_removed: bool,
 }
 
-impl World {
-    fn new() -> World {
-        World {
+impl Model {
+    fn new() -> Model {
+        Model {
             server: Server::start(&["--workers", &WORKERS.to_string()]),
             clients: Default::default(),
             workers: WORKERS,
@@ -341,10 +341,10 @@ impl World {
             End::KillTheParent => {
                 self.server.signal(Signal::SIGKILL);
                 self.server.wait();
-                wait_until("no orphan is left", || !self.server.is_anybody_left());
+                wait_until("no orphan is left", || !self.server.has_processes_left());
             }
         }
-        assert!(!self.server.is_anybody_left());
+        assert!(!self.server.has_processes_left());
         TcpListener::bind(self.server.address).expect("the port is free");
     }
 }
@@ -364,7 +364,7 @@ fn seed() -> [u8; 32] {
 }
 
 #[test]
-fn whatever_happens_in_whichever_order() {
+fn the_invariants_hold_after_any_sequence_of_events() {
     let seed = seed();
     let digits: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
     println!("INTERLEAVINGS_SEED={digits}");
@@ -373,7 +373,7 @@ fn whatever_happens_in_whichever_order() {
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let interleavings = (prop::collection::vec(step(), 1..40), end());
     let result = runner.run(&interleavings, |(steps, end)| {
-        let mut world = World::new();
+        let mut world = Model::new();
         steps.iter().for_each(|step| world.take_step(step));
         world.end(end);
         Ok(())

@@ -15,7 +15,7 @@ fn kill_the_parent(server: &mut Server) -> Duration {
     let start = Instant::now();
     server.signal(Signal::SIGKILL);
     server.wait();
-    wait_until("all workers have left", || !server.is_anybody_left());
+    wait_until("all workers have left", || !server.has_processes_left());
     let took = start.elapsed();
     TcpListener::bind(server.address).expect("the port is free");
     assert!(took < Duration::from_secs(1), "it took {took:?}");
@@ -37,7 +37,7 @@ fn busy_workers_leave() {
         let mut server = Server::start(&["-q"]);
         let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
         clients.iter_mut().for_each(|client| echo(client, b"hello"));
-        let _greedy = server.connect_one_who_never_reads();
+        let _greedy = server.connect_without_reading();
         kill_the_parent(&mut server)
     });
     println!(
@@ -47,7 +47,7 @@ fn busy_workers_leave() {
 }
 
 #[test]
-fn workers_with_clients_leave_and_the_clients_read_an_end_of_file() {
+fn clients_of_orphaned_workers_read_an_end_of_file() {
     let mut server = Server::start(&["--workers", "2"]);
     let mut client = server.connect();
     echo(&mut client, b"hello");
@@ -65,18 +65,18 @@ fn the_listening_socket_goes_before_the_client() {
     server.wait();
     wait_until("the listening socket is closed", || TcpListener::bind(server.address).is_ok());
     // Within its last moments the client is still served, unless they are over.
-    assert!(client.write_all(b"to the end").is_ok() || !server.is_anybody_left());
+    assert!(client.write_all(b"to the end").is_ok() || !server.has_processes_left());
 }
 
 #[test]
-fn a_worker_stuck_with_a_client_that_never_reads_leaves_too() {
+fn a_worker_blocked_in_send_leaves() {
     let mut server = Server::start(&["--workers", "1"]);
-    let _greedy = server.connect_one_who_never_reads();
+    let _greedy = server.connect_without_reading();
     kill_the_parent(&mut server);
 }
 
 #[test]
-fn a_worker_whose_client_never_lets_it_rest_leaves_too() {
+fn a_worker_with_a_busy_client_leaves() {
     let mut server = Server::start(&["-q", "--workers", "1"]);
     let mut client = server.connect();
     let mut sender = client.try_clone().unwrap();
@@ -89,16 +89,16 @@ fn a_worker_whose_client_never_lets_it_rest_leaves_too() {
 }
 
 #[test]
-fn a_worker_that_drains_when_the_parent_dies_leaves_too() {
+fn a_draining_worker_leaves() {
     let mut server = Server::start(&["--workers", "1", "--grace", "1h"]);
-    let _greedy = server.connect_one_who_never_reads();
+    let _greedy = server.connect_without_reading();
     server.signal(Signal::SIGTERM);
     server.wait_for_log(&["shutting down"]);
     kill_the_parent(&mut server);
 }
 
 #[test]
-fn a_parent_killed_in_the_midst_of_forking_leaves_nobody() {
+fn a_parent_killed_while_forking_leaves_no_processes() {
     let most = (0..20).map(|round| {
         let mut server = Server::start(&["-q", "--workers", "200"]);
         // All are killed, so that the parent forks; then the parent is.
@@ -113,7 +113,7 @@ fn a_parent_killed_in_the_midst_of_forking_leaves_nobody() {
 // A stopped process hears of its parent's death only where the kernel tells it.
 #[cfg(target_os = "linux")]
 #[test]
-fn stopped_workers_leave_too() {
+fn stopped_workers_leave() {
     let mut server = Server::start(&["--workers", "3"]);
     server.wait_for_workers(3).iter().for_each(|worker| kill(*worker, Signal::SIGSTOP).unwrap());
     kill_the_parent(&mut server);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{PATIENCE, Server, StopAtEnd, wait_until};
+use crate::common::{PATIENCE, Server, SetOnDrop, wait_until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
@@ -62,7 +62,7 @@ fn shut_down_under_load(arguments: &[&str], clients: usize) -> (u32, u32) {
     let (counts, signalled, done) = (Counts::default(), AtomicBool::new(false), AtomicBool::new(false));
     let address = server.address;
     let took = thread::scope(|scope| {
-        let _stop = StopAtEnd(&done);
+        let _stop = SetOnDrop(&done);
         for _ in 0..clients {
             let client = || hammer(address, &counts, &signalled, &done);
             thread::Builder::new().stack_size(64 * 1024).spawn_scoped(scope, client).unwrap();

@@ -34,7 +34,7 @@ fn listening_descriptor(server: &Server) -> i32 {
 
 /// Does something, in Perl, to `$socket`: the listening socket of the server. False: this
 /// system doesn't let us.
-fn spoil(server: &Server, deed: &str) -> bool {
+fn change_socket(server: &Server, deed: &str) -> bool {
     let fd = listening_descriptor(server);
     let script = format!("{TAKE_COPY} {deed} or die $!;");
     let status =
@@ -72,13 +72,13 @@ fn is_served(server: &Server) -> bool {
 }
 
 #[track_caller]
-fn is_put_right(server: &mut Server, deed: &str, words: &str) {
+fn assert_restored_socket(server: &mut Server, deed: &str, words: &str) {
     server.wait_for_workers(4);
     let put_right = |server: &Server| {
         server.log().iter().filter(|line| line.contains("parent") && line.contains("put right")).count()
     };
     let before = put_right(server);
-    if !spoil(server, deed) {
+    if !change_socket(server, deed) {
         return;
     }
     let start = Instant::now();
@@ -100,47 +100,47 @@ fn is_put_right(server: &mut Server, deed: &str, words: &str) {
 }
 
 #[test]
-fn a_socket_that_was_shut_down_listens_again() {
+fn a_shut_down_socket_listens_again() {
     let mut server = Server::start(&["--workers", "4"]);
     for _ in 0..10 {
-        is_put_right(&mut server, STOP_LISTENING, "did not listen");
+        assert_restored_socket(&mut server, STOP_LISTENING, "did not listen");
     }
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
-fn a_socket_that_was_shut_down_listens_again_where_the_user_chose_the_port() {
+fn a_shut_down_socket_listens_again_on_a_given_port() {
     let port = Server::start(&[]).address.port();
     let mut command = binary();
     command.args(["--bind", &format!("127.0.0.1:{port}"), "--workers", "4"]);
     let mut server = Server::spawn(command);
-    is_put_right(&mut server, STOP_LISTENING, "did not listen");
+    assert_restored_socket(&mut server, STOP_LISTENING, "did not listen");
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
-fn a_socket_that_does_not_block_is_made_to_block_again() {
+fn a_nonblocking_socket_is_made_blocking_again() {
     let mut server = Server::start(&["--workers", "4"]);
-    is_put_right(&mut server, DO_NOT_BLOCK, "did not block");
+    assert_restored_socket(&mut server, DO_NOT_BLOCK, "did not block");
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
-fn a_socket_that_does_not_block_is_noticed_without_an_idle_timeout_too() {
+fn a_nonblocking_socket_is_noticed_without_an_idle_timeout() {
     let mut server = Server::start(&["--workers", "4", "--idle-timeout", "0"]);
-    is_put_right(&mut server, DO_NOT_BLOCK, "did not block");
+    assert_restored_socket(&mut server, DO_NOT_BLOCK, "did not block");
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
-fn time_outs_of_the_socket_are_set_again() {
+fn changed_socket_timeouts_are_restored() {
     let mut server = Server::start(&["--workers", "4"]);
-    is_put_right(&mut server, TINY_TIME_OUTS, "time-outs");
+    assert_restored_socket(&mut server, TINY_TIME_OUTS, "time-outs");
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
-fn idle_time_outs_end_no_worker() {
+fn an_idle_timeout_ends_no_worker() {
     for limit in ["1ms", "20ms", "100ms"] {
         let server = Server::start(&["--workers", "2", "--idle-timeout", limit]);
         let workers = server.wait_for_workers(2);
@@ -150,14 +150,14 @@ fn idle_time_outs_end_no_worker() {
 }
 
 #[test]
-fn a_socket_spoilt_in_the_midst_of_the_shutdown_changes_nothing_for_the_connected() {
+fn a_changed_socket_during_shutdown_cuts_no_connection() {
     for deed in [STOP_LISTENING, DO_NOT_BLOCK, TINY_TIME_OUTS] {
         let mut server = Server::start(&["--workers", "2"]);
         let mut client = server.connect();
         echo(&mut client, b"connected");
         server.signal(Signal::SIGTERM);
         server.wait_for_log(&["shutting down"]);
-        if !spoil(&server, deed) {
+        if !change_socket(&server, deed) {
             return;
         }
         echo(&mut client, b"served to the end");

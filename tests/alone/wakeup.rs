@@ -18,7 +18,7 @@ use prefork_echo::sys::{process, signal};
 const GAP: Duration = Duration::from_millis(3);
 
 /// Looks at the flag, says so, dawdles, and blocks where nothing ever comes.
-fn dawdle(mut told: PipeWriter, silent: &PipeReader) -> u8 {
+fn check_then_block(mut told: PipeWriter, silent: &PipeReader) -> u8 {
     signal::install_worker_handlers().expect("signals can be set");
     if signal::stop_requested() {
         return 1; // Too early: the gap was missed.
@@ -42,7 +42,7 @@ fn main() {
         let mut told = Some(told);
         let child = process::fork(|| {
             let _ = nix::unistd::close(said.as_raw_fd());
-            dawdle(told.take().expect("taken once"), &silent)
+            check_then_block(told.take().expect("taken once"), &silent)
         });
         let child = child.expect("a process more");
         drop(told);
@@ -62,5 +62,5 @@ fn main() {
         };
         assert_eq!(status, WaitStatus::Exited(child, 0), "round {round}");
     }
-    println!("test a_signal_in_the_gap_before_a_blocking_call_is_not_lost ... ok");
+    println!("test a_signal_just_before_a_blocking_call_is_not_lost ... ok");
 }

@@ -107,7 +107,7 @@ impl Server {
     /// Connects a client who sends until all the buffers on the way are full,
     /// and never reads: then the worker blocks in send.
     #[track_caller]
-    pub fn connect_one_who_never_reads(&self) -> TcpStream {
+    pub fn connect_without_reading(&self) -> TcpStream {
         let mut greedy = self.connect();
         greedy.set_write_timeout(Some(Duration::from_millis(50))).expect("a time-out above zero");
         while greedy.write(&noise(65_536)).is_ok() {}
@@ -208,7 +208,7 @@ impl Server {
     }
 
     /// Does any process of the server's group live?
-    pub fn is_anybody_left(&self) -> bool {
+    pub fn has_processes_left(&self) -> bool {
         // Orphans that ended may wait for init to reap them: they are dead.
         processes().iter().any(|process| process.group == self.pid && process.state != 'Z')
     }
@@ -226,9 +226,9 @@ impl Drop for Server {
 }
 
 /// A child that is killed, should a test fail before it has ended.
-pub struct Guarded(pub Child);
+pub struct KillOnDrop(pub Child);
 
-impl Guarded {
+impl KillOnDrop {
     /// SIGTERM; the exit status must be 0.
     #[track_caller]
     pub fn terminate(&mut self) {
@@ -237,7 +237,7 @@ impl Guarded {
     }
 }
 
-impl Drop for Guarded {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -294,11 +294,11 @@ pub fn noise(length: usize) -> Vec<u8> {
 }
 
 /// Numbers without a pattern, the same ones in each run of a seed.
-pub struct Dice(u64);
+pub struct Random(u64);
 
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed)
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
     }
 
     /// One of 0 to `limit` - 1. The steps are those of splitmix64.
@@ -339,7 +339,7 @@ pub fn processes() -> Vec<Process> {
 
 /// The number after `before` in a line of the log.
 #[track_caller]
-pub fn number_after(line: &str, before: &str) -> i32 {
+pub fn number_following(line: &str, before: &str) -> i32 {
     let rest = line.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {line:?}")).1;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or_else(|_| panic!("no number after {before:?} in {line:?}"))
@@ -371,9 +371,9 @@ pub fn status(arguments: &[&str]) -> (i32, String, String) {
 
 /// Sets a flag when it goes: also when a test fails, so that threads that look at
 /// the flag end, and the failure is seen.
-pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
 
-impl Drop for StopAtEnd<'_> {
+impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }

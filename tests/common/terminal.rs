@@ -129,7 +129,7 @@ impl Terminal {
 
     /// Waits for the end: it must be as it was before, with this exit status.
     #[track_caller]
-    pub fn is_left_as_it_was(&mut self, status: i32) -> String {
+    pub fn assert_restored(&mut self, status: i32) -> String {
         self.wait_for("\nend");
         let screen = self.screen();
         assert!(
