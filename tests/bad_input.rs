@@ -45,7 +45,7 @@ fn a_taken_port_is_refused() {
     let address = server.address.to_string();
     let message = could_not_run(&["--bind", &address]);
     assert!(message.contains(&format!("cannot bind {address}: address already in use; ")), "{message}");
-    // Who may hold it, how to look, what to do.
+    // Which program may hold it, how to look, what to do.
     let port = server.address.port();
     for lesson in
         ["an earlier prefork-echo", &format!("`lsof -i :{port}`"), "choose another port with --bind"]
@@ -58,7 +58,7 @@ fn a_taken_port_is_refused() {
     command.args(look.split(' ').skip(1));
     let shown = command.output().unwrap();
     assert!(String::from_utf8_lossy(&shown.stdout).contains(&format!("(pid {})", server.pid)), "{shown:?}");
-    server.echo(b"who has it keeps it");
+    server.echo(b"the first server keeps it");
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_name_with_a_taken_address_is_refused() {
         second.args(["--bind", &format!("localhost:{port}")]);
         let message = one_line(run(second));
         assert!(message.contains(&format!("cannot bind {taken}: address already in use; ")), "{message}");
-        server.echo(b"who has it keeps it");
+        server.echo(b"the first server keeps it");
     }
 }
 
@@ -96,7 +96,7 @@ fn a_name_is_served_on_the_first_free_address() {
 }
 
 /// The binary where localhost is ::1 and 127.0.0.1: on this machine, or else with a
-/// file of hosts that it alone sees, which takes rights that not everybody has.
+/// file of hosts that it alone sees, which takes rights that few users have.
 fn binary_with_localhost() -> Option<Command> {
     let addresses: Vec<_> = ("localhost", 0).to_socket_addrs().unwrap().collect();
     if addresses.iter().any(SocketAddr::is_ipv4) && addresses.iter().any(SocketAddr::is_ipv6) {
@@ -123,7 +123,7 @@ fn an_unknown_host_is_refused() {
 
 #[test]
 fn an_address_of_another_machine_is_refused() {
-    // Set aside for documentation (RFC 5737): nobody has it.
+    // Set aside for documentation (RFC 5737): no host has it.
     let message = could_not_run(&["--bind", "192.0.2.1:7777"]);
     assert!(
         message.contains("cannot bind 192.0.2.1:7777: can't assign requested address; ")
@@ -184,7 +184,7 @@ fn a_privileged_port_without_the_right_is_refused() {
         assert!(message.contains("the parent binds port 7 before the workers"), "{message}");
         assert!(message.contains("--user") && message.contains("--bind"), "{message}");
     } else {
-        // Here every port is everybody's, and it must simply work.
+        // Here every user may bind any port, and it must simply work.
         command.args(["--bind", "127.0.0.1:0"]);
         Server::spawn(command).echo(b"hello");
     }
@@ -334,7 +334,7 @@ fn one_file_under_two_names_is_refused() {
         {
             for (one, other) in [(one.to_owned(), path(other)), (path(one), other.to_owned())] {
                 let mut command = binary();
-                // Nobody has this address: what goes too far ends there.
+                // No host has this address: what goes too far ends there.
                 command.current_dir(directory.path()).args(["--bind", "192.0.2.1:1"]);
                 command.args([first, &one, second, &other]);
                 let (code, message) = run(command);
@@ -400,7 +400,7 @@ fn a_pid_file_of_a_dead_server_is_taken_over() {
     let mut server = Server::start(&["--pid-file", path]);
     assert_eq!(fs::read_to_string(path).unwrap(), format!("{}\n", server.pid));
     assert_eq!(server.stop(), 0);
-    // A pid that is somebody else's by now is no obstacle either.
+    // A pid that belongs to another process by now is no obstacle either.
     fs::write(path, "1\n").unwrap();
     let mut server = Server::start(&["--pid-file", path]);
     assert_eq!(server.stop(), 0);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::common::measure::{bench, errors, number, sum};
 use crate::common::servers::{FakeServer, echo_with, start_correct};
 use crate::common::terminal::Terminal;
-use crate::common::{KillOnDrop, Server, binary, command, wait_until};
+use crate::common::{KillOnDrop, Server, binary, command, heavy, wait_until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -60,6 +60,7 @@ fn each_mode_sends_what_it_promises() {
 
 #[test]
 fn messages_are_sent_until_the_duration_is_over() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "2"]);
     for mode in ["keep", "connect", "stream"] {
         let start = Instant::now();
@@ -147,6 +148,7 @@ fn the_report_is_for_people() {
 
 #[test]
 fn a_shortage_of_ports_is_reported() {
+    let _alone = heavy();
     let server = start_correct();
     for (messages, is_told) in [("14001", true), ("100", false)] {
         let arguments = ["bench", &server.address.to_string(), "-m", "connect", "-n", messages];
@@ -157,6 +159,7 @@ fn a_shortage_of_ports_is_reported() {
 
 #[test]
 fn with_a_rate_messages_are_sent_when_due() {
+    let _alone = heavy();
     let server = start_correct();
     let (code, done, _) = bench(server.address, &["-c", "3", "-n", "100", "--rate", "200"]);
     assert_eq!((code, &done["messages"]), (0, &json!(100)));
@@ -164,7 +167,7 @@ fn with_a_rate_messages_are_sent_when_due() {
     assert!((0.49..2.0).contains(&number(&done["elapsed_s"])), "{done}");
     let (_, done, _) = bench(server.address, &["-c", "3", "--duration", "500ms", "--rate", "200"]);
     assert_eq!(done["messages"], json!(100));
-    // Nobody waits for a turn that he has no message for: the tenth would be in 9 s.
+    // A connection without a message left waits for no turn: the tenth would be in 9 s.
     let start = Instant::now();
     let (_, done, _) = bench(server.address, &["-c", "10", "-n", "1", "--rate", "1"]);
     assert_eq!(done["messages"], json!(1));
@@ -173,6 +176,7 @@ fn with_a_rate_messages_are_sent_when_due() {
 
 #[test]
 fn with_a_rate_latency_includes_the_delay_before_sending() {
+    let _alone = heavy();
     // It stalls once, for 400 ms: 200 messages are due meanwhile, which wait from
     // 400 ms to nothing. One after the other, only one message would be late.
     let stalled = Arc::new(AtomicBool::new(false));
@@ -211,7 +215,7 @@ fn with_a_rate_overdue_messages_are_still_sent() {
 }
 
 #[test]
-#[cfg(target_os = "linux")] // Elsewhere whoever finds no room in the queue is refused.
+#[cfg(target_os = "linux")] // Elsewhere a client that finds no room in the queue is refused.
 fn connecting_is_part_of_the_latency() {
     let server = crate::common::servers::FullQueue::start();
     let mut command = binary();
@@ -270,6 +274,7 @@ fn answers_by_worker_are_read_from_any_scoreboard_path() {
 
 #[test]
 fn the_latency_is_the_time_of_the_server() {
+    let _alone = heavy();
     let server = FakeServer::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(30))));
     for mode in ["keep", "connect", "stream"] {
         let arguments = ["-c", "1", "-n", "10", "--mode", mode, "--size", "1000"];
@@ -331,6 +336,7 @@ fn a_progress_bar_is_for_terminals() {
 
 #[test]
 fn a_thousand_connections_to_a_thousand_workers_succeed() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "1000", "-q"]);
     // With no more descriptors than macOS allows at first.
     let script = "ulimit -S -n 256; exec \"$0\" bench --json \"$1\" -c 1000 -n 5000 --timeout 20s";

@@ -67,7 +67,7 @@ fn a_close_within_a_message_is_reported() {
 
 #[test]
 fn a_close_between_two_messages_is_reported() {
-    // The second one is answered by a reset: by then nobody is there.
+    // The second one is answered by a reset: by then the socket is closed.
     let server = FakeServer::start(|mut client| echo_bytes(&mut client, 64));
     let (code, done, stderr) = bench(server.address, &["-c", "1", "-n", "2", "--rate", "5"]);
     assert_eq!((code, &done["messages"]), (1, &json!(1)));
@@ -210,7 +210,7 @@ fn answers_count_without_a_close_or_with_a_late_reset() {
     let (code, done, stderr) = bench(resets.address, &["-c", "2", "-n", "10"]);
     assert_eq!((code, &done["messages"], &done["errors"]), (0, &json!(10), &errors(0, 0, 0, 0, 0)));
     assert!(stderr.contains("reset, and all 320 bytes had come back; so it counts as no error"), "{stderr}");
-    // To whom a message is all, doesn't wait.
+    // A connection with one message doesn't wait.
     let (code, ..) = bench_with_short_timeout(server.address, &["-c", "2", "-n", "10", "--mode", "connect"]);
     assert_eq!(code, 0);
 }
@@ -338,7 +338,7 @@ fn bench_names_the_missing_descriptors() {
         );
         String::from_utf8(output.stdout).unwrap()
     };
-    // Whoever gives up takes his share of three with him.
+    // A connection that gives up takes its share of three along.
     let done: Value = serde_json::from_str(&run("--json")).unwrap();
     let (messages, failed) = (done["messages"].as_u64().unwrap(), done["errors"]["other"].as_u64().unwrap());
     assert_eq!(messages / 3 + failed, 30, "{done}");
@@ -390,7 +390,7 @@ fn a_trickling_server_does_not_outlast_the_duration() {
 
 #[test]
 fn a_silent_server_does_not_outlast_the_duration() {
-    // The kernel connects; nobody accepts.
+    // The kernel connects; no process accepts.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     for mode in ["keep", "connect"] {

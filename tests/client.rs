@@ -116,7 +116,7 @@ fn a_nonblocking_pipe_gets_everything() {
     drop(command); // It holds the pipe's other end.
     let (mut input, copy) = (client.0.stdin.take().unwrap(), sent.clone());
     let feeder = thread::spawn(move || input.write_all(&copy));
-    // There is no room for all of it, until somebody reads.
+    // There is no room for all of it, until it is read.
     thread::sleep(Duration::from_millis(300));
     let mut got = Vec::new();
     std::fs::File::from(reader).read_to_end(&mut got).unwrap();
@@ -355,7 +355,7 @@ fn a_reset_after_the_answer_is_reported() {
 
 #[test]
 fn a_server_that_never_accepts_times_out() {
-    // The kernel connects, and nobody answers. When the queue is full, it doesn't
+    // The kernel connects, and no answer comes. When the queue is full, it doesn't
     // connect either.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -365,7 +365,7 @@ fn a_server_that_never_accepts_times_out() {
 }
 
 #[test]
-#[cfg(target_os = "linux")] // Elsewhere whoever finds no room is refused.
+#[cfg(target_os = "linux")] // Elsewhere a client that finds no room is refused.
 fn a_full_accept_queue_times_out() {
     let server = crate::common::servers::FullQueue::start();
     let address = server.address;
@@ -438,7 +438,7 @@ fn a_stopped_client_goes_on_when_continued() {
 }
 
 #[test]
-#[cfg(target_os = "linux")] // Elsewhere whoever finds no room is refused.
+#[cfg(target_os = "linux")] // Elsewhere a client that finds no room is refused.
 fn a_client_stopped_while_connecting_goes_on() {
     let server = crate::common::servers::FullQueue::start();
     let mut command = binary();
@@ -459,7 +459,7 @@ fn a_client_stopped_while_connecting_goes_on() {
 
 #[test]
 fn a_connection_to_itself_is_refused() {
-    // Where nobody listens, sooner or later the kernel chooses as our port the one
+    // Without a listener, sooner or later the kernel chooses as our port the one
     // that we call; and TCP has such a connection succeed. Linux takes every second
     // port for bind and the others for connect, so no other test listens at this one.
     let (_held, beside) = closed_port();

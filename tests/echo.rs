@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{PATIENCE, Server, binary, echo, noise, read_to_end, wait_until};
+use crate::common::{PATIENCE, Server, binary, echo, heavy, noise, read_to_end, wait_until};
 use nix::sys::signal::{Signal, kill};
 use socket2::SockRef;
 
@@ -112,6 +112,7 @@ fn the_next_client_waits_connected_while_a_worker_is_busy() {
 
 #[test]
 fn the_load_is_even() {
+    let _alone = heavy();
     let server = Server::start(&[]);
     wait_until("all are in accept", || {
         server.status()["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "idle")
@@ -132,6 +133,7 @@ fn the_load_is_even() {
 
 #[test]
 fn an_idle_client_is_closed_and_the_next_one_served() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "1", "--idle-timeout", "300ms"]);
     let mut idle = server.connect();
     echo(&mut idle, b"then silence");
@@ -144,6 +146,7 @@ fn an_idle_client_is_closed_and_the_next_one_served() {
 
 #[test]
 fn a_client_that_keeps_sending_is_not_idle() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "1", "--idle-timeout", "500ms"]);
     let (mut client, start) = (server.connect(), Instant::now());
     while start.elapsed() < Duration::from_millis(1500) {
@@ -176,6 +179,7 @@ fn signals_do_not_keep_an_idle_client() {
 
 #[test]
 fn a_client_that_takes_its_bytes_slowly_is_not_idle() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "1", "--idle-timeout", "1s"]);
     let mut slow = server.connect();
     let mut sender = slow.try_clone().unwrap();
@@ -194,6 +198,7 @@ fn a_client_that_takes_its_bytes_slowly_is_not_idle() {
 
 #[test]
 fn a_client_that_takes_earlier_bytes_is_not_idle() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "1", "--idle-timeout", "1s"]);
     let mut slow = server.connect();
     // What the client has not read yet lies on the server's side, where the worker

@@ -3,7 +3,7 @@
 //! many as were ordered, no zombie and no orphan is left, the scoreboard's sums are right.
 //!
 //! The seed is printed, 64 hexadecimal digits; `INTERLEAVINGS_SEED` takes it for the
-//! same interleavings again, and `PROPTEST_CASES` says how many (100).
+//! same interleavings again, and `PROPTEST_CASES` says how many.
 
 use std::env;
 use std::hash::{BuildHasher, RandomState};
@@ -12,7 +12,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Server, processes, wait_until};
+use crate::common::{Server, heavy, processes, rounds, wait_until};
 use nix::sys::signal::{Signal, kill};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -27,7 +27,7 @@ const WORKERS: usize = 2;
 
 #[derive(Debug, Clone)]
 enum Step {
-    // Of a client; the first number says which one. Who isn't connected connects.
+    // Of a client; the first number says which one. A client that isn't connected connects.
     Send(usize, usize),
     StopReading(usize),
     ReadOn(usize),
@@ -84,7 +84,7 @@ fn end() -> impl Strategy<Value = End> {
     prop_oneof![2 => Just(End::InPeace), 2 => Just(End::Term), 1 => Just(End::KillTheParent)]
 }
 
-/// A client who never blocks, and checks each byte that comes back.
+/// A client that never blocks, and checks each byte that comes back.
 struct Client {
     stream: TcpStream,
     number: usize,
@@ -160,7 +160,7 @@ struct Model {
     clients: [Option<Client>; CLIENTS],
     /// How many workers there are to be.
     workers: usize,
-    /// Clients that were ever connected, and bytes of those who are gone.
+    /// Clients that were ever connected, and bytes of those that are gone.
     connects: usize,
     gone: (usize, usize),
     kills: usize,
@@ -311,7 +311,7 @@ impl Model {
         for of in ["connections", "bytes", "restarts"] {
             assert!(sum(of) == total(of) || self.slots_removed && sum(of) < total(of), "{of}: {last}");
         }
-        // Who was killed between accept and the count has counted one less.
+        // A worker that was killed between accept and the count has counted one less.
         let connections = total("connections");
         assert!(
             (self.connects - self.kills.min(self.connects)..=self.connects).contains(&connections),
@@ -365,10 +365,12 @@ fn seed() -> [u8; 32] {
 
 #[test]
 fn the_invariants_hold_after_any_sequence_of_events() {
+    let _alone = heavy();
     let seed = seed();
     let digits: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
     println!("INTERLEAVINGS_SEED={digits}");
-    let cases = if env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { 100 };
+    let cases =
+        if env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { rounds(10, 100) };
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let interleavings = (prop::collection::vec(step(), 1..40), end());

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Server, number_following, unprivileged_binary, wait_until};
+use crate::common::{Server, heavy, number_following, unprivileged_binary, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
@@ -66,7 +66,7 @@ fn a_replacement_that_cannot_start_leaves_the_old_worker() {
 
 #[test]
 fn a_full_disk_costs_only_the_scoreboard_file() {
-    // A file system of its own, which takes rights that not everybody has.
+    // A file system of its own, which takes rights that few users have.
     let may_mount = Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
     if !may_mount.is_ok_and(|status| status.success()) {
         return;
@@ -101,6 +101,7 @@ fn without_descriptors() -> (Server, Pid) {
 
 #[test]
 fn without_descriptors_clients_wait_and_are_served_later() {
+    let _alone = heavy();
     let (mut server, worker) = without_descriptors();
     let mut client = server.connect();
     client.write_all(b"hello").unwrap();
@@ -186,7 +187,7 @@ fn shutdown_ends_even_if_fork_fails() {
     server.wait_for_log(&["shutting down"]);
     drop(busy);
     server.wait_for_log(&["cannot fork worker 0"]);
-    // Who was in the queue had been served before; nobody was cut.
+    // The queue had been served before; no connection was cut.
     assert_eq!(server.wait_code(), 0);
 }
 

@@ -1,4 +1,4 @@
-//! What `scripts/lessons.sh` answers to who mistypes; that the lessons are right, they
+//! What `scripts/lessons.sh` answers to a mistyped command; that the lessons are right, they
 //! prove themselves.
 
 use std::process::Command;

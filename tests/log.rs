@@ -1,4 +1,4 @@
-//! What is written where, in which form, and that writing harms nobody.
+//! What is written where, in which form, and that writing harms no process.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -303,7 +303,7 @@ fn an_unread_log_pipe_stops_no_process() {
     for _ in 0..1000 {
         echo(&mut crate::common::connect(address), b"hello");
     }
-    // Somebody reads again: the first lines that fit say what was lost.
+    // The pipe is read again: the first lines that fit say what was lost.
     let mut stderr = BufReader::new(child.0.stderr.take().unwrap());
     let read = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&read);
@@ -319,12 +319,12 @@ fn an_unread_log_pipe_stops_no_process() {
         echo(&mut crate::common::connect(address), b"hello");
     }
     child.terminate();
-    assert!(reader.join().unwrap(), "lines were lost, and nobody said so");
+    assert!(reader.join().unwrap(), "lines were lost, and no line says so");
 }
 
 #[test]
 fn a_full_terminal_stops_no_process() {
-    // Nobody reads at the other end, as after Ctrl-S.
+    // The other end is not read, as after Ctrl-S.
     let terminal = nix::pty::openpty(None, None).unwrap();
     let mut command = binary();
     command.args(["--bind", "127.0.0.1:0", "-v"]).stdout(Stdio::piped()).stderr(terminal.slave);
@@ -383,7 +383,7 @@ fn an_unwritable_log_stops_no_process() {
 
 #[test]
 fn a_full_log_pipe_slows_no_client() {
-    // The first one's stderr is a pipe that nobody reads.
+    // The first one's stderr is a pipe that is not read.
     for (name, script) in [
         ("a full pipe", "exec \"$0\" -v --bind 127.0.0.1:0"),
         ("a closed stderr", "exec \"$0\" -v --bind 127.0.0.1:0 2>&-"),

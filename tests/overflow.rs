@@ -1,18 +1,15 @@
 //! Orderly shutdown while the accept queue overflows: a full queue drops the end of
 //! handshakes, so clients believe that they are connected, and the server does not
 //! know of them until their TCP sends again.
-//!
-//! `OVERFLOW_RUNS` says how often each load is repeated; 1 by default.
 #![cfg(target_os = "linux")]
 
-use std::env;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{PATIENCE, Server, SetOnDrop, wait_until};
+use crate::common::{PATIENCE, Server, SetOnDrop, heavy, rounds, wait_until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
@@ -22,10 +19,6 @@ struct Counts {
     served: AtomicU32,
     cut_before: AtomicU32,
     cut_after: AtomicU32,
-}
-
-fn runs() -> u32 {
-    env::var("OVERFLOW_RUNS").map_or(1, |runs| runs.parse().expect("OVERFLOW_RUNS is a number"))
 }
 
 /// Connects, echoes and closes without a pause. A connection that was established and
@@ -87,7 +80,8 @@ fn shut_down_under_load(arguments: &[&str], clients: usize) -> (u32, u32) {
 
 #[test]
 fn no_connection_of_an_overflowing_queue_is_cut() {
-    for _ in 0..runs() {
+    let _alone = heavy();
+    for _ in 0..rounds(1, 3) {
         let (before, _) = shut_down_under_load(&["--workers", "2", "--backlog", "4"], 100);
         assert_eq!(before, 0, "connections established before SIGTERM were cut");
     }
@@ -95,9 +89,11 @@ fn no_connection_of_an_overflowing_queue_is_cut() {
 
 #[test]
 fn no_connection_of_1500_clients_is_cut() {
+    let _alone = heavy();
+    // Servers of other tests may inherit the higher limit; those that depend on one set it.
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(4096)), hard).unwrap();
-    for _ in 0..runs() {
+    for _ in 0..rounds(1, 3) {
         let (before, _) = shut_down_under_load(&["--workers", "4"], 1500);
         assert_eq!(before, 0, "connections established before SIGTERM were cut");
     }

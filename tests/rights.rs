@@ -27,7 +27,7 @@ fn workers_run_with_another_users_credentials() {
     for worker in server.status()["workers"].as_array().unwrap() {
         assert_eq!(worker["uid"], User::from_name("nobody").unwrap().unwrap().uid.as_raw());
     }
-    // The parent, who keeps its rights, can still signal and replace them.
+    // The parent, which keeps its rights, can still signal and replace them.
     let worker = server.workers()[0];
     kill(worker, Signal::SIGKILL).unwrap();
     server.wait_for_log(&[&format!("replaces pid {worker}")]);

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use crate::common::{KillOnDrop, Server, binary, echo, noise, run, unprivileged_binary, wait_until};
+use crate::common::{
+    KillOnDrop, Server, binary, echo, heavy, noise, rounds, run, unprivileged_binary, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
 use serde_json::Value;
@@ -315,7 +317,7 @@ fn orphaned_workers_do_not_write_the_next_servers_file() {
     let mut dead = start_at(&path);
     let mut client = dead.connect();
     echo(&mut client, b"hello");
-    // He talks for as long as his worker, an orphan, lets him.
+    // The client talks for as long as its worker, an orphan, serves it.
     let talks = thread::spawn(move || {
         while client.write_all(b"still here").is_ok()
             && client.read(&mut [0; 10]).is_ok_and(|length| length > 0)
@@ -376,7 +378,7 @@ fn a_start_during_another_cleanup_gets_its_file() {
     dead.wait();
     let left = fs::read(runtime.file_of(&dead)).unwrap();
     let path = runtime.file_of(&dead).with_file_name("shared.scoreboard");
-    for _ in 0..20 {
+    for _ in 0..rounds(5, 20) {
         // All of them find it; one of them wants its place.
         fs::write(&path, &left).unwrap();
         let others: Vec<_> = (0..3)
@@ -401,7 +403,7 @@ fn a_start_during_another_cleanup_gets_its_file() {
 fn a_half_made_file_is_recognised() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
-    for _ in 0..20 {
+    for _ in 0..rounds(5, 20) {
         let mut command = binary();
         command.args(["-q", "--bind", "127.0.0.1:0", "--scoreboard"]).arg(&path).stdout(Stdio::null());
         let server = KillOnDrop(command.spawn().unwrap());
@@ -415,6 +417,7 @@ fn a_half_made_file_is_recognised() {
 
 #[test]
 fn many_stale_files_do_not_delay_the_start() {
+    let _alone = heavy();
     let runtime = Runtime::new();
     let directory = runtime.0.path().join("prefork-echo");
     fs::create_dir(&directory).unwrap();
@@ -642,7 +645,7 @@ fn noise_in_the_file_of_a_running_server_is_harmless() {
         let size = fs::metadata(&path).unwrap().len();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(&bytes((size - from) as usize), from).unwrap();
-        // What comes of it nobody can tell, but an end it has.
+        // The result is not defined, but it ends.
         let (code, _, _) = status_of(&path);
         assert_eq!(code, if from == 0 { 1 } else { 0 });
         server.echo(b"hello again");
@@ -682,7 +685,7 @@ fn workers_of_another_user_count_without_file_access() {
     let (_, table, _) = status_of(&path);
     assert!(table.contains("served: 1 connection, 5 bytes"), "{table}");
 
-    // Everybody may pass through the directory, and only root may read the file.
+    // Every user may pass through the directory, and only root may read the file.
     let copies = tempfile::tempdir().unwrap();
     let mut other = unprivileged_binary(copies.path());
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();

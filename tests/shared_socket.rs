@@ -8,7 +8,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{Server, binary, echo, wait_until};
+use crate::common::{Server, binary, echo, heavy, rounds, wait_until};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -95,14 +95,15 @@ fn assert_restored_socket(server: &mut Server, deed: &str, words: &str) {
     let before: u64 = workers.iter().map(|worker| processor_time(*worker)).sum();
     std::thread::sleep(Duration::from_millis(500)); // The time that is looked at.
     let used = workers.iter().map(|worker| processor_time(*worker)).sum::<u64>() - before;
-    assert!(used < 25, "{used} hundredths of a second: somebody spins");
+    assert!(used < 25, "{used} hundredths of a second: a worker spins");
     assert!(!server.log().iter().any(|line| line.contains("giving up") || line.contains("is replaced in")));
 }
 
 #[test]
 fn a_shut_down_socket_listens_again() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "4"]);
-    for _ in 0..10 {
+    for _ in 0..rounds(2, 10) {
         assert_restored_socket(&mut server, STOP_LISTENING, "did not listen");
     }
     assert_eq!(server.stop(), 0);
@@ -110,6 +111,7 @@ fn a_shut_down_socket_listens_again() {
 
 #[test]
 fn a_shut_down_socket_listens_again_on_a_given_port() {
+    let _alone = heavy();
     let port = Server::start(&[]).address.port();
     let mut command = binary();
     command.args(["--bind", &format!("127.0.0.1:{port}"), "--workers", "4"]);
@@ -120,6 +122,7 @@ fn a_shut_down_socket_listens_again_on_a_given_port() {
 
 #[test]
 fn a_nonblocking_socket_is_made_blocking_again() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "4"]);
     assert_restored_socket(&mut server, DO_NOT_BLOCK, "did not block");
     assert_eq!(server.stop(), 0);
@@ -127,6 +130,7 @@ fn a_nonblocking_socket_is_made_blocking_again() {
 
 #[test]
 fn a_nonblocking_socket_is_noticed_without_an_idle_timeout() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "4", "--idle-timeout", "0"]);
     assert_restored_socket(&mut server, DO_NOT_BLOCK, "did not block");
     assert_eq!(server.stop(), 0);
@@ -134,6 +138,7 @@ fn a_nonblocking_socket_is_noticed_without_an_idle_timeout() {
 
 #[test]
 fn changed_socket_timeouts_are_restored() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "4"]);
     assert_restored_socket(&mut server, TINY_TIME_OUTS, "time-outs");
     assert_eq!(server.stop(), 0);

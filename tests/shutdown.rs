@@ -1,4 +1,4 @@
-//! Orderly shutdown: nobody who is connected loses a byte, and it ends.
+//! Orderly shutdown: no connected client loses a byte, and the server ends.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,7 +8,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::common::{
-    PATIENCE, SECOND_SIGNAL, Server, connect, echo, noise, number_following, read_to_end, wait_until,
+    PATIENCE, SECOND_SIGNAL, Server, connect, echo, heavy, noise, number_following, read_to_end, rounds,
+    wait_until,
 };
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -17,7 +18,7 @@ use socket2::SockRef;
 #[test]
 fn term_ends_an_idle_server_and_frees_the_port() {
     let mut server = Server::start(&[]);
-    server.echo(b"somebody was here");
+    server.echo(b"a client was here");
     assert_eq!(server.stop(), 0);
     assert!(!server.has_processes_left());
     TcpListener::bind(server.address).expect("the port is free at once");
@@ -26,7 +27,7 @@ fn term_ends_an_idle_server_and_frees_the_port() {
 
 #[test]
 fn term_at_any_time_is_not_lost() {
-    for round in 0..100 {
+    for round in 0..rounds(20, 100) {
         let mut server = Server::start(&["-q", "--workers", "3"]);
         // In some rounds workers are busy, in some just done, in some not yet in accept.
         let clients: Vec<_> = (0..round % 4).map(|_| server.connect()).collect();
@@ -89,11 +90,12 @@ fn connections_in_the_accept_queue_are_served() {
 
 #[test]
 fn a_queue_of_idle_clients_drains_at_once() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "1", "--grace", "8s"]);
     let mut busy = server.connect();
     echo(&mut busy, b"the only worker is mine");
     let mut waiting: Vec<_> = (0..40).map(|_| server.connect()).collect();
-    // Half of them have asked something, and wait; nobody ever closes.
+    // Half of them have asked something, and wait; no client ever closes.
     waiting.iter_mut().step_by(2).for_each(|client| client.write_all(b"hello").unwrap());
     server.signal(Signal::SIGTERM);
     for (number, client) in waiting.iter_mut().enumerate() {
@@ -234,7 +236,7 @@ fn the_accept_queue_does_not_wait_for_the_last_client() {
     let start = Instant::now();
     while waiting.read(&mut [0; 4]).is_err() {
         echo(&mut talker, b"still talking");
-        assert!(start.elapsed() < PATIENCE, "nobody serves the accept queue");
+        assert!(start.elapsed() < PATIENCE, "no worker serves the accept queue");
     }
     drop((talker, waiting));
     assert_eq!(server.wait_code(), 0);
@@ -253,10 +255,10 @@ fn sends(server: &Server, length: usize) -> (TcpStream, Vec<u8>, JoinHandle<()>)
 fn read_slowly(client: &mut TcpStream, message: &[u8], slowly: usize) {
     let mut answer = vec![0; message.len()];
     for part in answer[..slowly].chunks_mut(8192) {
-        client.read_exact(part).expect("nobody cuts one who reads on");
+        client.read_exact(part).expect("a client that reads on is not cut");
         thread::sleep(Duration::from_millis(30)); // The client's rhythm.
     }
-    client.read_exact(&mut answer[slowly..]).expect("nobody cuts one who reads on");
+    client.read_exact(&mut answer[slowly..]).expect("a client that reads on is not cut");
     assert!(answer == message, "what came back differs");
 }
 
@@ -295,6 +297,7 @@ fn a_late_byte_does_not_destroy_bytes_in_flight() {
 
 #[test]
 fn the_accept_queue_does_not_wait_for_busy_clients() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "2", "--grace", "8s"]);
     let mut talker = server.connect();
     echo(&mut talker, b"one worker is mine");
@@ -321,6 +324,7 @@ fn the_accept_queue_does_not_wait_for_busy_clients() {
 
 #[test]
 fn the_accept_queue_does_not_wait_for_draining_workers() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "1", "--grace", "8s"]);
     let mut talker = server.connect();
     echo(&mut talker, b"the only worker is mine");
@@ -435,7 +439,7 @@ fn a_worker_stopped_after_term_does_not_delay_shutdown() {
 
 #[test]
 fn during_shutdown_dead_workers_are_not_replaced() {
-    for _ in 0..20 {
+    for _ in 0..rounds(5, 20) {
         let mut server = Server::start(&["--workers", "4"]);
         let workers = server.wait_for_workers(4);
         let (first, second) = workers.split_at(2);
@@ -463,7 +467,7 @@ struct Counts {
 
 fn hammer(address: std::net::SocketAddr, tally: &Counts, done: &AtomicBool) {
     while !done.load(Ordering::Relaxed) {
-        // Refused, or no answer to the SYN: nobody was promised anything.
+        // Refused, or no answer to the SYN: nothing was promised.
         let Ok(mut client) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100))
         else {
             continue;
@@ -480,8 +484,9 @@ fn hammer(address: std::net::SocketAddr, tally: &Counts, done: &AtomicBool) {
 
 #[test]
 fn clients_that_connect_without_pause_are_not_reset() {
+    let _alone = heavy();
     let (mut served, mut cut) = (0, 0);
-    for _ in 0..40 {
+    for _ in 0..rounds(4, 40) {
         let mut server = Server::start(&["-q"]);
         let (tally, done) = (Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
         let clients: Vec<_> = (0..24)
@@ -497,15 +502,16 @@ fn clients_that_connect_without_pause_are_not_reset() {
         served += tally.served.load(Ordering::Relaxed);
         cut += tally.cut.load(Ordering::Relaxed);
     }
-    println!("{cut} connections of {served} in 40 runs were cut");
-    // Without the sweeps they are hundreds. One may be cut all the same: whoever's
+    println!("{cut} connections of {served} were cut");
+    // Without the sweeps they are hundreds. One may be cut all the same: one whose
     // handshake ends in the instant in which the socket is closed.
     assert!(cut <= 6, "{cut} connections of {served} were cut");
 }
 
 #[test]
 fn term_during_the_start_is_not_lost() {
-    for _ in 0..20 {
+    let _alone = heavy();
+    for _ in 0..rounds(5, 20) {
         let mut server = Server::start(&["-q", "--workers", "50"]);
         assert_eq!(server.stop(), 0);
         assert!(!server.has_processes_left());

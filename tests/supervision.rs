@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Server, connect, echo, noise, number_following, read_to_end, wait_until};
+use crate::common::{Server, connect, echo, heavy, noise, number_following, read_to_end, rounds, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -67,7 +67,7 @@ fn a_worker_killed_by_an_unnamed_signal_is_replaced() {
 fn repeated_kills_never_make_the_parent_give_up() {
     let server = Server::start(&["--workers", "2"]);
     let mut killed = BTreeSet::new();
-    while killed.len() < 200 {
+    while killed.len() < rounds(50, 200) {
         let lines = server.log();
         let born = lines.iter().filter(|line| line.contains("forked") || line.contains("replaces pid"));
         let born: BTreeSet<_> = born.map(|line| number_following(line, "(pid ")).collect();
@@ -138,6 +138,7 @@ fn term_to_a_worker_drains_and_replaces_it() {
 
 #[test]
 fn hup_replaces_all_workers_unnoticed_by_clients() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "3"]);
     let (address, done) = (server.address, Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..3)
@@ -154,7 +155,7 @@ fn hup_replaces_all_workers_unnoticed_by_clients() {
         })
         .collect();
     let mut old = server.wait_for_workers(3);
-    for _ in 0..100 {
+    for _ in 0..rounds(10, 100) {
         server.signal(Signal::SIGHUP);
         wait_until("all are replaced", || {
             let new = server.workers();
@@ -164,7 +165,7 @@ fn hup_replaces_all_workers_unnoticed_by_clients() {
     }
     done.store(true, Ordering::Relaxed);
     let served: u32 = clients.into_iter().map(|client| client.join().expect("a client noticed")).sum();
-    println!("100 replacements of all workers: {served} connections, none refused, none reset");
+    println!("replacements of all workers: {served} connections, none refused, none reset");
 }
 
 #[test]
@@ -283,6 +284,7 @@ fn a_worker_interrupted_without_cause_goes_on() {
 
 #[test]
 fn a_thousand_workers_start_serve_and_leave() {
+    let _alone = heavy();
     let mut server = Server::start(&["-q", "--workers", "1000"]);
     let mut clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| echo(client, b"each has a worker"));

@@ -27,7 +27,7 @@ fn a_worker_killed_by_a_key_is_replaced_on_screen() {
         terminal.wait_for(&format!(" {worker} "));
     }
 
-    // Down to worker 1, whoever that is.
+    // Down to worker 1, whichever that is.
     let second = server.status()["workers"][1]["pid"].to_string();
     terminal.press("\x1b[B");
     terminal.wait_for(&format!("▸ ├─   1 {second:>7} "));

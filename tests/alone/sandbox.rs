@@ -112,7 +112,7 @@ mod linux {
         ("send", |held| SockRef::from(&held.client).send(b"hello").map(drop), &[]),
         ("have more memory", |_| Ok(memory::map_private(1 << 20).map(drop)?), &[]),
         (
-            "look who the parent is",
+            "look up the parent",
             |_| {
                 getppid();
                 Ok(())
@@ -201,14 +201,14 @@ mod linux {
             return println!("test the_rights_of_root_cannot_be_regained ... only root has any");
         }
         let rights = Credentials::find(Some("nobody"), None).expect("nobody is a user").expect("another one");
-        let (root, his) = (Uid::from_raw(0), Gid::from_raw(0));
+        let (root, root_group) = (Uid::from_raw(0), Gid::from_raw(0));
         let left = in_child(|| {
             // Some that are to go, as root has on many systems.
-            setgroups(&[his, Gid::from_raw(4)]).expect("root may");
+            setgroups(&[root_group, Gid::from_raw(4)]).expect("root may");
             rights.take().expect("root may");
-            assert!(!nix::unistd::getgroups().expect("it has few").contains(&his));
-            assert!(!Uid::current().is_root() && Gid::current() != his);
-            let attempts = [setuid(root), seteuid(root), setgid(his), setgroups(&[his])];
+            assert!(!nix::unistd::getgroups().expect("it has few").contains(&root_group));
+            assert!(!Uid::current().is_root() && Gid::current() != root_group);
+            let attempts = [setuid(root), seteuid(root), setgid(root_group), setgroups(&[root_group])];
             attempts.into_iter().filter(|result| *result != Err(Errno::EPERM)).count() as u8
         });
         assert_eq!(left, 0, "so many ways lead back");

@@ -13,7 +13,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 /// How long a test waits for what must come: far longer than it takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The binary under test, apart from the servers of who runs the tests.
+/// The binary under test, apart from the servers of the user that runs the tests.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prefork-echo"));
     command.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR")).env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
@@ -35,6 +35,20 @@ pub fn binary() -> Command {
         }
     }
     command
+}
+
+/// How often a test repeats its blow: a few times, or in full for CI
+/// (`PREFORK_ECHO_TEST_FULL=1 cargo test`).
+pub fn rounds<N>(few: N, full: N) -> N {
+    if std::env::var_os("PREFORK_ECHO_TEST_FULL").is_some() { full } else { few }
+}
+
+static HEAVY: Mutex<()> = Mutex::new(());
+
+/// Held by a test that loads the machine or measures times on it: one at a time. The
+/// lock of a test that has failed is taken over.
+pub fn heavy() -> MutexGuard<'static, ()> {
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for a condition; panics, naming it, when it doesn't come true.
@@ -98,13 +112,13 @@ impl Server {
         }
     }
 
-    /// Connects a client who doesn't wait for ever.
+    /// Connects a client that doesn't wait for ever.
     #[track_caller]
     pub fn connect(&self) -> TcpStream {
         connect(self.address)
     }
 
-    /// Connects a client who sends until all the buffers on the way are full,
+    /// Connects a client that sends until all the buffers on the way are full,
     /// and never reads: then the worker blocks in send.
     #[track_caller]
     pub fn connect_without_reading(&self) -> TcpStream {
@@ -190,7 +204,7 @@ impl Server {
     }
 
     /// Waits for the end, and gives the exit status as the shell would. The log
-    /// is complete then: with the server all who could write to it are gone.
+    /// is complete then: all processes that could write to it are gone.
     #[track_caller]
     pub fn wait_code(&mut self) -> i32 {
         let status = self.wait();
@@ -216,12 +230,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // An error says that nobody is left.
+        // An error says that no process is left. The scoreboard stays: the next server
+        // removes it, while a removal here could hit a server that got the port since.
         let _ = killpg(self.pid, Signal::SIGKILL);
         let _ = self.child.wait();
-        // What a server that is killed leaves, unless the test had it elsewhere.
-        let left = Path::new(env!("CARGO_TARGET_TMPDIR")).join("prefork-echo");
-        let _ = std::fs::remove_file(left.join(format!("{}.scoreboard", self.address)));
     }
 }
 
@@ -258,7 +270,7 @@ fn collect(stream: impl Read + Send + 'static) -> (Arc<Mutex<Vec<String>>>, Join
 
 #[track_caller]
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect_timeout(&address, PATIENCE).expect("somebody listens");
+    let client = TcpStream::connect_timeout(&address, PATIENCE).expect("a server listens");
     client.set_read_timeout(Some(PATIENCE)).expect("a time-out above zero");
     client.set_write_timeout(Some(PATIENCE)).expect("a time-out above zero");
     client
@@ -315,7 +327,7 @@ pub struct Process {
     pub pid: Pid,
     pub parent: Pid,
     pub group: Pid,
-    /// S asleep, R running, T stopped, Z reaped by nobody yet.
+    /// S asleep, R running, T stopped, Z dead and not yet reaped.
     pub state: char,
 }
 
@@ -379,13 +391,13 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
-/// The binary, to be run by somebody who is not root, whoever runs the tests.
+/// The binary, to be run by a user that is not root, even if root runs the tests.
 pub fn unprivileged_binary(directory: &Path) -> Command {
     use std::os::unix::fs::PermissionsExt;
     if !nix::unistd::geteuid().is_root() {
         return binary();
     }
-    // Where the project lies, nobody else may be allowed to look.
+    // Other users may not be allowed to read the project's directory.
     let copy: PathBuf = directory.join("prefork-echo");
     // By cp: while we had the copy open ourselves, another test's fork would
     // inherit that, and the copy could not be run (ETXTBSY).

@@ -111,7 +111,7 @@ pub fn reset(client: TcpStream) {
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// A server whose accept queue is full. On Linux whoever comes then waits in connect; the
+/// A server whose accept queue is full. On Linux a further client then waits in connect; the
 /// kernel tries again a second after the first time.
 pub struct FullQueue {
     listener: TcpListener,
@@ -143,7 +143,7 @@ impl FullQueue {
     }
 }
 
-/// An address at which nobody listens: whoever holds it has only bound it.
+/// An address without a listener: the socket that holds it is only bound.
 pub fn closed_port() -> (socket2::Socket, SocketAddr) {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

@@ -148,7 +148,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // An error says that nobody is left.
+        // An error says that no process is left.
         let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
         self.close();
         let _ = self.child.wait();
