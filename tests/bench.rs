@@ -234,7 +234,7 @@ fn connecting_is_part_of_the_latency() {
 fn a_second_ctrl_c_ends_bench_at_once() {
     let server = start_correct();
     // A pipe that is full: the report can't be written.
-    let (_reader, writer) = nix::unistd::pipe().unwrap();
+    let (_reader, writer) = std::io::pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     while nix::unistd::write(&writer, &[b'x'; 4096]).is_ok() {}
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();

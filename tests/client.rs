@@ -107,7 +107,7 @@ fn a_reader_slower_than_the_timeout_gets_everything() {
 #[test]
 fn a_nonblocking_pipe_gets_everything() {
     let server = Server::start(&[]);
-    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     let sent = noise(1_000_000);
     let mut command = binary();

@@ -1,6 +1,10 @@
 //! The promises that users rely on, checked on servers that run as they run them: a
 //! module for each kind of promise. One crate, so that all is linked once and runs in
 //! parallel; what wants a process of its own stands in alone/.
+//!
+//! Tests that load the machine or measure times hold `common::heavy()`, so that they run
+//! one at a time. What repeats a blow asks `common::rounds` how often: a few times, and
+//! in full with `PREFORK_ECHO_TEST_FULL=1`, as CI does. `cargo test shutdown` runs one module.
 
 mod common;
 

@@ -91,8 +91,8 @@ mod as_linux_knows_them {
     }
 
     /// Starts a server with files open that are not for its workers, and serves a client.
-    /// What its only worker has open by then, and logs of the client.
-    fn started_with_open_files(arguments: &str) -> (BTreeMap<i32, String>, String) {
+    /// What its only worker has open by then.
+    fn started_with_open_files(arguments: &str) -> (BTreeMap<i32, String>, Server) {
         let mut shell = std::process::Command::new("bash");
         let files = "exec 5<Cargo.toml 9<Cargo.toml 200<Cargo.toml 0<Cargo.toml";
         shell.args(["-c", &format!("{files}; exec \"$0\" --bind 127.0.0.1:0 --workers 1 {arguments}")]);
@@ -103,18 +103,18 @@ mod as_linux_knows_them {
         let mut client = server.connect();
         crate::common::echo(&mut client, b"hello");
         assert!(descriptors(server.pid)[&9].ends_with("Cargo.toml"), "the server has inherited it");
-        let accepted = server.log().into_iter().find(|line| line.contains("accepted")).unwrap_or_default();
-        (descriptors(server.workers()[0]), accepted)
+        (descriptors(server.workers()[0]), server)
     }
 
     #[test]
     fn workers_keep_no_inherited_descriptors() {
         for option in ["", "--no-sandbox"] {
-            let (open, accepted) = started_with_open_files(option);
+            let (open, server) = started_with_open_files(option);
             assert_eq!(open.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3, 4], "{open:?}");
             assert_eq!((open[&0].as_str(), open[&1].as_str()), ("/dev/null", "/dev/null"));
             assert!(open[&2].starts_with("pipe:"), "the log goes there: {open:?}");
             assert!(open[&3].starts_with("socket:") && open[&4].starts_with("socket:"), "{open:?}");
+            let accepted = server.wait_for_log(&["accepted"]);
             assert!(accepted.contains("as descriptor 4"), "{accepted}");
         }
     }

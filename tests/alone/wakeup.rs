@@ -1,8 +1,8 @@
-//! A signal that comes between the look at the flag and the blocking call wakes
-//! the worker all the same.
+//! A signal that comes between the check of the flag and the blocking call wakes
+//! the worker.
 //!
 //! In the server that gap is far too short to be hit on purpose, so this test
-//! widens it: a child looks at the flag, dawdles, and only then blocks. The test
+//! widens it: a child checks the flag, waits, and only then blocks. The test
 //! forks, which wants a single thread; so it is a program of its own, without
 //! the threads of the usual test harness.
 
@@ -17,7 +17,7 @@ use prefork_echo::sys::{process, signal};
 
 const GAP: Duration = Duration::from_millis(3);
 
-/// Looks at the flag, says so, dawdles, and blocks where nothing ever comes.
+/// Checks the flag, says so, waits, and blocks where nothing ever comes.
 fn check_then_block(mut told: PipeWriter, silent: &PipeReader) -> u8 {
     signal::install_worker_handlers().expect("signals can be set");
     if signal::stop_requested() {
