@@ -107,7 +107,7 @@ fn a_reader_slower_than_the_timeout_gets_everything() {
 #[test]
 fn a_nonblocking_pipe_gets_everything() {
     let server = Server::start(&[]);
-    let (reader, writer) = std::io::pipe().unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     let sent = noise(1_000_000);
     let mut command = binary();
@@ -119,7 +119,7 @@ fn a_nonblocking_pipe_gets_everything() {
     // There is no room for all of it, until it is read.
     thread::sleep(Duration::from_millis(300));
     let mut got = Vec::new();
-    std::fs::File::from(reader).read_to_end(&mut got).unwrap();
+    reader.read_to_end(&mut got).unwrap();
     feeder.join().unwrap().unwrap();
     assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
     assert_eq!(client.0.wait().unwrap().code(), Some(0));
