@@ -192,6 +192,16 @@ impl Server {
         self.workers()
     }
 
+    /// Waits until so many workers wait in accept: each takes one of the next connections.
+    #[track_caller]
+    pub fn wait_for_idle_workers(&self, number: usize) {
+        wait_until(&format!("{number} workers are idle"), || {
+            let snapshot = self.status();
+            let workers = snapshot["workers"].as_array().expect("it is a list");
+            workers.len() == number && workers.iter().all(|worker| worker["state"] == "idle")
+        });
+    }
+
     /// Waits for the end of the server.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
