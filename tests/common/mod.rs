@@ -123,7 +123,8 @@ impl Server {
     #[track_caller]
     pub fn connect_without_reading(&self) -> TcpStream {
         let mut greedy = self.connect();
-        greedy.set_write_timeout(Some(Duration::from_millis(50))).expect("a time-out above zero");
+        // Longer than a busy machine may keep the worker from running.
+        greedy.set_write_timeout(Some(Duration::from_millis(200))).expect("a time-out above zero");
         while greedy.write(&noise(65_536)).is_ok() {}
         greedy
     }
