@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::{Guarded, Server, binary, run, unprivileged_binary};
+use crate::common::{KillOnDrop, Server, binary, run, unprivileged_binary};
 use prefork_echo::listener::Listener;
 
 /// Runs the server with `arguments`; it must end with status 1 and one line.
@@ -29,7 +29,7 @@ fn one_line((status, message): (i32, String)) -> String {
 
 /// Runs the server with `arguments`; clap must refuse them with status 2.
 #[track_caller]
-fn wrong_usage(arguments: &[&str]) -> String {
+fn wrong_usage_is_explained(arguments: &[&str]) -> String {
     let mut command = binary();
     command.args(arguments);
     let (status, message) = run(command);
@@ -39,12 +39,12 @@ fn wrong_usage(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn a_port_that_is_taken() {
+fn a_taken_port_is_refused() {
     let server = Server::start(&[]);
     let address = server.address.to_string();
     let message = could_not_run(&["--bind", &address]);
     assert!(message.contains(&format!("cannot bind {address}: address already in use; ")), "{message}");
-    // Who may hold it, how to look, what to do.
+    // Which program may hold it, how to look, what to do.
     let port = server.address.port();
     for lesson in
         ["an earlier prefork-echo", &format!("`lsof -i :{port}`"), "choose another port with --bind"]
@@ -57,11 +57,11 @@ fn a_port_that_is_taken() {
     command.args(look.split(' ').skip(1));
     let shown = command.output().unwrap();
     assert!(String::from_utf8_lossy(&shown.stdout).contains(&format!("(pid {})", server.pid)), "{shown:?}");
-    server.echo(b"who has it keeps it");
+    server.echo(b"the first server keeps it");
 }
 
 #[test]
-fn a_name_with_an_address_that_is_taken() {
+fn a_name_with_a_taken_address_is_refused() {
     let localhost =
         |port| [SocketAddr::from((Ipv6Addr::LOCALHOST, port)), SocketAddr::from((Ipv4Addr::LOCALHOST, port))];
     let open = |addresses: &[SocketAddr]| Listener::open(addresses, 1, None);
@@ -80,12 +80,12 @@ fn a_name_with_an_address_that_is_taken() {
         second.args(["--bind", &format!("localhost:{port}")]);
         let message = one_line(run(second));
         assert!(message.contains(&format!("cannot bind {taken}: address already in use; ")), "{message}");
-        server.echo(b"who has it keeps it");
+        server.echo(b"the first server keeps it");
     }
 }
 
 #[test]
-fn a_name_is_served_on_the_first_address_that_can_be_had() {
+fn a_name_is_served_on_the_first_free_address() {
     // The first isn't this machine's (RFC 5737).
     let addresses = [Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::LOCALHOST].map(|host| (host, 0).into());
     let listener = Listener::open(&addresses, 1, None).unwrap();
@@ -95,7 +95,7 @@ fn a_name_is_served_on_the_first_address_that_can_be_had() {
 }
 
 /// The binary where localhost is ::1 and 127.0.0.1: on this machine, or else with a
-/// file of hosts that it alone sees, which takes rights that not everybody has.
+/// file of hosts that it alone sees, which takes rights that few users have.
 fn binary_with_localhost() -> Option<Command> {
     let addresses: Vec<_> = ("localhost", 0).to_socket_addrs().unwrap().collect();
     if addresses.iter().any(SocketAddr::is_ipv4) && addresses.iter().any(SocketAddr::is_ipv6) {
@@ -114,15 +114,15 @@ fn binary_with_localhost() -> Option<Command> {
 }
 
 #[test]
-fn a_host_that_nobody_knows() {
+fn an_unknown_host_is_refused() {
     let message = could_not_run(&["--bind", "no-such-host.invalid:7777"]);
     assert!(message.contains("cannot find the host no-such-host.invalid: "), "{message}");
     assert!(message.contains("--bind"), "{message}");
 }
 
 #[test]
-fn an_address_that_is_not_ours() {
-    // Set aside for documentation (RFC 5737): nobody has it.
+fn an_address_of_another_machine_is_refused() {
+    // Set aside for documentation (RFC 5737): no host has it.
     let message = could_not_run(&["--bind", "192.0.2.1:7777"]);
     assert!(
         message.contains("cannot bind 192.0.2.1:7777: can't assign requested address; ")
@@ -133,7 +133,7 @@ fn an_address_that_is_not_ours() {
 }
 
 #[test]
-fn with_too_few_descriptors_it_names_the_limit_and_no_other_remedy() {
+fn too_few_descriptors_are_reported_with_the_limit() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (log, pid, board) = (path("log"), path("pid"), path("board"));
@@ -146,7 +146,7 @@ fn with_too_few_descriptors_it_names_the_limit_and_no_other_remedy() {
             shell.args(["-c", &format!("exec <&-; ulimit -n {number}; exec \"$@\""), "sh"]);
             shell.arg(env!("CARGO_BIN_EXE_prefork-echo")).args(["-q", "--bind", "0", "--workers", "1"]);
             shell.args(files).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-            let mut server = Guarded(shell.spawn().unwrap());
+            let mut server = KillOnDrop(shell.spawn().unwrap());
             let mut line = String::new();
             BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
             if line.is_empty() {
@@ -171,7 +171,7 @@ fn with_too_few_descriptors_it_names_the_limit_and_no_other_remedy() {
 }
 
 #[test]
-fn a_privileged_port_without_the_right() {
+fn a_privileged_port_without_the_right_is_refused() {
     let first_free = fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
     let first_free = first_free.map_or(1024, |text| text.trim().parse().unwrap());
     let directory = tempfile::tempdir().unwrap();
@@ -183,39 +183,39 @@ fn a_privileged_port_without_the_right() {
         assert!(message.contains("the parent binds port 7 before the workers"), "{message}");
         assert!(message.contains("--user") && message.contains("--bind"), "{message}");
     } else {
-        // Here every port is everybody's, and it must simply work.
+        // Here every user may bind any port, and it must simply work.
         command.args(["--bind", "127.0.0.1:0"]);
         Server::spawn(command).echo(b"hello");
     }
 }
 
 #[test]
-fn numbers_out_of_range() {
+fn numbers_out_of_range_are_refused() {
     for workers in ["0", "4097", "5000", "-1", "many", ""] {
-        let message = wrong_usage(&["--workers", workers]);
+        let message = wrong_usage_is_explained(&["--workers", workers]);
         assert!(message.contains("--workers"), "{message}");
     }
-    assert!(wrong_usage(&["--workers", "5000"]).contains("write a number from 1 to 4096"));
-    wrong_usage(&["--backlog", "0"]);
-    wrong_usage(&["--max-connections", "-5"]);
-    wrong_usage(&["--log-format", "xml"]);
-    wrong_usage(&["--color", "purple"]);
-    wrong_usage(&["--no-such-option"]);
+    assert!(wrong_usage_is_explained(&["--workers", "5000"]).contains("write a number from 1 to 4096"));
+    wrong_usage_is_explained(&["--backlog", "0"]);
+    wrong_usage_is_explained(&["--max-connections", "-5"]);
+    wrong_usage_is_explained(&["--log-format", "xml"]);
+    wrong_usage_is_explained(&["--color", "purple"]);
+    wrong_usage_is_explained(&["--no-such-option"]);
 }
 
 #[test]
-fn durations_that_make_no_sense() {
+fn senseless_durations_are_refused() {
     for (option, value) in
         [("--grace", "10"), ("--grace", "soon"), ("--idle-timeout", "-1s"), ("--idle-timeout", "2000y")]
     {
-        let message = wrong_usage(&[&format!("{option}={value}")]);
+        let message = wrong_usage_is_explained(&[&format!("{option}={value}")]);
         assert!(message.contains(option), "{message}");
     }
-    assert!(wrong_usage(&["--grace", "10"]).contains("as in 250ms, 10s or 5m"));
+    assert!(wrong_usage_is_explained(&["--grace", "10"]).contains("as in 250ms, 10s or 5m"));
 }
 
 #[test]
-fn what_is_wrong_in_the_environment_is_named_by_its_variable() {
+fn an_error_from_the_environment_names_its_variable() {
     // The reason is the one that is given for the option.
     for (variable, value, reason) in [
         ("BIND", "localhost", "'localhost' is not a port"),
@@ -246,7 +246,7 @@ fn what_is_wrong_in_the_environment_is_named_by_its_variable() {
 }
 
 #[test]
-fn what_is_wrong_on_the_command_line_is_named_by_its_option() {
+fn an_error_from_the_command_line_names_its_option() {
     let mut command = binary();
     command.args(["--grace", "never", "--workers", "2"]);
     command.env("PREFORK_ECHO_WORKERS", "none").env("PREFORK_ECHO_BACKLOG", "0");
@@ -260,14 +260,14 @@ fn what_is_wrong_on_the_command_line_is_named_by_its_option() {
 }
 
 #[test]
-fn addresses_that_are_none() {
+fn malformed_addresses_are_refused() {
     for bind in ["", ":7777", "localhost", "localhost:seven", "127.0.0.1:99999", "::1:7777"] {
-        assert!(wrong_usage(&["--bind", bind]).contains("--bind"));
+        assert!(wrong_usage_is_explained(&["--bind", bind]).contains("--bind"));
     }
 }
 
 #[test]
-fn a_user_or_group_that_does_not_exist() {
+fn an_unknown_user_or_group_is_refused() {
     for kind in ["user", "group"] {
         let message = could_not_run(&["--bind", "0", &format!("--{kind}"), "no-such-name"]);
         assert!(
@@ -278,7 +278,7 @@ fn a_user_or_group_that_does_not_exist() {
 }
 
 #[test]
-fn another_user_without_the_right() {
+fn another_user_without_the_right_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = unprivileged_binary(directory.path());
     command.args(["--bind", "127.0.0.1:0", "--user", "root"]);
@@ -287,14 +287,14 @@ fn another_user_without_the_right() {
 }
 
 #[test]
-fn a_log_file_that_cannot_be_opened() {
+fn a_log_file_that_cannot_be_opened_is_reported() {
     let message = could_not_run(&["--bind", "0", "--log-file", "/no/such/directory/log"]);
     let wanted = "cannot open the log file /no/such/directory/log: no such file or directory; choose another with --log-file";
     assert!(message.contains(wanted), "{message}");
 }
 
 #[test]
-fn one_file_cannot_be_two() {
+fn one_path_for_two_files_is_refused() {
     for (one, other) in
         [("--log-file", "--pid-file"), ("--log-file", "--scoreboard"), ("--pid-file", "--scoreboard")]
     {
@@ -307,7 +307,7 @@ fn one_file_cannot_be_two() {
 }
 
 #[test]
-fn one_file_under_two_names_cannot_be_two() {
+fn one_file_under_two_names_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     fs::write(path("old"), "1\n").unwrap();
@@ -333,7 +333,7 @@ fn one_file_under_two_names_cannot_be_two() {
         {
             for (one, other) in [(one.to_owned(), path(other)), (path(one), other.to_owned())] {
                 let mut command = binary();
-                // Nobody has this address: what goes too far ends there.
+                // No host has this address: what goes too far ends there.
                 command.current_dir(directory.path()).args(["--bind", "192.0.2.1:1"]);
                 command.args([first, &one, second, &other]);
                 let (code, message) = run(command);
@@ -347,7 +347,7 @@ fn one_file_under_two_names_cannot_be_two() {
 }
 
 #[test]
-fn a_link_to_itself_is_no_hang() {
+fn a_link_to_itself_does_not_hang() {
     let directory = tempfile::tempdir().unwrap();
     let link = directory.path().join("link");
     std::os::unix::fs::symlink("link", &link).unwrap();
@@ -356,7 +356,7 @@ fn a_link_to_itself_is_no_hang() {
 }
 
 #[test]
-fn files_of_one_name_in_two_directories_are_two() {
+fn equal_names_in_two_directories_are_two_files() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("logs")).unwrap();
     let mut command = binary();
@@ -367,7 +367,7 @@ fn files_of_one_name_in_two_directories_are_two() {
 }
 
 #[test]
-fn a_pid_file_of_a_living_server() {
+fn a_pid_file_of_a_living_server_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pid");
     let path = path.to_str().unwrap();
@@ -399,14 +399,14 @@ fn a_pid_file_of_a_dead_server_is_taken_over() {
     let mut server = Server::start(&["--pid-file", path]);
     assert_eq!(fs::read_to_string(path).unwrap(), format!("{}\n", server.pid));
     assert_eq!(server.stop(), 0);
-    // A pid that is somebody else's by now is no obstacle either.
+    // A pid that belongs to another process by now is no obstacle either.
     fs::write(path, "1\n").unwrap();
     let mut server = Server::start(&["--pid-file", path]);
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
-fn a_pid_file_that_is_something_else() {
+fn a_pid_file_with_other_content_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("precious");
     fs::write(&path, "my diary\n").unwrap();
@@ -427,7 +427,7 @@ fn a_pid_file_that_is_something_else() {
 }
 
 #[test]
-fn the_pid_file_goes_however_the_server_ends_by_itself() {
+fn the_pid_file_is_removed_at_every_orderly_end() {
     use nix::sys::signal::Signal;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pid");

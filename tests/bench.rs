@@ -9,9 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::measure::{bench, errors, number, sum};
-use crate::common::servers::{Fake, echo_with, well_behaved};
+use crate::common::servers::{FakeServer, echo_with, start_correct};
 use crate::common::terminal::Terminal;
-use crate::common::{Guarded, Server, binary, command, wait_until};
+use crate::common::{KillOnDrop, Server, binary, command, heavy, wait_until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -19,7 +19,9 @@ use serde_json::{Value, json};
 
 #[test]
 fn the_json_is_what_programs_rely_on() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "4"]);
+    server.wait_for_idle_workers(4);
     let (code, done, stderr) = bench(server.address, &["-c", "4", "-n", "8000"]);
     assert_eq!((code, stderr.as_str()), (0, ""));
     let (elapsed, rate, latency) =
@@ -38,12 +40,13 @@ fn the_json_is_what_programs_rely_on() {
     let quantiles = ["p50", "p90", "p99", "p999", "max"].map(|name| number(&latency[name]));
     assert!(quantiles.is_sorted() && quantiles[0] > 1.0, "{latency}");
     // What the workers had answered before is not this run's.
+    server.wait_for_idle_workers(4);
     let (_, again, _) = bench(server.address, &["-c", "4", "-n", "400"]);
     assert_eq!(again["by_worker"], json!([100, 100, 100, 100]));
 }
 
 #[test]
-fn each_mode_sends_what_it_says() {
+fn each_mode_sends_what_it_promises() {
     for (mode, connections, size) in [("keep", 3, "100"), ("connect", 50, "100"), ("stream", 3, "70000")] {
         let server = Server::start(&["--workers", "3"]);
         let arguments = ["--mode", mode, "-c", "3", "-n", "50", "--size", size];
@@ -59,7 +62,8 @@ fn each_mode_sends_what_it_says() {
 }
 
 #[test]
-fn messages_go_on_until_the_duration_is_over() {
+fn messages_are_sent_until_the_duration_is_over() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "2"]);
     for mode in ["keep", "connect", "stream"] {
         let start = Instant::now();
@@ -83,8 +87,8 @@ fn messages_larger_than_all_buffers_come_back() {
 }
 
 #[test]
-fn any_echo_server_will_do_also_one_that_answers_by_the_line() {
-    let by_the_line = Fake::start(|client| {
+fn any_echo_server_can_be_measured_also_line_based_ones() {
+    let by_the_line = FakeServer::start(|client| {
         let (mut lines, mut client) = (BufReader::new(client.try_clone().unwrap()), client);
         let mut line = Vec::new();
         while let Ok(1..) = lines.read_until(b'\n', &mut line) {
@@ -92,7 +96,7 @@ fn any_echo_server_will_do_also_one_that_answers_by_the_line() {
             line.clear();
         }
     });
-    for server in [well_behaved(), by_the_line] {
+    for server in [start_correct(), by_the_line] {
         for size in ["1", "64", "30000"] {
             let (code, done, stderr) = bench(server.address, &["-c", "2", "-n", "50", "--size", size]);
             assert_eq!((code, stderr.as_str()), (0, ""));
@@ -105,7 +109,7 @@ fn any_echo_server_will_do_also_one_that_answers_by_the_line() {
 fn the_client_closes_first() {
     // A server that answers the next client only when the last has closed.
     let (opened, ended) = (AtomicU64::new(0), AtomicU64::new(0));
-    let server = Fake::start(move |client| {
+    let server = FakeServer::start(move |client| {
         let before = opened.fetch_add(1, Ordering::Relaxed);
         wait_until("the last client has closed", || ended.load(Ordering::Relaxed) == before);
         echo_with(client, |_| {});
@@ -146,8 +150,9 @@ fn the_report_is_for_people() {
 }
 
 #[test]
-fn so_many_connections_that_ports_are_short_are_told_of() {
-    let server = well_behaved();
+fn a_shortage_of_ports_is_reported() {
+    let _alone = heavy();
+    let server = start_correct();
     for (messages, is_told) in [("14001", true), ("100", false)] {
         let arguments = ["bench", &server.address.to_string(), "-m", "connect", "-n", messages];
         let (code, stdout, stderr) = command(&arguments);
@@ -156,15 +161,16 @@ fn so_many_connections_that_ports_are_short_are_told_of() {
 }
 
 #[test]
-fn with_a_rate_messages_go_when_they_are_due() {
-    let server = well_behaved();
+fn with_a_rate_messages_are_sent_when_due() {
+    let _alone = heavy();
+    let server = start_correct();
     let (code, done, _) = bench(server.address, &["-c", "3", "-n", "100", "--rate", "200"]);
     assert_eq!((code, &done["messages"]), (0, &json!(100)));
     // The last of them is due 99 / 200 s after the first.
     assert!((0.49..2.0).contains(&number(&done["elapsed_s"])), "{done}");
     let (_, done, _) = bench(server.address, &["-c", "3", "--duration", "500ms", "--rate", "200"]);
     assert_eq!(done["messages"], json!(100));
-    // Nobody waits for a turn that he has no message for: the tenth would be in 9 s.
+    // A connection without a message left waits for no turn: the tenth would be in 9 s.
     let start = Instant::now();
     let (_, done, _) = bench(server.address, &["-c", "10", "-n", "1", "--rate", "1"]);
     assert_eq!(done["messages"], json!(1));
@@ -172,7 +178,8 @@ fn with_a_rate_messages_go_when_they_are_due() {
 }
 
 #[test]
-fn with_a_rate_waiting_for_one_s_turn_counts() {
+fn with_a_rate_latency_includes_the_delay_before_sending() {
+    let _alone = heavy();
     // It stalls once, for 400 ms: 200 messages are due meanwhile, which wait from
     // 400 ms to nothing. One after the other, only one message would be late.
     let stalled = Arc::new(AtomicBool::new(false));
@@ -181,7 +188,7 @@ fn with_a_rate_waiting_for_one_s_turn_counts() {
             thread::sleep(Duration::from_millis(400));
         }
     };
-    let server = Fake::start(move |client| {
+    let server = FakeServer::start(move |client| {
         let stall = stall.clone();
         echo_with(client, stall);
     });
@@ -193,9 +200,9 @@ fn with_a_rate_waiting_for_one_s_turn_counts() {
 }
 
 #[test]
-fn with_a_rate_all_that_is_due_in_time_is_sent_also_late() {
+fn with_a_rate_overdue_messages_are_still_sent() {
     // It stalls at the end: from the fiftieth message on, of hundred.
-    let server = Fake::start(|client| {
+    let server = FakeServer::start(|client| {
         let mut bytes = 0;
         echo_with(client, move |piece| {
             if (bytes..bytes + piece.len()).contains(&(50 * 64)) {
@@ -211,13 +218,13 @@ fn with_a_rate_all_that_is_due_in_time_is_sent_also_late() {
 }
 
 #[test]
-#[cfg(target_os = "linux")] // Elsewhere whoever finds no room in the queue is refused.
+#[cfg(target_os = "linux")] // Elsewhere a client that finds no room in the queue is refused.
 fn connecting_is_part_of_the_latency() {
-    let server = crate::common::servers::Full::start();
+    let server = crate::common::servers::FullQueue::start();
     let mut command = binary();
     command.args(["bench", "--json", &server.address.to_string(), "-c", "1", "-n", "1", "--mode", "connect"]);
-    let mut running = Guarded(command.stdout(Stdio::piped()).spawn().unwrap());
-    server.wait_for_a_client();
+    let mut running = KillOnDrop(command.stdout(Stdio::piped()).spawn().unwrap());
+    server.wait_for_client();
     let echo = server.serve();
     let mut stdout = String::new();
     running.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
@@ -227,16 +234,16 @@ fn connecting_is_part_of_the_latency() {
 }
 
 #[test]
-fn a_second_ctrl_c_ends_it_where_it_is() {
-    let server = well_behaved();
+fn a_second_ctrl_c_ends_bench_at_once() {
+    let server = start_correct();
     // A pipe that is full: the report can't be written.
-    let (_reader, writer) = nix::unistd::pipe().unwrap();
+    let (_reader, writer) = std::io::pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     while nix::unistd::write(&writer, &[b'x'; 4096]).is_ok() {}
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     let mut command = binary();
     command.args(["bench", "--json", &server.address.to_string(), "--duration", "0"]);
-    let mut running = Guarded(command.stdout(writer).spawn().unwrap());
+    let mut running = KillOnDrop(command.stdout(writer).spawn().unwrap());
     let pid = Pid::from_raw(running.0.id() as i32);
     wait_until("its clients have come", || server.clients() == 4);
     let mut ended = None;
@@ -249,7 +256,7 @@ fn a_second_ctrl_c_ends_it_where_it_is() {
 }
 
 #[test]
-fn who_has_answered_is_known_of_a_scoreboard_elsewhere_too() {
+fn answers_by_worker_are_read_from_any_scoreboard_path() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("scoreboard");
     let path = path.to_str().unwrap();
@@ -259,7 +266,7 @@ fn who_has_answered_is_known_of_a_scoreboard_elsewhere_too() {
     let (_, done, _) = bench(server.address, &["-c", "2", "-n", "20", "--scoreboard", path]);
     assert_eq!(sum(&done["by_worker"]), 20);
     // That of another server says nothing.
-    let other = well_behaved();
+    let other = start_correct();
     let (_, done, _) = bench(other.address, &["-c", "2", "-n", "20", "--scoreboard", path]);
     assert_eq!(done["by_worker"], Value::Null);
     let (code, _, stderr) =
@@ -269,8 +276,9 @@ fn who_has_answered_is_known_of_a_scoreboard_elsewhere_too() {
 }
 
 #[test]
-fn the_latency_is_what_the_server_takes() {
-    let server = Fake::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(30))));
+fn the_latency_is_the_time_of_the_server() {
+    let _alone = heavy();
+    let server = FakeServer::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(30))));
     for mode in ["keep", "connect", "stream"] {
         let arguments = ["-c", "1", "-n", "10", "--mode", mode, "--size", "1000"];
         let (code, done, _) = bench(server.address, &arguments);
@@ -285,7 +293,7 @@ fn ctrl_c_prints_what_has_been_measured() {
     // From the sixth message on it is silent.
     let unanswered = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&unanswered);
-    let silent = Fake::start(move |client| {
+    let silent = FakeServer::start(move |client| {
         let (mut messages, count) = (0, Arc::clone(&count));
         echo_with(client, move |piece| {
             messages += 1;
@@ -299,7 +307,7 @@ fn ctrl_c_prints_what_has_been_measured() {
         let before = unanswered.load(Ordering::Relaxed);
         let mut command = binary();
         command.args(["bench", "--json", &silent.address.to_string(), "-c", "2", "--timeout", "1h"]);
-        let mut running = Guarded(command.stdout(Stdio::piped()).spawn().unwrap());
+        let mut running = KillOnDrop(command.stdout(Stdio::piped()).spawn().unwrap());
         let waiting = || unanswered.load(Ordering::Relaxed) - before;
         wait_until("both clients wait for what never comes", || waiting() == 2);
         kill(Pid::from_raw(running.0.id() as i32), signal).unwrap();
@@ -330,7 +338,8 @@ fn a_progress_bar_is_for_terminals() {
 }
 
 #[test]
-fn a_thousand_connections_to_a_thousand_workers() {
+fn a_thousand_connections_to_a_thousand_workers_succeed() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "1000", "-q"]);
     // With no more descriptors than macOS allows at first.
     let script = "ulimit -S -n 256; exec \"$0\" bench --json \"$1\" -c 1000 -n 5000 --timeout 20s";
@@ -347,7 +356,7 @@ fn a_thousand_connections_to_a_thousand_workers() {
 }
 
 #[test]
-fn wrong_usage() {
+fn wrong_usage_is_explained() {
     for (arguments, wanted) in [
         (vec!["-n", "5", "--duration", "1s"], "cannot be used with"),
         (vec!["--rate", "5", "--mode", "stream"], "--rate makes no sense with --mode stream"),
@@ -364,7 +373,7 @@ fn wrong_usage() {
 }
 
 #[test]
-fn what_is_wrong_with_the_server_s_environment_is_not_asked() {
+fn bench_ignores_errors_in_the_servers_environment() {
     let server = Server::start(&[]);
     let mut command = binary();
     command.env("PREFORK_ECHO_WORKERS", "many").args(["bench", &server.address.to_string(), "-n", "4"]);

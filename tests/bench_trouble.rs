@@ -6,17 +6,18 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::measure::{bench, errors, impatient, number, sum};
+use crate::common::measure::{bench, bench_with_short_timeout, errors, number, sum};
 use crate::common::servers::{
-    Fake, closed_port, echo_bytes, echo_with, never_closes, reset, swallow, well_behaved,
+    FakeServer, closed_port, echo_bytes, echo_with, read_and_ignore, reset, start_correct,
+    start_never_closing,
 };
-use crate::common::{Guarded, Server, binary, command, wait_until};
+use crate::common::{KillOnDrop, Server, binary, command, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 #[test]
-fn nobody_listens() {
+fn a_port_without_a_listener_is_reported() {
     let (_held, address) = closed_port();
     for mode in ["keep", "connect", "stream"] {
         let start = Instant::now();
@@ -36,7 +37,7 @@ fn nobody_listens() {
 
 /// Each of six messages fails in the same way, in both modes with one on the way.
 #[track_caller]
-fn each_fails(server: &Fake, expected: Value, line: &str) {
+fn each_fails(server: &FakeServer, expected: Value, line: &str) {
     for mode in ["keep", "connect"] {
         let (code, done, stderr) = bench(server.address, &["-c", "2", "-n", "6", "--mode", mode]);
         assert_eq!((code, &done["errors"], &done["messages"]), (1, &expected, &json!(0)), "{mode}: {stderr}");
@@ -46,18 +47,18 @@ fn each_fails(server: &Fake, expected: Value, line: &str) {
 }
 
 #[test]
-fn a_server_that_closes_early() {
-    let server = Fake::start(|mut client| swallow(&mut client, 64));
+fn an_early_close_is_reported() {
+    let server = FakeServer::start(|mut client| read_and_ignore(&mut client, 64));
     let line = "the server closed the connection, and byte 1 of 64 sent has not come back";
     each_fails(&server, errors(0, 6, 0, 0, 0), line);
 }
 
 #[test]
-fn a_server_that_closes_in_the_midst() {
+fn a_close_within_a_message_is_reported() {
     // Every second message of a connection goes unanswered.
-    let server = Fake::start(|mut client| {
+    let server = FakeServer::start(|mut client| {
         echo_bytes(&mut client, 64);
-        swallow(&mut client, 64);
+        read_and_ignore(&mut client, 64);
     });
     let (code, done, _) = bench(server.address, &["-c", "1", "-n", "10"]);
     assert_eq!((code, &done["messages"], &done["errors"]), (1, &json!(5), &errors(0, 5, 0, 0, 0)));
@@ -65,9 +66,9 @@ fn a_server_that_closes_in_the_midst() {
 }
 
 #[test]
-fn a_server_that_closes_between_two_messages() {
-    // The second one is answered by a reset: by then nobody is there.
-    let server = Fake::start(|mut client| echo_bytes(&mut client, 64));
+fn a_close_between_two_messages_is_reported() {
+    // The second one is answered by a reset: by then the socket is closed.
+    let server = FakeServer::start(|mut client| echo_bytes(&mut client, 64));
     let (code, done, stderr) = bench(server.address, &["-c", "1", "-n", "2", "--rate", "5"]);
     assert_eq!((code, &done["messages"]), (1, &json!(1)));
     assert_eq!(sum(&json!([done["errors"]["lost"], done["errors"]["reset"]])), 1, "{done} {stderr}");
@@ -75,9 +76,9 @@ fn a_server_that_closes_between_two_messages() {
 }
 
 #[test]
-fn a_server_that_resets() {
-    let server = Fake::start(|mut client| {
-        swallow(&mut client, 64);
+fn a_reset_is_reported() {
+    let server = FakeServer::start(|mut client| {
+        read_and_ignore(&mut client, 64);
         reset(client);
     });
     let line = "the connection was reset, and byte 1 of 64 sent has not come back";
@@ -85,8 +86,8 @@ fn a_server_that_resets() {
 }
 
 #[test]
-fn a_server_that_answers_wrong_bytes() {
-    let server = Fake::start(|client| echo_with(client, |piece| piece[63] ^= 1));
+fn wrong_bytes_are_reported() {
+    let server = FakeServer::start(|client| echo_with(client, |piece| piece[63] ^= 1));
     each_fails(
         &server,
         errors(6, 0, 0, 0, 0),
@@ -95,10 +96,10 @@ fn a_server_that_answers_wrong_bytes() {
 }
 
 #[test]
-fn a_server_that_mixes_messages_up() {
+fn swapped_messages_are_reported() {
     // It answers with what another connection has sent.
     let last = std::sync::Mutex::new(vec![b'?'; 64]);
-    let server = Fake::start(move |mut client| {
+    let server = FakeServer::start(move |mut client| {
         let mut message = vec![0; 64];
         while client.read_exact(&mut message).is_ok() {
             let mut last = last.lock().unwrap();
@@ -111,11 +112,11 @@ fn a_server_that_mixes_messages_up() {
 }
 
 #[test]
-fn a_server_that_answers_more_bytes() {
-    let server = Fake::start(|client| echo_with(client, |piece| piece.push(b'!')));
+fn surplus_bytes_are_reported() {
+    let server = FakeServer::start(|client| echo_with(client, |piece| piece.push(b'!')));
     each_fails(&server, errors(6, 0, 0, 0, 0), "more came back than the 64 bytes sent");
     // When all seems to be over.
-    let server = Fake::start(|client| {
+    let server = FakeServer::start(|client| {
         let mut ours = client.try_clone().unwrap();
         echo_with(client, |_| {});
         ours.write_all(b"!").unwrap();
@@ -125,13 +126,14 @@ fn a_server_that_answers_more_bytes() {
 }
 
 #[test]
-fn a_server_that_answers_fewer_bytes_or_none() {
+fn missing_bytes_are_reported() {
     // A client that has waited in vain gives up: otherwise it would never end.
-    let fewer = Fake::start(|client| echo_with(client, |piece| piece.truncate(63)));
-    let none = Fake::start(|client| echo_with(client, |piece| piece.clear()));
+    let fewer = FakeServer::start(|client| echo_with(client, |piece| piece.truncate(63)));
+    let none = FakeServer::start(|client| echo_with(client, |piece| piece.clear()));
     for (server, missing) in [(fewer, 64), (none, 1)] {
         for mode in ["keep", "connect"] {
-            let (code, done, stderr) = impatient(server.address, &["-c", "2", "-n", "1000", "--mode", mode]);
+            let (code, done, stderr) =
+                bench_with_short_timeout(server.address, &["-c", "2", "-n", "1000", "--mode", mode]);
             assert_eq!((code, &done["errors"]), (1, &errors(0, 0, 0, 0, 2)), "{mode}");
             let line = format!("no answer within 500ms (--timeout), and byte {missing} of 64 sent");
             assert!(stderr.contains(&line), "{stderr}");
@@ -140,15 +142,17 @@ fn a_server_that_answers_fewer_bytes_or_none() {
 }
 
 #[test]
-fn a_stream_into_servers_that_misbehave() {
-    let stream = |server: &Fake| impatient(server.address, &["--mode", "stream", "-c", "1", "-n", "2000"]);
+fn streams_to_misbehaving_servers_are_reported() {
+    let stream = |server: &FakeServer| {
+        bench_with_short_timeout(server.address, &["--mode", "stream", "-c", "1", "-n", "2000"])
+    };
     // One that only reads: all that was sent by then is lost, and memory is not.
-    let (code, done, stderr) = stream(&Fake::start(|client| echo_with(client, |piece| piece.clear())));
+    let (code, done, stderr) = stream(&FakeServer::start(|client| echo_with(client, |piece| piece.clear())));
     assert_eq!((code, &done["messages"]), (1, &json!(0)));
     assert!((1..=1025).contains(&done["errors"]["timeout"].as_u64().unwrap()), "{done}");
     assert!(stderr.contains("no answer within 500ms"), "{stderr}");
     // Also one that reads so slowly that there is always room for more.
-    let slow = Fake::start(|client| {
+    let slow = FakeServer::start(|client| {
         echo_with(client, |piece| {
             thread::sleep(Duration::from_millis(20));
             piece.clear();
@@ -161,12 +165,12 @@ fn a_stream_into_servers_that_misbehave() {
     // None that goes on reading and writing: small messages leave always room for more.
     let server = Server::start(&["--workers", "1"]);
     let arguments = ["--mode", "stream", "-c", "1", "--size", "1", "--duration", "1s"];
-    let (code, done, stderr) = impatient(server.address, &arguments);
+    let (code, done, stderr) = bench_with_short_timeout(server.address, &arguments);
     assert_eq!((code, &done["errors"], stderr.as_str()), (0, &errors(0, 0, 0, 0, 0), ""));
     // Sent for a second and received then, half of them would be on the way for longer.
     assert!(number(&done["latency_us"]["p50"]) < 300e3, "{done}");
     // One that loses a byte of many.
-    let (code, done, _) = stream(&Fake::start(|client| {
+    let (code, done, _) = stream(&FakeServer::start(|client| {
         let mut bytes = 0;
         echo_with(client, move |piece| {
             let at = 1_000_000_usize.wrapping_sub(bytes);
@@ -181,7 +185,7 @@ fn a_stream_into_servers_that_misbehave() {
     // Those that end at once, or in the midst: what isn't read makes it a reset, of
     // which some calls say ECONNRESET, and others EPIPE.
     for bytes in [0, 50_000] {
-        let server = Fake::start(move |mut client| swallow(&mut client, bytes));
+        let server = FakeServer::start(move |mut client| read_and_ignore(&mut client, bytes));
         let (code, done, _) = bench(server.address, &["--mode", "stream", "-c", "1", "-n", "2000"]);
         assert_eq!(code, 1);
         assert_eq!(sum(&json!([done["errors"]["lost"], done["errors"]["reset"]])), 2000, "{done}");
@@ -189,16 +193,16 @@ fn a_stream_into_servers_that_misbehave() {
 }
 
 #[test]
-fn a_server_that_does_not_close_or_resets_then_has_still_answered() {
-    let server = never_closes();
-    let (code, done, stderr) = impatient(server.address, &["-c", "2", "-n", "10"]);
+fn answers_count_without_a_close_or_with_a_late_reset() {
+    let server = start_never_closing();
+    let (code, done, stderr) = bench_with_short_timeout(server.address, &["-c", "2", "-n", "10"]);
     assert_eq!((code, &done["messages"], &done["errors"]), (0, &json!(10), &errors(0, 0, 0, 0, 0)));
     let line =
         "no answer within 500ms (--timeout), and all 320 bytes had come back; so it counts as no error";
     assert_eq!(stderr, format!("prefork-echo: {line}\n"));
     // It was waited for at the end, and isn't part of the rate.
     assert!(done["elapsed_s"].as_f64().unwrap() < 0.5, "{done}");
-    let resets = Fake::start(|client| {
+    let resets = FakeServer::start(|client| {
         let ours = client.try_clone().unwrap();
         echo_with(client, |_| {});
         reset(ours);
@@ -206,15 +210,15 @@ fn a_server_that_does_not_close_or_resets_then_has_still_answered() {
     let (code, done, stderr) = bench(resets.address, &["-c", "2", "-n", "10"]);
     assert_eq!((code, &done["messages"], &done["errors"]), (0, &json!(10), &errors(0, 0, 0, 0, 0)));
     assert!(stderr.contains("reset, and all 320 bytes had come back; so it counts as no error"), "{stderr}");
-    // To whom a message is all, doesn't wait.
-    let (code, ..) = impatient(server.address, &["-c", "2", "-n", "10", "--mode", "connect"]);
+    // A connection with one message doesn't wait.
+    let (code, ..) = bench_with_short_timeout(server.address, &["-c", "2", "-n", "10", "--mode", "connect"]);
     assert_eq!(code, 0);
 }
 
 #[test]
-fn a_byte_too_much_at_the_end_is_counted_once() {
+fn a_surplus_byte_at_the_end_is_counted_once() {
     // Of four clients two have a turn in two seconds, and all part then.
-    let server = Fake::start(|client| {
+    let server = FakeServer::start(|client| {
         let mut ours = client.try_clone().unwrap();
         echo_with(client, |_| {});
         ours.write_all(b"!").unwrap();
@@ -225,9 +229,9 @@ fn a_byte_too_much_at_the_end_is_counted_once() {
 
 #[test]
 #[cfg(target_os = "linux")] // What the kernel keeps after a reset is its own affair.
-fn answers_that_came_before_a_reset_count() {
+fn answers_before_a_reset_count() {
     // One of each connection is answered, and all that is on the way then is lost.
-    let server = Fake::start(|client| crate::common::servers::echo_and_leave(client, 19_999));
+    let server = FakeServer::start(|client| crate::common::servers::echo_and_leave(client, 19_999));
     let arguments = ["--mode", "stream", "-c", "1", "-n", "20", "--size", "19999"];
     let (code, done, _) = bench(server.address, &arguments);
     let (messages, reset) = (done["messages"].as_u64().unwrap(), done["errors"]["reset"].as_u64().unwrap());
@@ -236,11 +240,11 @@ fn answers_that_came_before_a_reset_count() {
 }
 
 #[test]
-fn a_killed_worker_costs_its_message_and_no_more() {
+fn a_killed_worker_costs_one_message() {
     let server = Server::start(&["--workers", "2"]);
     let mut command = binary();
     command.args(["bench", "--json", &server.address.to_string(), "-c", "2", "--duration", "0"]);
-    let mut running = Guarded(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut running = KillOnDrop(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let served = |server: &Server| server.status()["totals"]["bytes"].as_u64().unwrap();
     wait_until("it runs", || served(&server) > 10_000);
     for worker in server.wait_for_workers(2) {
@@ -262,20 +266,20 @@ fn a_killed_worker_costs_its_message_and_no_more() {
 }
 
 /// Starts a run that ends by SIGINT, or when its clients have given up.
-fn start(server: &Server, arguments: &[&str]) -> Guarded {
+fn start(server: &Server, arguments: &[&str]) -> KillOnDrop {
     let mut command = binary();
     command.args(["bench", &server.address.to_string(), "-c", "2"]).args(arguments);
-    Guarded(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
+    KillOnDrop(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap())
 }
 
-fn output(mut running: Guarded) -> String {
+fn output(mut running: KillOnDrop) -> String {
     let mut stdout = String::new();
     running.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
     stdout
 }
 
 #[test]
-fn who_has_answered_is_not_said_where_it_is_not_known() {
+fn answers_by_worker_are_absent_where_unknown() {
     let arguments = ["--json", "--duration", "0", "--mode", "connect"];
     // A slot has gone, and with it what was served there.
     let server = Server::start(&["--workers", "2"]);
@@ -301,7 +305,7 @@ fn who_has_answered_is_not_said_where_it_is_not_known() {
 }
 
 #[test]
-fn what_an_end_by_hand_leaves_is_not_missed() {
+fn messages_left_by_an_interrupt_are_no_errors() {
     let server = Server::start(&["--workers", "2"]);
     let running = start(&server, &["-n", "1000000000"]);
     wait_until("it runs", || server.status()["totals"]["bytes"].as_u64().unwrap() > 0);
@@ -311,16 +315,16 @@ fn what_an_end_by_hand_leaves_is_not_missed() {
 }
 
 #[test]
-fn a_message_is_waited_for_from_its_beginning_not_from_the_last_answer() {
-    let server = Fake::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(50))));
+fn a_messages_timeout_starts_when_it_is_sent() {
+    let server = FakeServer::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(50))));
     let arguments = ["-c", "1", "-n", "2", "--rate", "1", "--size", "20000"];
-    let (code, done, stderr) = impatient(server.address, &arguments);
+    let (code, done, stderr) = bench_with_short_timeout(server.address, &arguments);
     assert_eq!((code, &done["messages"], stderr.as_str()), (0, &json!(2), ""));
 }
 
 #[test]
-fn without_descriptors_it_says_what_is_missing() {
-    let server = well_behaved();
+fn bench_names_the_missing_descriptors() {
+    let server = start_correct();
     let run = |json: &str| {
         let script = "ulimit -n 20; exec \"$0\" bench \"$1\" -c 30 -n 90 $2";
         let mut command = Command::new("sh");
@@ -334,7 +338,7 @@ fn without_descriptors_it_says_what_is_missing() {
         );
         String::from_utf8(output.stdout).unwrap()
     };
-    // Whoever gives up takes his share of three with him.
+    // A connection that gives up takes its share of three along.
     let done: Value = serde_json::from_str(&run("--json")).unwrap();
     let (messages, failed) = (done["messages"].as_u64().unwrap(), done["errors"]["other"].as_u64().unwrap());
     assert_eq!(messages / 3 + failed, 30, "{done}");
@@ -347,7 +351,7 @@ fn without_descriptors_it_says_what_is_missing() {
 fn to_the_end(address: SocketAddr, arguments: &[&str]) -> (Option<i32>, Value, String) {
     let mut command = binary();
     command.args(["bench", "--json", "-c", "1", &address.to_string()]).args(arguments);
-    let mut running = Guarded(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut running = KillOnDrop(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let mut status = None;
     wait_until(&format!("bench {arguments:?} ends"), || {
         status = running.0.try_wait().unwrap();
@@ -359,10 +363,10 @@ fn to_the_end(address: SocketAddr, arguments: &[&str]) -> (Option<i32>, Value, S
 }
 
 #[test]
-fn a_server_that_trickles_does_not_outlast_the_duration() {
+fn a_trickling_server_does_not_outlast_the_duration() {
     // The first byte at once, each other one before patience ends: for as long as a test
     // waits, and longer.
-    let server = Fake::start(|mut client| {
+    let server = FakeServer::start(|mut client| {
         let mut bytes = [0; 64];
         while client.read_exact(&mut bytes).is_ok() {
             for byte in bytes {
@@ -385,8 +389,8 @@ fn a_server_that_trickles_does_not_outlast_the_duration() {
 }
 
 #[test]
-fn a_server_that_never_answers_does_not_outlast_the_duration() {
-    // The kernel connects; nobody accepts.
+fn a_silent_server_does_not_outlast_the_duration() {
+    // The kernel connects; no process accepts.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     for mode in ["keep", "connect"] {
@@ -402,8 +406,8 @@ fn a_server_that_never_answers_does_not_outlast_the_duration() {
 
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere a full queue refuses.
-fn a_server_that_never_connects_does_not_outlast_the_duration() {
-    let server = crate::common::servers::Full::start();
+fn a_pending_connect_does_not_outlast_the_duration() {
+    let server = crate::common::servers::FullQueue::start();
     for mode in ["keep", "connect"] {
         let arguments = ["--mode", mode, "--duration", "200ms", "--timeout", "0"];
         let (code, done, stderr) = to_the_end(server.address, &arguments);
@@ -414,12 +418,12 @@ fn a_server_that_never_connects_does_not_outlast_the_duration() {
 
 #[test]
 fn ctrl_c_before_the_first_answer_is_no_success() {
-    let server = Fake::start(|client| echo_with(client, |piece| piece.clear()));
+    let server = FakeServer::start(|client| echo_with(client, |piece| piece.clear()));
     for json in [vec![], vec!["--json"]] {
         let before = server.clients();
         let mut command = binary();
         command.args(["bench", &server.address.to_string(), "-c", "2", "--timeout", "0"]).args(&json);
-        let mut running = Guarded(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        let mut running = KillOnDrop(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
         wait_until("both clients have come", || server.clients() == before + 2);
         kill(Pid::from_raw(running.0.id() as i32), Signal::SIGINT).unwrap();
         let mut stderr = String::new();

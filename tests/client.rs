@@ -9,9 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::servers::{Fake, closed_port, echo_with, never_closes, reset, swallow};
+use crate::common::servers::{
+    FakeServer, closed_port, echo_with, read_and_ignore, reset, start_never_closing,
+};
 use crate::common::terminal::Terminal;
-use crate::common::{Guarded, Server, binary, command, noise, number_after, wait_until};
+use crate::common::{KillOnDrop, Server, binary, command, noise, number_following, wait_until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -64,7 +66,7 @@ fn a_message_of_any_size_comes_back() {
 }
 
 #[test]
-fn what_stdin_has_comes_back_however_much_it_is() {
+fn stdin_of_any_length_comes_back() {
     let server = Server::start(&[]);
     let sent = noise(30_000_000);
     let mut client = piped(server.address);
@@ -77,20 +79,20 @@ fn what_stdin_has_comes_back_however_much_it_is() {
 }
 
 #[test]
-fn no_input_is_a_connection_and_nothing_else() {
+fn without_input_the_client_connects_and_closes() {
     let server = Server::start(&[]);
     assert_eq!(client(server.address, &[]), (0, String::new(), String::new()));
     server.wait_for_log(&["closed", "0 bytes"]);
 }
 
 #[test]
-fn a_reader_that_is_slower_than_the_time_out_gets_all() {
+fn a_reader_slower_than_the_timeout_gets_everything() {
     let server = Server::start(&[]);
     let sent = noise(3_000_000);
     let mut command = binary();
     command.args(["client", &server.address.to_string(), "--timeout", "200ms"]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut client = Guarded(command.spawn().unwrap());
+    let mut client = KillOnDrop(command.spawn().unwrap());
     let (mut input, copy) = (client.0.stdin.take().unwrap(), sent.clone());
     let writer = thread::spawn(move || input.write_all(&copy));
     // For longer than its patience the client can't get rid of what has come back.
@@ -103,32 +105,32 @@ fn a_reader_that_is_slower_than_the_time_out_gets_all() {
 }
 
 #[test]
-fn a_pipe_that_never_blocks_gets_all() {
+fn a_nonblocking_pipe_gets_everything() {
     let server = Server::start(&[]);
-    let (reader, writer) = nix::unistd::pipe().unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     let sent = noise(1_000_000);
     let mut command = binary();
     command.args(["client", &server.address.to_string()]).stdin(Stdio::piped()).stdout(writer);
-    let mut client = Guarded(command.spawn().unwrap());
+    let mut client = KillOnDrop(command.spawn().unwrap());
     drop(command); // It holds the pipe's other end.
     let (mut input, copy) = (client.0.stdin.take().unwrap(), sent.clone());
     let feeder = thread::spawn(move || input.write_all(&copy));
-    // There is no room for all of it, until somebody reads.
+    // There is no room for all of it, until it is read.
     thread::sleep(Duration::from_millis(300));
     let mut got = Vec::new();
-    std::fs::File::from(reader).read_to_end(&mut got).unwrap();
+    reader.read_to_end(&mut got).unwrap();
     feeder.join().unwrap().unwrap();
     assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
     assert_eq!(client.0.wait().unwrap().code(), Some(0));
 }
 
 #[test]
-fn who_types_slowly_is_not_cut_off() {
-    let server = Fake::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(50))));
+fn slow_typing_does_not_time_out() {
+    let server = FakeServer::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(50))));
     let mut command = binary();
     command.args(["client", &server.address.to_string(), "--timeout", "300ms"]);
-    let mut client = Guarded(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut client = KillOnDrop(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
     let (mut input, mut output) = (client.0.stdin.take().unwrap(), client.0.stdout.take().unwrap());
     for line in [b"one\n", b"two\n"] {
         input.write_all(line).unwrap();
@@ -143,7 +145,7 @@ fn who_types_slowly_is_not_cut_off() {
 }
 
 #[test]
-fn who_reads_no_further_ends_the_client_like_any_filter() {
+fn a_closed_stdout_ends_the_client_like_any_filter() {
     let server = Server::start(&[]);
     let mut client = piped(server.address);
     let mut input = client.stdin.take().unwrap();
@@ -172,7 +174,7 @@ fn in_a_terminal_lines_are_typed() {
 }
 
 #[test]
-fn the_narration_is_what_happened() {
+fn the_narration_tells_what_happened() {
     let server = Server::start(&["--workers", "1"]);
     let (code, stdout, stderr) = client(server.address, &["hello", "--explain"]);
     assert_eq!((code, stdout.as_str()), (0, "hello\n"));
@@ -197,12 +199,12 @@ fn the_narration_is_what_happened() {
         assert!(line.contains(": ") && line.contains(step), "no {step:?} in {line:?}");
     }
     // The port is the one that the server sees.
-    let port = number_after(lines[5], "= 127.0.0.1:");
+    let port = number_following(lines[5], "= 127.0.0.1:");
     server.wait_for_log(&["accepted", &format!("127.0.0.1:{port} ")]);
 }
 
 #[test]
-fn nobody_listens() {
+fn a_port_without_a_listener_is_reported() {
     let (_held, address) = closed_port();
     let (code, stdout, stderr) = client(address, &["hello"]);
     assert_eq!((code, stdout.as_str()), (1, ""));
@@ -210,7 +212,7 @@ fn nobody_listens() {
 }
 
 #[test]
-fn a_name_is_tried_at_all_its_addresses() {
+fn all_addresses_of_a_name_are_tried() {
     let server = Server::start(&[]);
     let (_held, closed) = closed_port();
     let connection = Connection::open(&[closed, server.address], None).unwrap();
@@ -223,9 +225,9 @@ fn a_name_is_tried_at_all_its_addresses() {
 }
 
 #[test]
-fn a_server_that_closes_early() {
-    let server = Fake::start(|mut client| {
-        swallow(&mut client, 6);
+fn an_early_close_is_reported() {
+    let server = FakeServer::start(|mut client| {
+        read_and_ignore(&mut client, 6);
         client.write_all(b"hel").unwrap();
     });
     let (code, stdout, stderr) = client(server.address, &["hello", "never sent"]);
@@ -234,9 +236,9 @@ fn a_server_that_closes_early() {
 }
 
 #[test]
-fn a_server_that_closes_before_the_input_ends() {
-    let server = Fake::start(|mut client| {
-        swallow(&mut client, 6);
+fn a_close_before_the_end_of_input_is_reported() {
+    let server = FakeServer::start(|mut client| {
+        read_and_ignore(&mut client, 6);
         client.write_all(b"hello\n").unwrap();
     });
     let mut client = piped(server.address);
@@ -251,9 +253,9 @@ fn a_server_that_closes_before_the_input_ends() {
 }
 
 #[test]
-fn a_server_that_resets() {
-    let server = Fake::start(|mut client| {
-        swallow(&mut client, 6);
+fn a_reset_is_reported() {
+    let server = FakeServer::start(|mut client| {
+        read_and_ignore(&mut client, 6);
         reset(client);
     });
     let (code, _, stderr) = client(server.address, &["hello"]);
@@ -262,13 +264,13 @@ fn a_server_that_resets() {
 }
 
 #[test]
-fn a_server_that_answers_wrong_bytes() {
-    let server = Fake::start(|client| echo_with(client, |piece| piece[8] = b'J'));
+fn wrong_bytes_are_reported() {
+    let server = FakeServer::start(|client| echo_with(client, |piece| piece[8] = b'J'));
     let (code, stdout, stderr) = client(server.address, &["good morning"]);
     assert_eq!((code, stdout.as_str()), (1, "good morJing\n"));
     assert_eq!(line(&stderr), "the answer is wrong at byte 9: 'n' (0x6e) was sent, and 'J' (0x4a) came back");
     // Counted over all messages.
-    let server = Fake::start(|client| {
+    let server = FakeServer::start(|client| {
         let mut pieces = 0;
         echo_with(client, move |piece| {
             pieces += 1;
@@ -280,23 +282,23 @@ fn a_server_that_answers_wrong_bytes() {
 }
 
 #[test]
-fn a_server_that_answers_fewer_bytes_or_none() {
-    let fewer = Fake::start(|client| echo_with(client, |piece| piece.truncate(piece.len() - 1)));
+fn missing_bytes_are_reported() {
+    let fewer = FakeServer::start(|client| echo_with(client, |piece| piece.truncate(piece.len() - 1)));
     let (code, stdout, stderr) = client(fewer.address, &["hello"]);
     assert_eq!((code, stdout.as_str()), (1, "hello"));
     assert_eq!(line(&stderr), "no answer within 300ms (--timeout), and byte 6 of 6 sent has not come back");
 
-    let none = Fake::start(|client| echo_with(client, |piece| piece.clear()));
+    let none = FakeServer::start(|client| echo_with(client, |piece| piece.clear()));
     let (code, _, stderr) = client(none.address, &["hello"]);
     assert_eq!(code, 1);
     assert_eq!(line(&stderr), NO_ANSWER_AT_ALL);
 }
 
 #[test]
-fn a_server_that_answers_more_bytes() {
+fn surplus_bytes_are_reported() {
     // At once, or when it seems to be over.
-    let at_once = Fake::start(|client| echo_with(client, |piece| piece.push(b'!')));
-    let late = Fake::start(|client| {
+    let at_once = FakeServer::start(|client| echo_with(client, |piece| piece.push(b'!')));
+    let late = FakeServer::start(|client| {
         let mut ours = client.try_clone().unwrap();
         echo_with(client, |_| {});
         ours.write_all(b"!").unwrap();
@@ -310,11 +312,11 @@ fn a_server_that_answers_more_bytes() {
 
 #[test]
 #[cfg(target_os = "linux")] // What the kernel keeps after a reset is its own affair.
-fn a_server_that_resets_after_it_has_answered() {
+fn a_reset_after_the_answer_is_reported() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     // The client hears of it when it sends, with the answers not yet received.
-    let server = Fake::start(|client| crate::common::servers::echo_and_leave(client, 300_000));
+    let server = FakeServer::start(|client| crate::common::servers::echo_and_leave(client, 300_000));
     let mut client = piped(server.address);
     let mut input = client.stdin.take().unwrap();
     let writer = thread::spawn(move || input.write_all(&noise(3_000_000)));
@@ -328,7 +330,7 @@ fn a_server_that_resets_after_it_has_answered() {
     // is held up by its own reader.
     let has_left = Arc::new(AtomicBool::new(false));
     let leaving = Arc::clone(&has_left);
-    let server = Fake::start(move |client| {
+    let server = FakeServer::start(move |client| {
         crate::common::servers::echo_and_leave(client, 150_000);
         leaving.store(true, Ordering::Relaxed);
     });
@@ -341,7 +343,7 @@ fn a_server_that_resets_after_it_has_answered() {
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 150_000));
 
     // At the end it does no harm.
-    let server = Fake::start(|client| {
+    let server = FakeServer::start(|client| {
         let ours = client.try_clone().unwrap();
         echo_with(client, |_| {});
         reset(ours);
@@ -352,8 +354,8 @@ fn a_server_that_resets_after_it_has_answered() {
 }
 
 #[test]
-fn a_server_that_never_accepts() {
-    // The kernel connects, and nobody answers. When the queue is full, it doesn't
+fn a_server_that_never_accepts_times_out() {
+    // The kernel connects, and no answer comes. When the queue is full, it doesn't
     // connect either.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -363,9 +365,9 @@ fn a_server_that_never_accepts() {
 }
 
 #[test]
-#[cfg(target_os = "linux")] // Elsewhere whoever finds no room is refused.
-fn a_server_whose_queue_is_full() {
-    let server = crate::common::servers::Full::start();
+#[cfg(target_os = "linux")] // Elsewhere a client that finds no room is refused.
+fn a_full_accept_queue_times_out() {
+    let server = crate::common::servers::FullQueue::start();
     let address = server.address;
     let (code, _, stderr) = client(address, &["hello"]);
     assert_eq!(code, 1);
@@ -374,14 +376,14 @@ fn a_server_whose_queue_is_full() {
 }
 
 #[test]
-fn a_server_that_only_reads() {
-    let server = Fake::start(|client| echo_with(client, |piece| piece.clear()));
+fn a_server_that_only_reads_times_out() {
+    let server = FakeServer::start(|client| echo_with(client, |piece| piece.clear()));
     // In two seconds far more is sent than there is memory for; where a limit on that
     // can be set.
     let script = "ulimit -v 400000 2>/dev/null; exec \"$0\" client \"$1\" --timeout 2s";
     let mut command = Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_prefork-echo"), &server.address.to_string()]);
-    let mut yes = Guarded(Command::new("yes").stdout(Stdio::piped()).spawn().unwrap());
+    let mut yes = KillOnDrop(Command::new("yes").stdout(Stdio::piped()).spawn().unwrap());
     let start = Instant::now();
     let output = command.stdin(yes.0.stdout.take().unwrap()).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -391,16 +393,16 @@ fn a_server_that_only_reads() {
 
 #[test]
 fn a_server_that_does_not_close_has_still_answered() {
-    let server = never_closes();
+    let server = start_never_closing();
     let (code, stdout, stderr) = client(server.address, &["hello"]);
     assert_eq!((code, stdout.as_str()), (0, "hello\n"));
     assert_eq!(line(&stderr), "all 6 bytes came back, but the server doesn't close its side");
 }
 
 #[test]
-fn a_slow_server_is_no_dead_one() {
+fn a_slow_server_does_not_time_out() {
     // Each byte comes within the time-out, all of them don't.
-    let server = Fake::start(|mut client| {
+    let server = FakeServer::start(|mut client| {
         let mut message = [0; 6];
         client.read_exact(&mut message).unwrap();
         for byte in message {
@@ -412,9 +414,9 @@ fn a_slow_server_is_no_dead_one() {
 }
 
 #[test]
-fn who_is_stopped_and_continued_goes_on() {
+fn a_stopped_client_goes_on_when_continued() {
     // In whichever call a client sleeps, the kernel may end it then.
-    let server = Fake::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(400))));
+    let server = FakeServer::start(|client| echo_with(client, |_| thread::sleep(Duration::from_millis(400))));
     let address = server.address.to_string();
     for arguments in [
         &["client", &address, "hello"] as &[&str],
@@ -423,7 +425,7 @@ fn who_is_stopped_and_continued_goes_on() {
     ] {
         let (mut command, before) = (binary(), server.clients());
         command.args(arguments).args(["--timeout", "600ms"]).stdin(Stdio::null()).stdout(Stdio::null());
-        let mut client = Guarded(command.spawn().unwrap());
+        let mut client = KillOnDrop(command.spawn().unwrap());
         let pid = Pid::from_raw(client.0.id() as i32);
         wait_until("it has connected", || server.clients() > before);
         // The answer comes while it is stopped; which is for longer than it is patient.
@@ -436,14 +438,14 @@ fn who_is_stopped_and_continued_goes_on() {
 }
 
 #[test]
-#[cfg(target_os = "linux")] // Elsewhere whoever finds no room is refused.
-fn who_is_stopped_while_it_connects_goes_on() {
-    let server = crate::common::servers::Full::start();
+#[cfg(target_os = "linux")] // Elsewhere a client that finds no room is refused.
+fn a_client_stopped_while_connecting_goes_on() {
+    let server = crate::common::servers::FullQueue::start();
     let mut command = binary();
     command.args(["client", &server.address.to_string(), "--timeout", "10s", "hello"]);
-    let mut client = Guarded(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut client = KillOnDrop(command.stdout(Stdio::piped()).spawn().unwrap());
     let pid = Pid::from_raw(client.0.id() as i32);
-    server.wait_for_a_client();
+    server.wait_for_client();
     for (signal, is_stopped) in [(Signal::SIGSTOP, true), (Signal::SIGCONT, false)] {
         kill(pid, signal).unwrap();
         let state =
@@ -456,8 +458,8 @@ fn who_is_stopped_while_it_connects_goes_on() {
 }
 
 #[test]
-fn nobody_is_connected_with_himself() {
-    // Where nobody listens, sooner or later the kernel chooses as our port the one
+fn a_connection_to_itself_is_refused() {
+    // Without a listener, sooner or later the kernel chooses as our port the one
     // that we call; and TCP has such a connection succeed. Linux takes every second
     // port for bind and the others for connect, so no other test listens at this one.
     let (_held, beside) = closed_port();
@@ -471,7 +473,7 @@ fn nobody_is_connected_with_himself() {
 }
 
 #[test]
-fn wrong_usage() {
+fn wrong_usage_is_explained() {
     for (arguments, wanted) in [
         (["client", "hello"], "the server comes first"),
         (["client", "0"], "no server listens on port 0"),

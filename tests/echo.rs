@@ -5,12 +5,12 @@ use std::net::Shutdown;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{PATIENCE, Server, binary, echo, noise, read_to_end, wait_until};
+use crate::common::{PATIENCE, Server, binary, echo, heavy, noise, read_to_end, wait_until};
 use nix::sys::signal::{Signal, kill};
 use socket2::SockRef;
 
 #[test]
-fn every_byte_comes_back_whatever_it_is() {
+fn every_byte_value_comes_back() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     for byte in 0..=255 {
@@ -22,7 +22,7 @@ fn every_byte_comes_back_whatever_it_is() {
 }
 
 #[test]
-fn a_client_that_half_closes_first_still_gets_everything() {
+fn a_half_closed_client_gets_everything() {
     let server = Server::start(&[]);
     let (mut client, message) = (server.connect(), noise(4_000_000));
     let (mut sender, sent) = (client.try_clone().unwrap(), message.clone());
@@ -35,7 +35,7 @@ fn a_client_that_half_closes_first_still_gets_everything() {
 }
 
 #[test]
-fn a_client_that_sends_all_before_it_reads_gets_everything() {
+fn a_client_that_sends_before_reading_gets_everything() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     let message = noise(100_000); // Small enough for the buffers on the way.
@@ -76,7 +76,7 @@ fn urgent_bytes_come_back_in_their_place() {
 }
 
 #[test]
-fn many_clients_at_once_get_each_their_own_bytes() {
+fn each_of_many_clients_gets_its_own_bytes() {
     let server = Server::start(&["--workers", "8"]);
     let address = server.address;
     let clients: Vec<_> = (1..=8)
@@ -93,7 +93,7 @@ fn many_clients_at_once_get_each_their_own_bytes() {
 }
 
 #[test]
-fn a_worker_serves_one_client_at_a_time_and_the_next_one_waits_connected() {
+fn the_next_client_waits_connected_while_a_worker_is_busy() {
     let server = Server::start(&["--workers", "1"]);
     let mut first = server.connect();
     echo(&mut first, b"first");
@@ -112,6 +112,7 @@ fn a_worker_serves_one_client_at_a_time_and_the_next_one_waits_connected() {
 
 #[test]
 fn the_load_is_even() {
+    let _alone = heavy();
     let server = Server::start(&[]);
     wait_until("all are in accept", || {
         server.status()["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "idle")
@@ -132,6 +133,7 @@ fn the_load_is_even() {
 
 #[test]
 fn an_idle_client_is_closed_and_the_next_one_served() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "1", "--idle-timeout", "300ms"]);
     let mut idle = server.connect();
     echo(&mut idle, b"then silence");
@@ -144,6 +146,7 @@ fn an_idle_client_is_closed_and_the_next_one_served() {
 
 #[test]
 fn a_client_that_keeps_sending_is_not_idle() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "1", "--idle-timeout", "500ms"]);
     let (mut client, start) = (server.connect(), Instant::now());
     while start.elapsed() < Duration::from_millis(1500) {
@@ -153,9 +156,9 @@ fn a_client_that_keeps_sending_is_not_idle() {
 }
 
 #[test]
-fn a_client_that_never_reads_is_closed_and_the_next_one_served() {
+fn a_client_that_never_reads_is_closed() {
     let server = Server::start(&["--workers", "1", "--idle-timeout", "300ms"]);
-    let _greedy = server.connect_one_who_never_reads();
+    let _greedy = server.connect_without_reading();
     server.wait_for_log(&["closed", "idle for too long"]);
     server.echo(b"next");
 }
@@ -176,6 +179,7 @@ fn signals_do_not_keep_an_idle_client() {
 
 #[test]
 fn a_client_that_takes_its_bytes_slowly_is_not_idle() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "1", "--idle-timeout", "1s"]);
     let mut slow = server.connect();
     let mut sender = slow.try_clone().unwrap();
@@ -193,7 +197,8 @@ fn a_client_that_takes_its_bytes_slowly_is_not_idle() {
 }
 
 #[test]
-fn a_client_that_takes_what_was_sent_before_is_not_idle() {
+fn a_client_that_takes_earlier_bytes_is_not_idle() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "1", "--idle-timeout", "1s"]);
     let mut slow = server.connect();
     // What the client has not read yet lies on the server's side, where the worker
@@ -210,7 +215,7 @@ fn a_client_that_takes_what_was_sent_before_is_not_idle() {
 }
 
 #[test]
-fn an_idle_timeout_of_0_is_none() {
+fn an_idle_timeout_of_0_disables_it() {
     let server = Server::start(&["--idle-timeout", "0"]);
     let mut client = server.connect();
     client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
@@ -220,7 +225,7 @@ fn an_idle_timeout_of_0_is_none() {
 }
 
 #[test]
-fn clients_that_reset_before_or_after_accept_harm_nobody() {
+fn resets_before_or_after_accept_harm_no_other_client() {
     let mut server = Server::start(&["--workers", "2"]);
     let resets =
         |client: &std::net::TcpStream| SockRef::from(client).set_linger(Some(Duration::ZERO)).unwrap();
@@ -244,7 +249,7 @@ fn clients_that_reset_before_or_after_accept_harm_nobody() {
 }
 
 #[test]
-fn it_listens_on_ipv6_and_on_names() {
+fn the_server_listens_on_ipv6_and_on_names() {
     for bind in ["[::1]:0", "localhost:0"] {
         let mut command = binary();
         command.args(["--bind", bind]);

@@ -1,5 +1,5 @@
 //! Blows at any instant, again and again. Each test prints what it has measured:
-//! `cargo test --test faults -- --nocapture`.
+//! `cargo test faults -- --nocapture`.
 //!
 //! The limits hold on a slow machine, too; what a quick one measures is in the README.
 
@@ -8,7 +8,7 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Dice, SECOND_SIGNAL, Server, noise, processes, times, wait_until};
+use crate::common::{Random, SECOND_SIGNAL, Server, heavy, noise, processes, rounds, wait_until};
 use nix::sys::signal::{Signal, kill};
 use socket2::SockRef;
 
@@ -35,13 +35,13 @@ enum Client {
     HasJustLeft,
     /// Its worker waits in send.
     NeverReads,
-    /// Its worker is dead, or his successor starts.
+    /// Its worker is dead, or its replacement starts.
     IsServedByTheDead,
 }
 
 /// One server with clients of all kinds, and TERM; how long after the last client's
 /// end it has left.
-fn term_at_some_instant(dice: &mut Dice) -> Duration {
+fn term_at_some_instant(dice: &mut Random) -> Duration {
     let mut server = Server::start(&["-q", "--workers", "4"]);
     let kinds: Vec<_> = (0..4)
         .map(|_| match dice.below(14) {
@@ -58,7 +58,7 @@ fn term_at_some_instant(dice: &mut Dice) -> Duration {
     for kind in &kinds {
         match kind {
             Client::None => {}
-            Client::NeverReads => clients.push(server.connect_one_who_never_reads()),
+            Client::NeverReads => clients.push(server.connect_without_reading()),
             Client::IsServedByTheDead => {
                 let worker = server.workers().first().copied();
                 worker.into_iter().for_each(|worker| kill(worker, Signal::SIGKILL).unwrap());
@@ -66,7 +66,7 @@ fn term_at_some_instant(dice: &mut Dice) -> Duration {
             _ => {
                 let mut client = server.connect();
                 match kind {
-                    // Unless it falls to one who is being killed.
+                    // Unless it falls to a worker that is being killed.
                     Client::HasBeenServed => {
                         let _ = client.write_all(b"hello").and_then(|()| client.read(&mut [0; 5]));
                     }
@@ -86,7 +86,7 @@ fn term_at_some_instant(dice: &mut Dice) -> Duration {
     }
     server.signal(Signal::SIGTERM);
     for mut client in clients {
-        // Who hasn't read reads now; of the others most go by themselves.
+        // A client that hasn't read reads now; of the others most go by themselves.
         if dice.below(4) == 0 || kinds.iter().any(|kind| matches!(kind, Client::NeverReads)) {
             read_to_the_end(&mut client);
         }
@@ -95,17 +95,18 @@ fn term_at_some_instant(dice: &mut Dice) -> Duration {
     assert_eq!(server.wait_code(), 0, "{kinds:?}, TERM after {instant:?}");
     let took = last_end.elapsed();
     assert!(took < SECOND, "{took:?} after the last client's end: {kinds:?}, TERM after {instant:?}");
-    assert!(!server.is_anybody_left(), "{kinds:?}, TERM after {instant:?}");
+    assert!(!server.has_processes_left(), "{kinds:?}, TERM after {instant:?}");
     took
 }
 
 #[test]
-fn term_at_any_instant_in_any_state_ends_it_within_a_second_of_the_last_client() {
+fn term_at_any_instant_ends_the_server_within_a_second() {
+    let _alone = heavy();
     let threads: Vec<_> = (0..3)
         .map(|seed| {
             thread::spawn(move || {
-                let mut dice = Dice::new(seed);
-                (0..times(100, 10)).map(|_| term_at_some_instant(&mut dice)).collect::<Vec<_>>()
+                let mut dice = Random::new(seed);
+                (0..rounds(10, 100)).map(|_| term_at_some_instant(&mut dice)).collect::<Vec<_>>()
             })
         })
         .collect();
@@ -120,9 +121,10 @@ fn term_at_any_instant_in_any_state_ends_it_within_a_second_of_the_last_client()
 }
 
 #[test]
-fn all_workers_killed_while_the_parent_is_stopped_are_replaced_when_it_goes_on() {
+fn workers_killed_while_the_parent_is_stopped_are_replaced() {
+    let _alone = heavy();
     let mut most = Duration::ZERO;
-    for _ in 0..times(20, 4) {
+    for _ in 0..rounds(4, 20) {
         let mut server = Server::start(&["-q", "--workers", "8"]);
         let old = server.wait_for_workers(8);
         server.signal(Signal::SIGSTOP);
@@ -138,16 +140,17 @@ fn all_workers_killed_while_the_parent_is_stopped_are_replaced_when_it_goes_on()
         server.echo(b"as before");
         assert_eq!(server.stop(), 0);
     }
-    println!("from SIGCONT until 8 of 8 workers were replaced, 20 times: most {most:?}");
+    println!("from SIGCONT until 8 of 8 workers were replaced: most {most:?}");
     assert!(most < SECOND, "it took {most:?}");
 }
 
 #[test]
-fn ctrl_c_twice_ends_it_at_once_and_leaves_nobody() {
+fn a_second_ctrl_c_ends_all_processes_at_once() {
+    let _alone = heavy();
     let mut most = Duration::ZERO;
-    for round in 0..times(20, 4) {
+    for round in 0..rounds(4, 20) {
         let mut server = Server::start(&["--workers", "4", "--grace", "1h"]);
-        let _greedy = (round % 2 == 0).then(|| server.connect_one_who_never_reads());
+        let _greedy = (round % 2 == 0).then(|| server.connect_without_reading());
         server.signal_group(Signal::SIGINT);
         server.wait_for_log(&["SIGINT: shutting down"]);
         thread::sleep(SECOND_SIGNAL);
@@ -157,9 +160,9 @@ fn ctrl_c_twice_ends_it_at_once_and_leaves_nobody() {
         let code = server.wait_code();
         most = most.max(start.elapsed());
         assert!(code == 0 || code == 3 && round % 2 == 0, "exit status {code}");
-        assert!(!server.is_anybody_left());
+        assert!(!server.has_processes_left());
     }
-    println!("from the second Ctrl-C to the exit, 20 times: most {most:?}");
+    println!("from the second Ctrl-C to the exit: most {most:?}");
     assert!(most < SECOND, "it took {most:?}");
 }
 
@@ -178,13 +181,15 @@ fn wait_behind(name: &str, limit: Duration, misbehave: impl Fn(&Server) -> Optio
 }
 
 #[test]
-fn clients_that_never_send_keep_nobody_for_longer_than_the_idle_time_out() {
+fn clients_that_never_send_delay_others_by_the_idle_timeout() {
+    let _alone = heavy();
     wait_behind("never send", 3 * SECOND, |server| Some(server.connect()));
 }
 
 #[test]
-fn clients_that_never_read_keep_nobody_for_longer_than_the_idle_time_out() {
-    wait_behind("never read", 3 * SECOND, |server| Some(server.connect_one_who_never_reads()));
+fn clients_that_never_read_delay_others_by_the_idle_timeout() {
+    let _alone = heavy();
+    wait_behind("never read", 3 * SECOND, |server| Some(server.connect_without_reading()));
     wait_behind("read nothing of what the server's side holds", 3 * SECOND, |server| {
         let mut client = server.connect();
         SockRef::from(&client).set_recv_buffer_size(4096).unwrap();
@@ -201,7 +206,8 @@ fn clients_that_never_read_keep_nobody_for_longer_than_the_idle_time_out() {
 }
 
 #[test]
-fn clients_that_reset_or_close_at_once_keep_nobody() {
+fn clients_that_reset_or_close_at_once_delay_no_others() {
+    let _alone = heavy();
     wait_behind("reset at once", SECOND, |server| {
         let mut client = server.connect();
         SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
@@ -218,7 +224,7 @@ fn clients_that_reset_or_close_at_once_keep_nobody() {
 /// silence, as only root can make it.
 #[cfg(target_os = "linux")]
 #[test]
-fn clients_that_vanish_keep_nobody_for_longer_than_the_idle_time_out() {
+fn vanished_clients_delay_others_by_the_idle_timeout() {
     if nix::unistd::geteuid().is_root() {
         wait_behind("vanish without a word", 3 * SECOND, |server| {
             let client = server.connect();
@@ -237,7 +243,8 @@ fn size_of(pid: nix::unistd::Pid) -> (i64, usize) {
 }
 
 #[test]
-fn ten_thousand_connections_and_a_hundred_respawns_leave_no_trace() {
+fn connections_and_respawns_leak_no_memory_or_descriptors() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "4"]);
     let load = |connections: usize| (0..connections).for_each(|_| server.echo(b"hello"));
     let idle = |look: serde_json::Value| {
@@ -252,9 +259,9 @@ fn ten_thousand_connections_and_a_hundred_respawns_leave_no_trace() {
     // In the beginning each touches memory that it has never used before.
     load(2_000);
     let before = sizes();
-    load(times(10_000, 2_000) as usize);
+    load(rounds(2_000, 10_000));
     let loaded = sizes();
-    for _ in 0..times(100, 20) {
+    for _ in 0..rounds(20, 100) {
         let worker = server.workers()[0];
         kill(worker, Signal::SIGKILL).unwrap();
         wait_until("it is replaced", || server.workers().len() == 4 && !server.workers().contains(&worker));
@@ -262,7 +269,7 @@ fn ten_thousand_connections_and_a_hundred_respawns_leave_no_trace() {
     load(2_000);
     let after = sizes();
     println!("memory in kB and descriptors of the parent, of 4 workers: {before:?}");
-    println!("connections later: {loaded:?}; and respawns: {after:?}");
+    println!("after the connections: {loaded:?}; and after the respawns: {after:?}");
     for (before, later) in
         [(before.0, loaded.0), (before.1, loaded.1), (before.0, after.0), (before.1, after.1)]
     {
@@ -273,8 +280,8 @@ fn ten_thousand_connections_and_a_hundred_respawns_leave_no_trace() {
 }
 
 #[test]
-fn no_byte_is_lost_to_one_who_reads_only_after_term() {
-    for round in 0..times(20, 4) {
+fn a_client_that_reads_after_term_loses_no_byte() {
+    for round in 0..rounds(4, 20) {
         let mut server = Server::start(&["--workers", "2"]);
         // The larger ones don't fit into the buffers on the way: the worker gets stuck in send.
         let large = round % 2 == 0;

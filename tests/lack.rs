@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Server, number_after, unprivileged_binary, wait_until};
+use crate::common::{Server, heavy, number_following, unprivileged_binary, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 
@@ -38,7 +38,7 @@ fn descriptors(pid: Pid) -> usize {
 }
 
 #[test]
-fn a_worker_holds_nothing_that_is_the_parents_alone() {
+fn workers_hold_no_descriptors_of_the_parent() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pid");
     let server = Server::start(&["--workers", "2", "--pid-file", path.to_str().unwrap()]);
@@ -50,7 +50,7 @@ fn a_worker_holds_nothing_that_is_the_parents_alone() {
 }
 
 #[test]
-fn an_heir_who_cannot_start_leaves_the_old_one_in_his_place() {
+fn a_replacement_that_cannot_start_leaves_the_old_worker() {
     let server = Server::start(&["--workers", "1"]);
     server.echo(b"hello");
     let old = server.workers()[0];
@@ -65,8 +65,8 @@ fn an_heir_who_cannot_start_leaves_the_old_one_in_his_place() {
 }
 
 #[test]
-fn on_a_full_disk_there_is_no_file_and_all_else_works() {
-    // A file system of its own, which takes rights that not everybody has.
+fn a_full_disk_costs_only_the_scoreboard_file() {
+    // A file system of its own, which takes rights that few users have.
     let may_mount = Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
     if !may_mount.is_ok_and(|status| status.success()) {
         return;
@@ -101,6 +101,7 @@ fn without_descriptors() -> (Server, Pid) {
 
 #[test]
 fn without_descriptors_clients_wait_and_are_served_later() {
+    let _alone = heavy();
     let (mut server, worker) = without_descriptors();
     let mut client = server.connect();
     client.write_all(b"hello").unwrap();
@@ -121,7 +122,7 @@ fn without_descriptors_clients_wait_and_are_served_later() {
 }
 
 #[test]
-fn a_queue_longer_than_there_are_descriptors_is_served_at_the_end() {
+fn shutdown_serves_a_queue_longer_than_the_descriptor_limit() {
     let mut command = Command::new("prlimit");
     command.args([
         "--nofile=40:",
@@ -147,7 +148,7 @@ fn a_queue_longer_than_there_are_descriptors_is_served_at_the_end() {
 }
 
 #[test]
-fn a_queue_that_cannot_be_accepted_at_the_end_is_tried_again() {
+fn shutdown_retries_a_queue_that_cannot_be_accepted() {
     let mut server = Server::start(&["--workers", "1"]);
     let worker = server.workers()[0];
     let mut busy = server.connect();
@@ -159,7 +160,7 @@ fn a_queue_that_cannot_be_accepted_at_the_end_is_tried_again() {
     limit(server.pid, "--nofile=4:12");
     server.signal(Signal::SIGTERM);
     let line = server.wait_for_log(&["forked to drain the accept queue"]);
-    let drainer = number_after(&line, "worker 0 (pid ");
+    let drainer = number_following(&line, "worker 0 (pid ");
     server.wait_for_log(&[&format!("(pid {drainer}): cannot accept: too many open files")]);
     drop(busy);
     for client in &mut waiting {
@@ -172,7 +173,7 @@ fn a_queue_that_cannot_be_accepted_at_the_end_is_tried_again() {
 }
 
 #[test]
-fn when_fork_fails_at_the_end_the_server_ends_all_the_same() {
+fn shutdown_ends_even_if_fork_fails() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = unprivileged_binary(directory.path());
     command.args(["--bind", "127.0.0.1:0", "--workers", "1"]);
@@ -186,7 +187,7 @@ fn when_fork_fails_at_the_end_the_server_ends_all_the_same() {
     server.wait_for_log(&["shutting down"]);
     drop(busy);
     server.wait_for_log(&["cannot fork worker 0"]);
-    // Who was in the queue had been served before; nobody was cut.
+    // The queue had been served before; no connection was cut.
     assert_eq!(server.wait_code(), 0);
 }
 
@@ -197,7 +198,7 @@ fn term_ends_a_worker_that_waits_for_descriptors() {
 }
 
 #[test]
-fn when_fork_fails_it_is_tried_again_until_it_works() {
+fn a_failed_fork_is_retried_until_it_works() {
     // Limits on processes don't hold for root.
     let directory = tempfile::tempdir().unwrap();
     let mut command = unprivileged_binary(directory.path());
@@ -226,7 +227,7 @@ fn when_fork_fails_it_is_tried_again_until_it_works() {
 }
 
 #[test]
-fn when_no_worker_can_be_forked_it_does_not_start() {
+fn a_server_that_cannot_fork_does_not_start() {
     let directory = tempfile::tempdir().unwrap();
     let command = unprivileged_binary(directory.path());
     let mut limited = Command::new("prlimit");

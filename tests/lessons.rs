@@ -1,4 +1,4 @@
-//! What `scripts/lessons.sh` answers to who mistypes; that the lessons are right, they
+//! What `scripts/lessons.sh` answers to a mistyped command; that the lessons are right, they
 //! prove themselves.
 
 use std::process::Command;
@@ -12,7 +12,7 @@ fn lessons(argument: &str) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn help_is_a_line() {
+fn each_lesson_has_a_line_of_help() {
     let usage =
         "usage: scripts/lessons.sh [NUMBER | all] [--no-pause]; without a NUMBER it lists the lessons\n";
     for argument in ["--help", "-h"] {
@@ -21,7 +21,7 @@ fn help_is_a_line() {
 }
 
 #[test]
-fn there_are_lessons_that_do_not_exist() {
+fn unknown_lessons_are_refused() {
     for argument in ["99", "0", "x", "1x", "-1", "1 2", "--pause", "09a", "99999999999999999999", "../1"] {
         let message = format!("there is no lesson {argument}; scripts/lessons.sh lists them\n");
         assert_eq!(lessons(argument), (Some(2), String::new(), message));

@@ -1,4 +1,4 @@
-//! What is written where, in which form, and that writing harms nobody.
+//! What is written where, in which form, and that writing harms no process.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::measure::{bench, number};
-use crate::common::{Guarded, Server, binary, echo, number_after, run, wait_until};
+use crate::common::{KillOnDrop, Server, binary, echo, number_following, run, wait_until};
 use nix::sys::signal::Signal;
 
 #[test]
-fn each_line_says_who_speaks() {
+fn each_line_names_the_process() {
     let mut server = Server::start(&["--workers", "2"]);
     server.echo(b"hello");
     assert_eq!(server.stop(), 0);
@@ -31,7 +31,7 @@ fn connections_are_logged_from_accept_to_close() {
     echo(&mut client, b"hello");
     let peer = client.local_addr().unwrap().to_string();
     let accepted = server.wait_for_log(&["accepted ", &peer, "as descriptor "]);
-    assert!(number_after(&accepted, "descriptor ") > 2);
+    assert!(number_following(&accepted, "descriptor ") > 2);
     drop(client);
     server.wait_for_log(&["closed ", &peer, ": end of file, 5 bytes echoed"]);
 }
@@ -64,7 +64,7 @@ fn narrated<'a>(log: &'a [String], speaker: &str, steps: &[&str]) -> Vec<&'a str
 }
 
 #[test]
-fn explain_narrates_each_step_with_what_really_happened() {
+fn explain_narrates_each_step_with_real_values() {
     let mut server = Server::start(&["--explain", "--workers", "1", "--backlog", "5"]);
     let (address, worker) = (server.address, server.workers()[0]);
     let mut client = server.connect();
@@ -101,7 +101,7 @@ fn explain_narrates_each_step_with_what_really_happened() {
             &format!("waitpid() = {worker}: "),
         ],
     );
-    let fd = number_after(opening[0], "socket() = ");
+    let fd = number_following(opening[0], "socket() = ");
     assert!(
         opening[3].contains(&format!("bind({fd}, 127.0.0.1:0): the kernel gets the address as the bytes "))
     );
@@ -136,7 +136,7 @@ fn explain_narrates_each_step_with_what_really_happened() {
             "_exit(0)",
         ],
     );
-    let new = number_after(service[4], &format!("accept({fd}) = "));
+    let new = number_following(service[4], &format!("accept({fd}) = "));
     // The lowest that is free: below the other where the server was started with a file open.
     assert_ne!(new, fd, "{}", service[4]);
     for (step, call) in [(6, "recv"), (7, "send"), (9, "recv"), (10, "close"), (13, "recv"), (17, "shutdown")]
@@ -146,7 +146,7 @@ fn explain_narrates_each_step_with_what_really_happened() {
 }
 
 #[test]
-fn explain_tells_of_calls_that_fail_and_of_those_that_wait() {
+fn explain_narrates_calls_that_fail_and_that_wait() {
     let server = Server::start(&["--explain", "--workers", "1", "--idle-timeout", "1s"]);
     let mut second = binary();
     second.args(["--explain", "--bind", &server.address.to_string()]);
@@ -154,15 +154,16 @@ fn explain_tells_of_calls_that_fail_and_of_those_that_wait() {
     let wire = server.address.port().to_be_bytes().map(|byte| format!("{byte:02x}")).join(" ");
     assert!(stderr.contains(&format!(" {wire} 7f 00 00 01 ")), "{stderr}");
     assert!(stderr.contains(&format!("the port in it is {wire}, its high byte first")), "{stderr}");
-    assert!(stderr.contains(&format!("bind(3, {}): address already in use", server.address)), "{stderr}");
+    let refused = format!(", {}): address already in use", server.address);
+    assert!(stderr.lines().any(|line| line.contains("bind(") && line.contains(&refused)), "{stderr}");
 
-    let _client = server.connect_one_who_never_reads();
+    let _client = server.connect_without_reading();
     server.wait_for_log(&["send(", " bytes find no room, and ", " asleep until the client reads"]);
     server.wait_for_log(&["closed ", "idle for too long"]);
 }
 
 #[test]
-fn json_is_an_object_a_line() {
+fn json_logs_have_one_object_a_line() {
     let mut server = Server::start(&["--log-format", "json", "--workers", "2"]);
     server.echo(b"hello");
     assert_eq!(server.stop(), 0);
@@ -190,7 +191,7 @@ fn colour_comes_when_asked_for() {
 }
 
 #[test]
-fn the_log_file_gets_all_and_stderr_nothing() {
+fn a_log_file_gets_everything_and_stderr_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("log");
     fs::write(&path, "what was there before\n").unwrap();
@@ -236,7 +237,7 @@ fn a_line_in_a_file_has_its_date() {
     let terminal = nix::pty::openpty(None, None).unwrap();
     let mut command = binary();
     command.args(["--bind", "127.0.0.1:0", "--color", "never"]).stdout(Stdio::null()).stderr(terminal.slave);
-    let mut child = Guarded(command.spawn().unwrap());
+    let mut child = KillOnDrop(command.spawn().unwrap());
     drop(command);
     let mut line = String::new();
     BufReader::new(fs::File::from(terminal.master.try_clone().unwrap())).read_line(&mut line).unwrap();
@@ -259,7 +260,7 @@ fn options_come_from_the_environment_too() {
 }
 
 #[test]
-fn an_option_that_is_typed_wins_over_the_environment() {
+fn a_typed_option_overrides_the_environment() {
     for (variable, option, lines) in [("VERBOSE", "-q", false), ("QUIET", "-v", true)] {
         let mut command = binary();
         command.args(["--bind", "127.0.0.1:0", option]).env(format!("PREFORK_ECHO_{variable}"), "1");
@@ -270,7 +271,7 @@ fn an_option_that_is_typed_wins_over_the_environment() {
 }
 
 #[test]
-fn help_shows_headings_defaults_signals_exit_status_and_examples() {
+fn help_shows_defaults_signals_exit_status_and_examples() {
     let output = binary().arg("--help").output().unwrap();
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
@@ -292,10 +293,10 @@ fn help_shows_headings_defaults_signals_exit_status_and_examples() {
 }
 
 #[test]
-fn a_log_that_nobody_reads_stops_nobody() {
+fn an_unread_log_pipe_stops_no_process() {
     let mut command = binary();
     command.args(["--bind", "127.0.0.1:0", "-v"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = Guarded(command.spawn().unwrap());
+    let mut child = KillOnDrop(command.spawn().unwrap());
     let mut line = String::new();
     BufReader::new(child.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let address = line.split(' ').nth(2).unwrap().parse().unwrap();
@@ -303,7 +304,7 @@ fn a_log_that_nobody_reads_stops_nobody() {
     for _ in 0..1000 {
         echo(&mut crate::common::connect(address), b"hello");
     }
-    // Somebody reads again: the first lines that fit say what was lost.
+    // The pipe is read again: the first lines that fit say what was lost.
     let mut stderr = BufReader::new(child.0.stderr.take().unwrap());
     let read = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&read);
@@ -319,16 +320,16 @@ fn a_log_that_nobody_reads_stops_nobody() {
         echo(&mut crate::common::connect(address), b"hello");
     }
     child.terminate();
-    assert!(reader.join().unwrap(), "lines were lost, and nobody said so");
+    assert!(reader.join().unwrap(), "lines were lost, and no line says so");
 }
 
 #[test]
-fn a_terminal_that_takes_no_more_stops_nobody() {
-    // Nobody reads at the other end, as after Ctrl-S.
+fn a_full_terminal_stops_no_process() {
+    // The other end is not read, as after Ctrl-S.
     let terminal = nix::pty::openpty(None, None).unwrap();
     let mut command = binary();
     command.args(["--bind", "127.0.0.1:0", "-v"]).stdout(Stdio::piped()).stderr(terminal.slave);
-    let mut child = Guarded(command.spawn().unwrap());
+    let mut child = KillOnDrop(command.spawn().unwrap());
     drop(command);
     let mut line = String::new();
     BufReader::new(child.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -341,7 +342,7 @@ fn a_terminal_that_takes_no_more_stops_nobody() {
 }
 
 #[test]
-fn a_stdout_that_takes_no_more_stops_nobody() {
+fn a_full_stdout_stops_no_process() {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let (unread, full) = std::io::pipe().unwrap();
     fcntl(&full, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
@@ -349,7 +350,7 @@ fn a_stdout_that_takes_no_more_stops_nobody() {
     fcntl(&full, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     let mut command = binary();
     command.args(["--bind", "127.0.0.1:0"]).stdout(full).stderr(Stdio::piped());
-    let mut child = Guarded(command.spawn().unwrap());
+    let mut child = KillOnDrop(command.spawn().unwrap());
     let mut lines = BufReader::new(child.0.stderr.take().unwrap()).lines().map_while(Result::ok);
     let line = lines.find(|line| line.contains("serving all the same")).expect("the log says it instead");
     let address = line.split("listening on ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
@@ -359,7 +360,7 @@ fn a_stdout_that_takes_no_more_stops_nobody() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_stops_nobody() {
+fn an_unwritable_log_stops_no_process() {
     let directory = tempfile::tempdir().unwrap();
     let limited = format!(
         "ulimit -f 1; exec \"$0\" -v --bind 127.0.0.1:0 --log-file {}",
@@ -382,8 +383,8 @@ fn a_log_that_cannot_be_written_stops_nobody() {
 }
 
 #[test]
-fn a_log_without_room_slows_nobody() {
-    // The first one's stderr is a pipe that nobody reads.
+fn a_full_log_pipe_slows_no_client() {
+    // The first one's stderr is a pipe that is not read.
     for (name, script) in [
         ("a full pipe", "exec \"$0\" -v --bind 127.0.0.1:0"),
         ("a closed stderr", "exec \"$0\" -v --bind 127.0.0.1:0 2>&-"),
@@ -395,7 +396,7 @@ fn a_log_without_room_slows_nobody() {
         let mut shell = std::process::Command::new("bash");
         shell.args(["-c", script, env!("CARGO_BIN_EXE_prefork-echo")]);
         shell.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = Guarded(shell.spawn().unwrap());
+        let mut child = KillOnDrop(shell.spawn().unwrap());
         let mut line = String::new();
         BufReader::new(child.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
         let address = line.split(' ').nth(2).unwrap();

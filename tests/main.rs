@@ -1,12 +1,10 @@
-//! What the README promises, tested on the binary as its users run it: processes,
-//! signals, sockets, bytes counted. A module a promise; `common` is the fixture.
+//! The promises that users rely on, checked on servers that run as they run them: a
+//! module for each kind of promise. One crate, so that all is linked once and runs in
+//! parallel; what wants a process of its own stands in alone/.
 //!
-//! Apart, as programs of their own, are the tests that want a process without the
-//! harness's threads (`wakeup`, `sandbox`), that panic on purpose (`panic`), and whose
-//! load wants the machine for itself (`overflow`).
-//!
-//! Blows that are struck a hundred times are struck a few times here, and in full with
-//! `PREFORK_ECHO_TEST_FULL=1`, as CI does.
+//! Tests that load the machine or measure times hold `common::heavy()`, so that they run
+//! one at a time. What repeats a blow asks `common::rounds` how often: a few times, and
+//! in full with `PREFORK_ECHO_TEST_FULL=1`, as CI does. `cargo test shutdown` runs one module.
 
 mod common;
 
@@ -21,6 +19,7 @@ mod lack;
 mod lessons;
 mod log;
 mod orphans;
+mod overflow;
 mod pid_file;
 mod rights;
 mod scoreboard_file;

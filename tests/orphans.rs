@@ -1,11 +1,11 @@
-//! The parent dies without a word: nobody and nothing stays behind.
+//! The parent dies without a word: no process and no socket stays behind.
 
 use std::io::Write;
 use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Server, echo, noise, read_to_end, times, wait_until};
+use crate::common::{Server, echo, heavy, noise, read_to_end, rounds, wait_until};
 use nix::sys::signal::{Signal, kill};
 
 /// Kills the parent, and waits until no worker and no listening socket is left: how
@@ -15,7 +15,7 @@ fn kill_the_parent(server: &mut Server) -> Duration {
     let start = Instant::now();
     server.signal(Signal::SIGKILL);
     server.wait();
-    wait_until("all workers have left", || !server.is_anybody_left());
+    wait_until("all workers have left", || !server.has_processes_left());
     let took = start.elapsed();
     TcpListener::bind(server.address).expect("the port is free");
     assert!(took < Duration::from_secs(1), "it took {took:?}");
@@ -24,8 +24,9 @@ fn kill_the_parent(server: &mut Server) -> Duration {
 
 #[test]
 fn idle_workers_leave() {
-    let most = (0..times(20, 4)).map(|_| kill_the_parent(&mut Server::start(&["-q"]))).max();
-    println!("from the parent's death to the last of 4 idle workers', 20 times: most {:?}", most.unwrap());
+    let _alone = heavy();
+    let most = (0..rounds(4, 20)).map(|_| kill_the_parent(&mut Server::start(&["-q"]))).max();
+    println!("from the parent's death to the last of 4 idle workers': most {:?}", most.unwrap());
     for workers in ["1", "100"] {
         kill_the_parent(&mut Server::start(&["-q", "--workers", workers]));
     }
@@ -33,21 +34,20 @@ fn idle_workers_leave() {
 
 #[test]
 fn busy_workers_leave() {
-    let most = (0..times(20, 4)).map(|_| {
+    let _alone = heavy();
+    let most = (0..rounds(4, 20)).map(|_| {
         let mut server = Server::start(&["-q"]);
         let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
         clients.iter_mut().for_each(|client| echo(client, b"hello"));
-        let _greedy = server.connect_one_who_never_reads();
+        let _greedy = server.connect_without_reading();
         kill_the_parent(&mut server)
     });
-    println!(
-        "from the parent's death to the last of 4 busy workers', 20 times: most {:?}",
-        most.max().unwrap()
-    );
+    println!("from the parent's death to the last of 4 busy workers': most {:?}", most.max().unwrap());
 }
 
 #[test]
-fn workers_with_clients_leave_and_the_clients_read_an_end_of_file() {
+fn clients_of_orphaned_workers_read_an_end_of_file() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "2"]);
     let mut client = server.connect();
     echo(&mut client, b"hello");
@@ -65,18 +65,20 @@ fn the_listening_socket_goes_before_the_client() {
     server.wait();
     wait_until("the listening socket is closed", || TcpListener::bind(server.address).is_ok());
     // Within its last moments the client is still served, unless they are over.
-    assert!(client.write_all(b"to the end").is_ok() || !server.is_anybody_left());
+    assert!(client.write_all(b"to the end").is_ok() || !server.has_processes_left());
 }
 
 #[test]
-fn a_worker_stuck_with_a_client_that_never_reads_leaves_too() {
+fn a_worker_blocked_in_send_leaves() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "1"]);
-    let _greedy = server.connect_one_who_never_reads();
+    let _greedy = server.connect_without_reading();
     kill_the_parent(&mut server);
 }
 
 #[test]
-fn a_worker_whose_client_never_lets_it_rest_leaves_too() {
+fn a_worker_with_a_busy_client_leaves() {
+    let _alone = heavy();
     let mut server = Server::start(&["-q", "--workers", "1"]);
     let mut client = server.connect();
     let mut sender = client.try_clone().unwrap();
@@ -89,31 +91,34 @@ fn a_worker_whose_client_never_lets_it_rest_leaves_too() {
 }
 
 #[test]
-fn a_worker_that_drains_when_the_parent_dies_leaves_too() {
+fn a_draining_worker_leaves() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "1", "--grace", "1h"]);
-    let _greedy = server.connect_one_who_never_reads();
+    let _greedy = server.connect_without_reading();
     server.signal(Signal::SIGTERM);
     server.wait_for_log(&["shutting down"]);
     kill_the_parent(&mut server);
 }
 
 #[test]
-fn a_parent_killed_in_the_midst_of_forking_leaves_nobody() {
-    let most = (0..times(20, 4)).map(|round| {
+fn a_parent_killed_while_forking_leaves_no_processes() {
+    let _alone = heavy();
+    let most = (0..rounds(3, 20)).map(|round| {
         let mut server = Server::start(&["-q", "--workers", "200"]);
         // All are killed, so that the parent forks; then the parent is.
         let workers = server.workers();
         workers.iter().for_each(|worker| kill(*worker, Signal::SIGKILL).unwrap());
-        thread::sleep(Duration::from_millis(round.into())); // Another instant each round.
+        thread::sleep(Duration::from_millis(round)); // Another instant each round.
         kill_the_parent(&mut server)
     });
-    println!("and when it was forking up to 200, 20 times: most {:?}", most.max().unwrap());
+    println!("and when it was forking up to 200: most {:?}", most.max().unwrap());
 }
 
 // A stopped process hears of its parent's death only where the kernel tells it.
 #[cfg(target_os = "linux")]
 #[test]
-fn stopped_workers_leave_too() {
+fn stopped_workers_leave() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "3"]);
     server.wait_for_workers(3).iter().for_each(|worker| kill(*worker, Signal::SIGSTOP).unwrap());
     kill_the_parent(&mut server);

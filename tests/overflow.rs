@@ -1,11 +1,7 @@
 //! Orderly shutdown while the accept queue overflows: a full queue drops the end of
 //! handshakes, so clients believe that they are connected, and the server does not
 //! know of them until their TCP sends again.
-//!
-//! With `PREFORK_ECHO_TEST_FULL=1` each load is repeated six times.
 #![cfg(target_os = "linux")]
-
-mod common;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{PATIENCE, Server, StopAtEnd, times, wait_until};
+use crate::common::{PATIENCE, Server, SetOnDrop, heavy, rounds, wait_until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
@@ -59,7 +55,7 @@ fn shut_down_under_load(arguments: &[&str], clients: usize) -> (u32, u32) {
     let (counts, signalled, done) = (Counts::default(), AtomicBool::new(false), AtomicBool::new(false));
     let address = server.address;
     let took = thread::scope(|scope| {
-        let _stop = StopAtEnd(&done);
+        let _stop = SetOnDrop(&done);
         for _ in 0..clients {
             let client = || hammer(address, &counts, &signalled, &done);
             thread::Builder::new().stack_size(64 * 1024).spawn_scoped(scope, client).unwrap();
@@ -84,7 +80,8 @@ fn shut_down_under_load(arguments: &[&str], clients: usize) -> (u32, u32) {
 
 #[test]
 fn no_connection_of_an_overflowing_queue_is_cut() {
-    for _ in 0..times(6, 1) {
+    let _alone = heavy();
+    for _ in 0..rounds(1, 3) {
         let (before, _) = shut_down_under_load(&["--workers", "2", "--backlog", "4"], 100);
         assert_eq!(before, 0, "connections established before SIGTERM were cut");
     }
@@ -92,9 +89,11 @@ fn no_connection_of_an_overflowing_queue_is_cut() {
 
 #[test]
 fn no_connection_of_1500_clients_is_cut() {
+    let _alone = heavy();
+    // Servers of other tests may inherit the higher limit; those that depend on one set it.
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(4096)), hard).unwrap();
-    for _ in 0..times(6, 1) {
+    for _ in 0..rounds(1, 3) {
         let (before, _) = shut_down_under_load(&["--workers", "4"], 1500);
         assert_eq!(before, 0, "connections established before SIGTERM were cut");
     }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::common::{Guarded, Server, binary, unprivileged_binary, wait_until};
+use crate::common::{KillOnDrop, Server, binary, unprivileged_binary, wait_until};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -28,7 +28,7 @@ fn with_pid_file(mut command: Command, path: &Path) -> Command {
 #[track_caller]
 fn could_not_run(mut command: Command) -> String {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut server = Guarded(command.spawn().unwrap());
+    let mut server = KillOnDrop(command.spawn().unwrap());
     let mut status = None;
     wait_until("the server gives up", || {
         status = server.0.try_wait().unwrap();
@@ -62,7 +62,7 @@ fn lock(file: &File) {
 }
 
 #[test]
-fn a_file_that_is_not_wholly_a_pid_is_left_as_it_was() {
+fn a_file_with_other_content_is_left_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data");
     let sums: String = (1..=100).map(|number| format!("{number}\n")).collect();
@@ -86,7 +86,7 @@ fn a_file_that_is_not_wholly_a_pid_is_left_as_it_was() {
 }
 
 #[test]
-fn a_pid_with_or_without_a_new_line_and_an_empty_file_are_taken() {
+fn a_stale_pid_or_an_empty_file_is_taken_over() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pid");
     for content in ["1\n", "1", "4194304\n", "2147483647\n", ""] {
@@ -98,7 +98,7 @@ fn a_pid_with_or_without_a_new_line_and_an_empty_file_are_taken() {
 }
 
 #[test]
-fn a_read_lock_on_what_a_dead_server_left_is_no_obstacle() {
+fn a_read_lock_on_a_stale_file_is_no_obstacle() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pid");
     let mut dead = Server::start(&["--pid-file", text(&path)]);
@@ -116,7 +116,7 @@ fn a_read_lock_on_what_a_dead_server_left_is_no_obstacle() {
 }
 
 #[test]
-fn a_read_lock_opens_no_other_file_to_replacement() {
+fn a_read_lock_lets_no_other_file_be_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("diary");
     fs::write(&path, "my diary\n").unwrap();
@@ -126,7 +126,7 @@ fn a_read_lock_opens_no_other_file_to_replacement() {
 }
 
 #[test]
-fn where_a_locked_file_cannot_be_replaced_the_lock_is_named() {
+fn a_locked_file_that_cannot_be_replaced_is_reported() {
     let (directory, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let path = directory.path().join("pid");
     fs::write(&path, "1\n").unwrap();
@@ -146,10 +146,10 @@ fn where_a_locked_file_cannot_be_replaced_the_lock_is_named() {
 }
 
 #[test]
-fn of_servers_that_start_at_once_one_gets_a_file_that_is_left() {
+fn one_of_several_starting_servers_gets_a_stale_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pid");
-    for round in 0..20 {
+    for round in 0..crate::common::rounds(6, 20) {
         fs::write(&path, "1\n").unwrap();
         let left = File::open(&path).unwrap();
         // In every other round all of them find it locked.
@@ -159,7 +159,7 @@ fn of_servers_that_start_at_once_one_gets_a_file_that_is_left() {
         let start = |_| {
             let mut command = with_pid_file(binary(), &path);
             command.args(["-q", "--no-scoreboard"]).stdout(Stdio::null()).stderr(Stdio::null());
-            Guarded(command.spawn().unwrap())
+            KillOnDrop(command.spawn().unwrap())
         };
         let mut servers: Vec<_> = (0..5).map(start).collect();
         wait_until("all but one have ended", || {
@@ -205,7 +205,7 @@ fn a_file_with_a_second_name_is_not_adopted() {
 }
 
 #[test]
-fn a_server_that_does_not_get_the_pid_file_leaves_the_scoreboard_alone() {
+fn without_the_pid_file_the_scoreboard_stays_untouched() {
     let directory = tempfile::tempdir().unwrap();
     let (path, board) = (directory.path().join("pid"), directory.path().join("board"));
     let mut dead = Server::start(&["--scoreboard", text(&board)]);

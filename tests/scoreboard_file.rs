@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
-use crate::common::{Guarded, Server, binary, echo, noise, run, unprivileged_binary, wait_until};
+use crate::common::{
+    KillOnDrop, Server, binary, echo, heavy, noise, rounds, run, unprivileged_binary, wait_until,
+};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
 use serde_json::Value;
@@ -87,7 +89,7 @@ impl Runtime {
 }
 
 #[test]
-fn status_finds_the_one_server_and_asks_where_there_are_several() {
+fn status_finds_a_single_server_and_lists_several() {
     let runtime = Runtime::new();
     let (code, message) = runtime.status(&[]);
     assert_eq!(code, 1);
@@ -125,7 +127,7 @@ fn status_finds_the_one_server_and_asks_where_there_are_several() {
 }
 
 #[test]
-fn a_server_on_all_addresses_is_found_by_any_of_them() {
+fn a_server_on_all_addresses_is_found_by_any() {
     let runtime = Runtime::new();
     let mut command = runtime.command();
     command.args(["--bind", "0.0.0.0:0", "--workers", "1"]);
@@ -134,7 +136,7 @@ fn a_server_on_all_addresses_is_found_by_any_of_them() {
 }
 
 #[test]
-fn the_server_that_a_client_would_reach_is_shown() {
+fn status_shows_the_server_that_a_client_reaches() {
     // ServerSelector of two files is read first is not said: four times.
     for round in 0..4 {
         let runtime = Runtime::new();
@@ -156,7 +158,7 @@ fn the_server_that_a_client_would_reach_is_shown() {
 }
 
 #[test]
-fn an_unspecified_address_is_that_of_its_own_family() {
+fn an_unspecified_address_belongs_to_its_family() {
     let runtime = Runtime::new();
     let v4 = runtime.start_at("0.0.0.0:0", &[]);
     let message = runtime.shown_at(&format!("[::1]:{}", v4.address.port())).unwrap_err();
@@ -170,7 +172,7 @@ fn an_unspecified_address_is_that_of_its_own_family() {
 }
 
 #[test]
-fn a_server_of_another_kind_is_not_taken_for_ours() {
+fn another_program_at_the_address_is_not_shown() {
     let runtime = Runtime::new();
     let v4 = runtime.start_at("0.0.0.0:0", &[]);
     let address = format!("[::1]:{}", v4.address.port());
@@ -220,7 +222,7 @@ const TRICKS: &str =
 const TRICKS_IN_JSON: &str = "9.9\u{202e}\u{200b}\u{ad}\u{5d0}\u{fe0f}\u{e0041}\u{301}\\u001b";
 
 #[test]
-fn what_turns_or_hides_text_reaches_no_terminal() {
+fn text_that_hides_or_reorders_reaches_no_terminal() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
     let mut server = start_at(&path);
@@ -252,7 +254,7 @@ fn what_turns_or_hides_text_reaches_no_terminal() {
 }
 
 #[test]
-fn the_file_is_its_owners_alone_and_goes_with_the_server() {
+fn the_file_is_private_and_removed_at_the_end() {
     for ending in [Signal::SIGTERM, Signal::SIGQUIT] {
         let runtime = Runtime::new();
         let mut server = runtime.start();
@@ -266,7 +268,7 @@ fn the_file_is_its_owners_alone_and_goes_with_the_server() {
 }
 
 #[test]
-fn another_users_scoreboards_are_not_believed() {
+fn another_users_scoreboards_are_not_trusted() {
     let runtime = Runtime::new();
     let server = runtime.start();
     let directory = runtime.0.path().join("prefork-echo");
@@ -277,7 +279,7 @@ fn another_users_scoreboards_are_not_believed() {
 }
 
 #[test]
-fn a_damaged_file_of_a_living_server_is_said_to_be_so() {
+fn a_damaged_file_of_a_living_server_is_reported() {
     let runtime = Runtime::new();
     let server = runtime.start();
     File::options().write(true).open(runtime.file_of(&server)).unwrap().set_len(600).unwrap();
@@ -289,7 +291,7 @@ fn a_damaged_file_of_a_living_server_is_said_to_be_so() {
 }
 
 #[test]
-fn what_a_dead_server_left_is_known_for_it_and_taken_over() {
+fn a_dead_servers_file_is_reported_and_taken_over() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
     let mut dead = start_at(&path);
@@ -309,13 +311,13 @@ fn what_a_dead_server_left_is_known_for_it_and_taken_over() {
 }
 
 #[test]
-fn a_dead_servers_last_workers_leave_no_trace_in_its_successors_file() {
+fn orphaned_workers_do_not_write_the_next_servers_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
     let mut dead = start_at(&path);
     let mut client = dead.connect();
     echo(&mut client, b"hello");
-    // He talks for as long as his worker, an orphan, lets him.
+    // The client talks for as long as its worker, an orphan, serves it.
     let talks = thread::spawn(move || {
         while client.write_all(b"still here").is_ok()
             && client.read(&mut [0; 10]).is_ok_and(|length| length > 0)
@@ -325,7 +327,7 @@ fn a_dead_servers_last_workers_leave_no_trace_in_its_successors_file() {
     dead.wait();
     let mut server = start_at(&path);
     talks.join().unwrap();
-    wait_until("the orphans are gone", || !dead.is_anybody_left());
+    wait_until("the orphans are gone", || !dead.has_processes_left());
     let (_, table, _) = status_of(&path);
     assert!(table.contains("served: 0 connections, 0 bytes; 0 restarts"), "{table}");
     assert!(!table.contains("draining"), "{table}");
@@ -334,7 +336,7 @@ fn a_dead_servers_last_workers_leave_no_trace_in_its_successors_file() {
 }
 
 #[test]
-fn a_dead_servers_file_goes_when_the_next_server_starts() {
+fn the_next_start_removes_a_dead_servers_file() {
     let runtime = Runtime::new();
     let living = runtime.start();
     let mut dead = runtime.start();
@@ -369,21 +371,21 @@ fn a_dead_servers_file_goes_when_the_next_server_starts() {
 }
 
 #[test]
-fn a_server_that_starts_while_others_clean_up_gets_its_file() {
+fn a_start_during_another_cleanup_gets_its_file() {
     let runtime = Runtime::new();
     let mut dead = runtime.start();
     dead.signal(Signal::SIGKILL);
     dead.wait();
     let left = fs::read(runtime.file_of(&dead)).unwrap();
     let path = runtime.file_of(&dead).with_file_name("shared.scoreboard");
-    for _ in 0..20 {
+    for _ in 0..rounds(5, 20) {
         // All of them find it; one of them wants its place.
         fs::write(&path, &left).unwrap();
         let others: Vec<_> = (0..3)
             .map(|_| {
                 let mut command = runtime.command();
                 command.args(["-q", "--bind", "127.0.0.1:0", "--workers", "1"]).stdout(Stdio::null());
-                Guarded(command.stderr(Stdio::null()).spawn().unwrap())
+                KillOnDrop(command.stderr(Stdio::null()).spawn().unwrap())
             })
             .collect();
         let mut command = runtime.command();
@@ -398,13 +400,13 @@ fn a_server_that_starts_while_others_clean_up_gets_its_file() {
 }
 
 #[test]
-fn a_server_killed_while_it_makes_its_file_leaves_one_that_is_known() {
+fn a_half_made_file_is_recognised() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
-    for _ in 0..20 {
+    for _ in 0..rounds(5, 20) {
         let mut command = binary();
         command.args(["-q", "--bind", "127.0.0.1:0", "--scoreboard"]).arg(&path).stdout(Stdio::null());
-        let server = Guarded(command.spawn().unwrap());
+        let server = KillOnDrop(command.spawn().unwrap());
         wait_until("the file grows", || fs::metadata(&path).is_ok_and(|data| data.len() > 0));
         drop(server);
         let left = fs::read(&path).unwrap();
@@ -414,7 +416,8 @@ fn a_server_killed_while_it_makes_its_file_leaves_one_that_is_known() {
 }
 
 #[test]
-fn however_much_is_left_it_delays_no_start() {
+fn many_stale_files_do_not_delay_the_start() {
+    let _alone = heavy();
     let runtime = Runtime::new();
     let directory = runtime.0.path().join("prefork-echo");
     fs::create_dir(&directory).unwrap();
@@ -434,7 +437,7 @@ fn however_much_is_left_it_delays_no_start() {
 }
 
 #[test]
-fn without_room_for_all_of_it_it_says_so_and_serves() {
+fn without_disk_space_the_server_says_so_and_serves() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
     // A limit on the size of files stands for a full disk.
@@ -448,7 +451,7 @@ fn without_room_for_all_of_it_it_says_so_and_serves() {
 }
 
 #[test]
-fn a_dead_servers_address_is_said_to_be_dead() {
+fn a_dead_servers_address_is_reported_dead() {
     let runtime = Runtime::new();
     let mut dead = runtime.start();
     dead.signal(Signal::SIGKILL);
@@ -496,7 +499,7 @@ fn goes_on_without_a_file(mut server: Server, why: &str) {
 }
 
 #[test]
-fn without_a_writable_place_it_says_so_once_and_serves() {
+fn without_a_writable_directory_the_server_says_so_and_serves() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = unprivileged_binary(directory.path());
     command.env("XDG_RUNTIME_DIR", "/").env("TMPDIR", "/no/such/directory").args(["--bind", "127.0.0.1:0"]);
@@ -531,7 +534,7 @@ fn no_other_file_is_written_to() {
 }
 
 #[test]
-fn an_empty_file_will_do_and_becomes_its_owners_alone() {
+fn an_empty_file_is_used_and_made_private() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::set_permissions(file.path(), fs::Permissions::from_mode(0o666)).unwrap();
     let server = start_at(file.path());
@@ -541,7 +544,7 @@ fn an_empty_file_will_do_and_becomes_its_owners_alone() {
 }
 
 #[test]
-fn no_scoreboard_makes_no_file_and_no_fuss() {
+fn no_scoreboard_makes_no_file_and_no_warning() {
     let runtime = Runtime::new();
     let mut command = runtime.command();
     command.args(["--bind", "127.0.0.1:0", "--no-scoreboard"]);
@@ -554,7 +557,7 @@ fn no_scoreboard_makes_no_file_and_no_fuss() {
 }
 
 #[test]
-fn what_is_no_scoreboard_is_an_error_and_no_crash() {
+fn a_malformed_scoreboard_is_an_error_not_a_crash() {
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
     let server = start_at(&path("board"));
@@ -604,7 +607,7 @@ fn what_is_no_scoreboard_is_an_error_and_no_crash() {
 }
 
 #[test]
-fn a_file_cut_short_under_a_running_server_harms_nobody() {
+fn truncating_the_file_of_a_running_server_is_harmless() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
     for length in [0, 100, 5_000, 600_000] {
@@ -631,7 +634,7 @@ fn a_file_cut_short_under_a_running_server_harms_nobody() {
 }
 
 #[test]
-fn a_file_written_over_with_noise_harms_nobody() {
+fn noise_in_the_file_of_a_running_server_is_harmless() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
     let random: fn(usize) -> Vec<u8> = noise;
@@ -642,7 +645,7 @@ fn a_file_written_over_with_noise_harms_nobody() {
         let size = fs::metadata(&path).unwrap().len();
         let file = OpenOptions::new().write(true).open(&path).unwrap();
         file.write_all_at(&bytes((size - from) as usize), from).unwrap();
-        // What comes of it nobody can tell, but an end it has.
+        // The result is not defined, but it ends.
         let (code, _, _) = status_of(&path);
         assert_eq!(code, if from == 0 { 1 } else { 0 });
         server.echo(b"hello again");
@@ -660,7 +663,7 @@ fn a_file_written_over_with_noise_harms_nobody() {
 }
 
 #[test]
-fn a_file_that_is_removed_is_missed_by_nobody_but_status() {
+fn only_status_misses_a_removed_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
     let mut server = start_at(&path);
@@ -671,7 +674,7 @@ fn a_file_that_is_removed_is_missed_by_nobody_but_status() {
 }
 
 #[test]
-fn workers_of_another_user_count_and_cannot_open_it() {
+fn workers_of_another_user_count_without_file_access() {
     if !geteuid().is_root() {
         return; // Only root can change the workers' user.
     }
@@ -682,7 +685,7 @@ fn workers_of_another_user_count_and_cannot_open_it() {
     let (_, table, _) = status_of(&path);
     assert!(table.contains("served: 1 connection, 5 bytes"), "{table}");
 
-    // Everybody may pass through the directory, and only root may read the file.
+    // Every user may pass through the directory, and only root may read the file.
     let copies = tempfile::tempdir().unwrap();
     let mut other = unprivileged_binary(copies.path());
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();

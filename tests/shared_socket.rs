@@ -8,7 +8,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{Server, binary, echo, wait_until};
+use crate::common::{Server, binary, echo, heavy, rounds, wait_until};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
@@ -34,7 +34,7 @@ fn listening_descriptor(server: &Server) -> i32 {
 
 /// Does something, in Perl, to `$socket`: the listening socket of the server. False: this
 /// system doesn't let us.
-fn spoil(server: &Server, deed: &str) -> bool {
+fn change_socket(server: &Server, deed: &str) -> bool {
     let fd = listening_descriptor(server);
     let script = format!("{TAKE_COPY} {deed} or die $!;");
     let status =
@@ -72,13 +72,13 @@ fn is_served(server: &Server) -> bool {
 }
 
 #[track_caller]
-fn is_put_right(server: &mut Server, deed: &str, words: &str) {
+fn assert_restored_socket(server: &mut Server, deed: &str, words: &str) {
     server.wait_for_workers(4);
     let put_right = |server: &Server| {
         server.log().iter().filter(|line| line.contains("parent") && line.contains("put right")).count()
     };
     let before = put_right(server);
-    if !spoil(server, deed) {
+    if !change_socket(server, deed) {
         return;
     }
     let start = Instant::now();
@@ -95,53 +95,57 @@ fn is_put_right(server: &mut Server, deed: &str, words: &str) {
     let before: u64 = workers.iter().map(|worker| processor_time(*worker)).sum();
     std::thread::sleep(Duration::from_millis(500)); // The time that is looked at.
     let used = workers.iter().map(|worker| processor_time(*worker)).sum::<u64>() - before;
-    assert!(used < 25, "{used} hundredths of a second: somebody spins");
+    assert!(used < 25, "{used} hundredths of a second: a worker spins");
     assert!(!server.log().iter().any(|line| line.contains("giving up") || line.contains("is replaced in")));
 }
 
 #[test]
-fn a_socket_that_was_shut_down_listens_again() {
+fn a_shut_down_socket_listens_again() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "4"]);
-    for _ in 0..10 {
-        is_put_right(&mut server, STOP_LISTENING, "did not listen");
+    for _ in 0..rounds(2, 10) {
+        assert_restored_socket(&mut server, STOP_LISTENING, "did not listen");
     }
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
-fn a_socket_that_was_shut_down_listens_again_where_the_user_chose_the_port() {
-    // An address of its own: of 127.0.0.1 another test could take the port in between.
-    let address = std::net::TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap();
+fn a_shut_down_socket_listens_again_on_a_given_port() {
+    let _alone = heavy();
+    let port = Server::start(&[]).address.port();
     let mut command = binary();
-    command.args(["--bind", &address.to_string(), "--workers", "4"]);
+    command.args(["--bind", &format!("127.0.0.1:{port}"), "--workers", "4"]);
     let mut server = Server::spawn(command);
-    is_put_right(&mut server, STOP_LISTENING, "did not listen");
+    assert_restored_socket(&mut server, STOP_LISTENING, "did not listen");
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
-fn a_socket_that_does_not_block_is_made_to_block_again() {
+fn a_nonblocking_socket_is_made_blocking_again() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "4"]);
-    is_put_right(&mut server, DO_NOT_BLOCK, "did not block");
+    assert_restored_socket(&mut server, DO_NOT_BLOCK, "did not block");
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
-fn a_socket_that_does_not_block_is_noticed_without_an_idle_timeout_too() {
+fn a_nonblocking_socket_is_noticed_without_an_idle_timeout() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "4", "--idle-timeout", "0"]);
-    is_put_right(&mut server, DO_NOT_BLOCK, "did not block");
+    assert_restored_socket(&mut server, DO_NOT_BLOCK, "did not block");
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
-fn time_outs_of_the_socket_are_set_again() {
+fn changed_socket_timeouts_are_restored() {
+    let _alone = heavy();
     let mut server = Server::start(&["--workers", "4"]);
-    is_put_right(&mut server, TINY_TIME_OUTS, "time-outs");
+    assert_restored_socket(&mut server, TINY_TIME_OUTS, "time-outs");
     assert_eq!(server.stop(), 0);
 }
 
 #[test]
-fn idle_time_outs_end_no_worker() {
+fn an_idle_timeout_ends_no_worker() {
     for limit in ["1ms", "20ms", "100ms"] {
         let server = Server::start(&["--workers", "2", "--idle-timeout", limit]);
         let workers = server.wait_for_workers(2);
@@ -151,22 +155,14 @@ fn idle_time_outs_end_no_worker() {
 }
 
 #[test]
-fn a_socket_spoilt_in_the_midst_of_the_shutdown_changes_nothing_for_the_connected() {
+fn a_changed_socket_during_shutdown_cuts_no_connection() {
     for deed in [STOP_LISTENING, DO_NOT_BLOCK, TINY_TIME_OUTS] {
         let mut server = Server::start(&["--workers", "2"]);
         let mut client = server.connect();
         echo(&mut client, b"connected");
         server.signal(Signal::SIGTERM);
         server.wait_for_log(&["shutting down"]);
-        // A quiet client would be parted from meanwhile.
-        let spoilt = std::thread::scope(|scope| {
-            let spoiling = scope.spawn(|| spoil(&server, deed));
-            while !spoiling.is_finished() {
-                echo(&mut client, b"not quiet");
-            }
-            spoiling.join().unwrap()
-        });
-        if !spoilt {
+        if !change_socket(&server, deed) {
             return;
         }
         echo(&mut client, b"served to the end");

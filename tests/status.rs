@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use crate::common::{Server, StopAtEnd, connect, echo, noise, status, wait_until};
+use crate::common::{Server, SetOnDrop, connect, echo, heavy, noise, status, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ fn the_json_is_what_programs_rely_on() {
 }
 
 #[test]
-fn with_too_few_descriptors_no_server_is_overlooked() {
+fn status_overlooks_no_server_with_few_descriptors() {
     let server = Server::start(&["--workers", "1"]);
     for number in 3..=8 {
         let mut shell = std::process::Command::new("sh");
@@ -78,13 +78,13 @@ fn with_too_few_descriptors_no_server_is_overlooked() {
 }
 
 #[test]
-fn counts_are_what_clients_counted_to_the_byte_through_kills() {
+fn counts_match_the_clients_despite_kills() {
     let server = Server::start(&["--workers", "3"]);
     let message = noise(777);
     for _ in 0..20 {
         server.echo(&message);
     }
-    // Each worker is killed once while it is idle, once with a client whom it has
+    // Each worker is killed once while it is idle, once with a client that it has
     // served: what they did before is not forgotten.
     for slot in 0..3 {
         let before = server.status();
@@ -111,7 +111,8 @@ fn counts_are_what_clients_counted_to_the_byte_through_kills() {
 }
 
 #[test]
-fn under_load_with_kills_no_byte_that_a_client_got_is_missing() {
+fn every_byte_received_is_counted_despite_kills() {
+    let _alone = heavy();
     const MESSAGE: usize = 64;
     let server = Server::start(&["--workers", "4", "-q"]);
     let (address, stop) = (server.address, AtomicBool::new(false));
@@ -144,7 +145,7 @@ fn under_load_with_kills_no_byte_that_a_client_got_is_missing() {
                 }
             });
         }
-        let _end = StopAtEnd(&stop);
+        let _end = SetOnDrop(&stop);
         while kills < 30 {
             let victims = server.workers();
             // One of ours, seen a moment ago.
@@ -158,7 +159,7 @@ fn under_load_with_kills_no_byte_that_a_client_got_is_missing() {
     });
     let (got, whole, cut) = (got.into_inner(), whole.into_inner(), cut.into_inner());
     let (connections, bytes) = (number(&look["totals"]["connections"]), number(&look["totals"]["bytes"]));
-    // Whoever was cut may have been so before he was accepted.
+    // A connection that was cut may have been cut before accept.
     assert!((whole..=whole + cut).contains(&connections), "{connections}: {whole} whole, {cut} cut");
     // A worker may be killed between its count and its send.
     let most = got + kills as u64 * MESSAGE as u64;
@@ -182,7 +183,7 @@ fn the_private_counter_has_one_address_and_many_values() {
 
     // The log has both counters: each process's own, and the one that all share.
     let lines: Vec<_> = server.log().into_iter().filter(|line| line.contains(": accepted ")).collect();
-    let after = |line: &str, before: &str| crate::common::number_after(line, before) as u64;
+    let after = |line: &str, before: &str| crate::common::number_following(line, before) as u64;
     let mut totals: Vec<_> = lines.iter().map(|line| after(line, "shared total ")).collect();
     totals.sort();
     assert_eq!(totals.last(), Some(&10));
@@ -213,7 +214,7 @@ fn the_private_counter_has_one_address_and_many_values() {
 }
 
 #[test]
-fn a_new_worker_counts_from_zero_and_the_shared_count_goes_on() {
+fn a_new_worker_counts_from_zero() {
     let server = Server::start(&["--workers", "1"]);
     server.echo(b"hello");
     let look = server.status();
@@ -226,11 +227,11 @@ fn a_new_worker_counts_from_zero_and_the_shared_count_goes_on() {
 }
 
 #[test]
-fn each_state_is_shown_with_the_client() {
+fn each_state_is_shown_with_its_client() {
     let mut server = Server::start(&["--workers", "3"]);
     let mut reading = server.connect();
     echo(&mut reading, b"hello");
-    let writing = server.connect_one_who_never_reads();
+    let writing = server.connect_without_reading();
     let state_of = |look: &Value, client: &TcpStream| {
         let peer = client.local_addr().unwrap().to_string();
         let workers = look["workers"].as_array().unwrap();
@@ -242,7 +243,7 @@ fn each_state_is_shown_with_the_client() {
             && look["workers"].as_array().unwrap().iter().any(|worker| worker["state"] == "idle")
     });
     drop(writing);
-    // As long as he talks, his worker drains, and the slots of those who have left
+    // As long as the client talks, its worker drains, and the slots of those that have left
     // are empty.
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -251,7 +252,7 @@ fn each_state_is_shown_with_the_client() {
                 echo(&mut reading, b"still here");
             }
         });
-        let _end = StopAtEnd(&stop);
+        let _end = SetOnDrop(&stop);
         server.signal(Signal::SIGTERM);
         // Dead for an instant, and then reaped.
         let has_left = |worker: &&Value| worker["state"] == "down" && worker["pid"] == Value::Null;
@@ -276,12 +277,12 @@ fn each_state_is_shown_with_the_client() {
 }
 
 #[test]
-fn who_leaves_is_shown_beside_his_heir() {
+fn a_draining_worker_is_shown_beside_its_replacement() {
     let server = Server::start(&["--workers", "1"]);
     let mut client = server.connect();
     echo(&mut client, b"hello");
     let old = worker_pid(&server.status(), 0);
-    // As long as he talks, his worker stays.
+    // As long as the client talks, its worker stays.
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -289,7 +290,7 @@ fn who_leaves_is_shown_beside_his_heir() {
                 echo(&mut client, b"still here");
             }
         });
-        let end = StopAtEnd(&stop);
+        let end = SetOnDrop(&stop);
         server.signal(Signal::SIGHUP);
         let look = wait_for_status(&server, "there are two", |look| {
             look["workers"].as_array().unwrap().len() == 2 && look["workers"][1]["state"] == "draining"
@@ -326,7 +327,7 @@ fn a_removed_slots_counts_stay_in_the_totals() {
 }
 
 #[test]
-fn one_look_is_of_one_moment_while_slots_come_and_go() {
+fn a_snapshot_is_consistent_while_slots_change() {
     let server = Server::start(&["--workers", "1"]);
     for _ in 0..6 {
         server.echo(b"hello");
@@ -339,7 +340,7 @@ fn one_look_is_of_one_moment_while_slots_come_and_go() {
                 server.signal(Signal::SIGTTOU);
             }
         });
-        let _end = StopAtEnd(&stop);
+        let _end = SetOnDrop(&stop);
         for _ in 0..50 {
             let look = server.status();
             assert_eq!((&look["totals"]["connections"], sum(&look, "connections")), (&json!(6), 6), "{look}");
@@ -348,7 +349,7 @@ fn one_look_is_of_one_moment_while_slots_come_and_go() {
 }
 
 #[test]
-fn the_kernels_word_is_shown_for_who_is_stopped_or_dead() {
+fn stopped_and_dead_processes_are_shown() {
     let server = Server::start(&["--workers", "2"]);
     let look = server.status();
     let (first, second) = (worker_pid(&look, 0), worker_pid(&look, 1));
@@ -371,9 +372,9 @@ fn the_kernels_word_is_shown_for_who_is_stopped_or_dead() {
 }
 
 #[test]
-fn for_how_long_a_worker_is_stuck_is_shown() {
+fn the_time_a_worker_is_blocked_is_shown() {
     let server = Server::start(&["--workers", "1"]);
-    let _greedy = server.connect_one_who_never_reads();
+    let _greedy = server.connect_without_reading();
     let address = server.address.to_string();
     // Longer than the looks at whether the client takes anything.
     wait_until("it writes for more than a second", || {
@@ -393,7 +394,7 @@ fn the_accept_queue_is_shown() {
     let look = wait_for_status(&server, "three wait", |look| look["accept_queue"]["length"] == 3);
     assert_eq!(look["accept_queue"]["limit"], 7);
     drop((first, waiting));
-    wait_for_status(&server, "nobody waits", |look| look["accept_queue"]["length"] == 0);
+    wait_for_status(&server, "the queue is empty", |look| look["accept_queue"]["length"] == 0);
 
     let mut v6 = crate::common::binary();
     v6.args(["--bind", "[::1]:0", "--workers", "1"]);
@@ -406,9 +407,9 @@ fn the_accept_queue_is_shown() {
 }
 
 #[test]
-fn status_answers_while_the_parent_is_stopped_and_all_workers_are_busy() {
+fn status_works_while_every_process_is_stopped_or_busy() {
     let server = Server::start(&["--workers", "2"]);
-    let clients: Vec<_> = (0..2).map(|_| server.connect_one_who_never_reads()).collect();
+    let clients: Vec<_> = (0..2).map(|_| server.connect_without_reading()).collect();
     server.signal(Signal::SIGSTOP);
     wait_for_status(&server, "both write", |look| {
         look["workers"].as_array().unwrap().iter().all(|worker| worker["state"] == "writing")
@@ -418,7 +419,7 @@ fn status_answers_while_the_parent_is_stopped_and_all_workers_are_busy() {
 }
 
 #[test]
-fn the_table_fits_80_columns_and_usr1_logs_the_same() {
+fn the_table_fits_80_columns_and_equals_the_log() {
     let server = Server::start(&["--workers", "3"]);
     for _ in 0..5 {
         server.echo(b"hello");
@@ -492,7 +493,7 @@ fn a_hundred_workers_fit_into_the_table() {
 }
 
 #[test]
-fn where_stdout_is_closed_it_says_so() {
+fn a_closed_stdout_is_reported() {
     let server = Server::start(&["--workers", "1"]);
     let address = server.address.to_string();
     let with_stdout = |redirected: &str, arguments: &[&str]| {

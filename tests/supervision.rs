@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Server, connect, echo, noise, number_after, read_to_end, times, wait_until};
+use crate::common::{Server, connect, echo, heavy, noise, number_following, read_to_end, rounds, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 #[test]
-fn one_line_on_stdout_says_where_it_listens_who_it_is_and_how_many() {
+fn stdout_gets_one_line_with_address_pid_and_workers() {
     let server = Server::start(&["--workers", "3"]);
     assert_eq!(server.line, format!("listening on {} (pid {}, 3 workers)\n", server.address, server.pid));
     assert_ne!(server.address.port(), 0, "port 0 asks the kernel for a real one");
@@ -20,7 +20,7 @@ fn one_line_on_stdout_says_where_it_listens_who_it_is_and_how_many() {
 }
 
 #[test]
-fn the_parent_serves_nobody() {
+fn the_parent_serves_no_client() {
     let server = Server::start(&["--workers", "2"]);
     let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
     clients[..2].iter_mut().for_each(|client| echo(client, b"served"));
@@ -31,12 +31,12 @@ fn the_parent_serves_nobody() {
 }
 
 #[test]
-fn a_killed_worker_is_replaced_and_the_log_says_how_it_died() {
+fn a_killed_worker_is_replaced_and_its_signal_logged() {
     let server = Server::start(&["--workers", "2"]);
     server.echo(b"one client, for the count");
     let accepted = server.wait_for_log(&["accepted"]);
-    let worker = Pid::from_raw(number_after(&accepted, "(pid "));
-    let slot = number_after(&accepted, "worker ");
+    let worker = Pid::from_raw(number_following(&accepted, "(pid "));
+    let slot = number_following(&accepted, "worker ");
     kill(worker, Signal::SIGKILL).unwrap();
 
     let death = server
@@ -46,13 +46,13 @@ fn a_killed_worker_is_replaced_and_the_log_says_how_it_died() {
         server.wait_for_log(&[&format!("worker {slot} (pid "), &format!("replaces pid {worker}")]);
     let workers = server.wait_for_workers(2);
     assert!(!workers.contains(&worker));
-    assert!(workers.contains(&Pid::from_raw(number_after(&replacement, "(pid "))));
+    assert!(workers.contains(&Pid::from_raw(number_following(&replacement, "(pid "))));
     server.echo(b"all is well");
 }
 
 #[cfg(target_os = "linux")] // macOS has no real-time signals.
 #[test]
-fn a_worker_killed_by_a_signal_without_a_name_is_replaced_too() {
+fn a_worker_killed_by_an_unnamed_signal_is_replaced() {
     let mut server = Server::start(&["--workers", "1"]);
     let worker = server.workers()[0];
     let status = std::process::Command::new("bash").args(["-c", &format!("kill -40 {worker}")]).status();
@@ -64,13 +64,13 @@ fn a_worker_killed_by_a_signal_without_a_name_is_replaced_too() {
 }
 
 #[test]
-fn killing_in_a_loop_never_makes_it_give_up() {
+fn repeated_kills_never_make_the_parent_give_up() {
     let server = Server::start(&["--workers", "2"]);
     let mut killed = BTreeSet::new();
-    while killed.len() < 200 {
+    while killed.len() < rounds(50, 200) {
         let lines = server.log();
         let born = lines.iter().filter(|line| line.contains("forked") || line.contains("replaces pid"));
-        let born: BTreeSet<_> = born.map(|line| number_after(line, "(pid ")).collect();
+        let born: BTreeSet<_> = born.map(|line| number_following(line, "(pid ")).collect();
         for pid in &born - &killed {
             kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
             killed.insert(pid);
@@ -89,7 +89,7 @@ fn only_the_client_of_a_killed_worker_notices() {
     echo(&mut lucky, b"hello");
     let port = unlucky.local_addr().unwrap().port();
     let accepted = server.wait_for_log(&["accepted", &format!("127.0.0.1:{port}")]);
-    kill(Pid::from_raw(number_after(&accepted, "(pid ")), Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(number_following(&accepted, "(pid ")), Signal::SIGKILL).unwrap();
     assert_eq!(unlucky.read(&mut [0]).unwrap(), 0);
     echo(&mut lucky, b"still served");
     server.wait_for_log(&["killed by SIGKILL", &format!(", its client 127.0.0.1:{port} is cut off")]);
@@ -98,7 +98,7 @@ fn only_the_client_of_a_killed_worker_notices() {
 }
 
 #[test]
-fn workers_that_crash_at_their_start_are_retried_ever_later_then_given_up() {
+fn crashes_at_the_start_back_off_and_then_end() {
     let mut server = Server::start(&["--workers", "2"]);
     // A worker that gets SIGSEGV looks as one does that crashes by itself.
     let mut crashed = BTreeSet::new();
@@ -107,12 +107,12 @@ fn workers_that_crash_at_their_start_are_retried_ever_later_then_given_up() {
         for line in
             server.log().iter().filter(|line| line.contains("forked") || line.contains("replaces pid"))
         {
-            let pid = number_after(line, "(pid ");
+            let pid = number_following(line, "(pid ");
             if crashed.insert(pid) {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGSEGV);
             }
         }
-        ended = (!server.is_anybody_left()).then(|| server.wait_code());
+        ended = (!server.has_processes_left()).then(|| server.wait_code());
         ended.is_some()
     });
     assert_eq!(ended, Some(4));
@@ -123,7 +123,7 @@ fn workers_that_crash_at_their_start_are_retried_ever_later_then_given_up() {
 }
 
 #[test]
-fn term_to_one_worker_lets_it_finish_and_it_is_replaced() {
+fn term_to_a_worker_drains_and_replaces_it() {
     let server = Server::start(&["--workers", "1"]);
     let mut client = server.connect();
     echo(&mut client, b"hello");
@@ -137,7 +137,8 @@ fn term_to_one_worker_lets_it_finish_and_it_is_replaced() {
 }
 
 #[test]
-fn hup_replaces_all_workers_and_no_client_notices() {
+fn hup_replaces_all_workers_unnoticed_by_clients() {
+    let _alone = heavy();
     let server = Server::start(&["--workers", "3"]);
     let (address, done) = (server.address, Arc::new(AtomicBool::new(false)));
     let clients: Vec<_> = (0..3)
@@ -154,8 +155,7 @@ fn hup_replaces_all_workers_and_no_client_notices() {
         })
         .collect();
     let mut old = server.wait_for_workers(3);
-    let replacements = times(100, 10);
-    for _ in 0..replacements {
+    for _ in 0..rounds(10, 100) {
         server.signal(Signal::SIGHUP);
         wait_until("all are replaced", || {
             let new = server.workers();
@@ -165,11 +165,11 @@ fn hup_replaces_all_workers_and_no_client_notices() {
     }
     done.store(true, Ordering::Relaxed);
     let served: u32 = clients.into_iter().map(|client| client.join().expect("a client noticed")).sum();
-    println!("{replacements} replacements of all workers: {served} connections, none refused, none reset");
+    println!("replacements of all workers: {served} connections, none refused, none reset");
 }
 
 #[test]
-fn hup_tells_nobody_to_leave_before_his_successor_is_ready() {
+fn hup_stops_no_worker_before_its_replacement_is_ready() {
     let server = Server::start(&["--workers", "10"]);
     let old = server.wait_for_workers(10);
     server.signal(Signal::SIGHUP);
@@ -184,7 +184,7 @@ fn hup_tells_nobody_to_leave_before_his_successor_is_ready() {
 }
 
 #[test]
-fn ttin_and_ttou_change_the_number_of_workers_but_never_below_one() {
+fn ttin_and_ttou_change_the_number_of_workers() {
     let server = Server::start(&["--workers", "1"]);
     server.signal(Signal::SIGTTIN);
     server.wait_for_workers(2);
@@ -225,7 +225,7 @@ fn workers_leave_after_max_connections_and_are_replaced() {
     });
     for worker in first {
         let line = server.wait_for_log(&[&format!("(pid {worker}) left with exit code 0")]);
-        let served = number_after(&line, "and ");
+        let served = number_following(&line, "and ");
         assert!((10..=11).contains(&served), "{line}");
         server.wait_for_log(&[&format!("replaces pid {worker}")]);
     }
@@ -255,7 +255,7 @@ fn signals_that_were_blocked_before_the_start_work() {
 }
 
 #[test]
-fn a_worker_woken_for_nothing_goes_on() {
+fn a_worker_interrupted_without_cause_goes_on() {
     let server = Server::start(&["--workers", "1"]);
     let worker = server.workers()[0];
     for signal in
@@ -284,11 +284,12 @@ fn a_worker_woken_for_nothing_goes_on() {
 
 #[test]
 fn a_thousand_workers_start_serve_and_leave() {
+    let _alone = heavy();
     let mut server = Server::start(&["-q", "--workers", "1000"]);
     let mut clients: Vec<_> = (0..200).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| echo(client, b"each has a worker"));
     assert_eq!(server.workers().len(), 1000);
     drop(clients);
     assert_eq!(server.stop(), 0);
-    assert!(!server.is_anybody_left());
+    assert!(!server.has_processes_left());
 }

@@ -3,11 +3,11 @@
 use std::process::Command;
 
 use crate::common::terminal::Terminal;
-use crate::common::{Guarded, Server, binary, echo, processes, run, wait_until};
+use crate::common::{KillOnDrop, Server, binary, echo, processes, run, wait_until};
 use nix::sys::signal::{Signal, kill};
 
 #[test]
-fn a_worker_killed_by_a_key_is_replaced_before_ones_eyes() {
+fn a_worker_killed_by_a_key_is_replaced_on_screen() {
     let server = Server::start(&[]);
     let mut client = server.connect();
     echo(&mut client, b"hello");
@@ -27,7 +27,7 @@ fn a_worker_killed_by_a_key_is_replaced_before_ones_eyes() {
         terminal.wait_for(&format!(" {worker} "));
     }
 
-    // Down to worker 1, whoever that is.
+    // Down to worker 1, whichever that is.
     let second = server.status()["workers"][1]["pid"].to_string();
     terminal.press("\x1b[B");
     terminal.wait_for(&format!("▸ ├─   1 {second:>7} "));
@@ -38,11 +38,11 @@ fn a_worker_killed_by_a_key_is_replaced_before_ones_eyes() {
     assert!(!server.workers().iter().any(|pid| pid.to_string() == second));
 
     terminal.press("q");
-    assert_eq!(terminal.is_left_as_it_was(0), "");
+    assert_eq!(terminal.assert_restored(0), "");
 }
 
 #[test]
-fn keys_stop_continue_and_ask_to_leave_and_change_the_number() {
+fn keys_stop_continue_drain_and_resize_the_workers() {
     let server = Server::start(&["--workers", "2"]);
     let terminal = Terminal::top(server.address);
     let first = server.status()["workers"][0]["pid"].to_string();
@@ -80,12 +80,12 @@ fn keys_stop_continue_and_ask_to_leave_and_change_the_number() {
 }
 
 #[test]
-fn no_key_signals_a_stranger() {
+fn no_key_signals_an_unrelated_process() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
     let server = Server::start(&["--workers", "1", "--scoreboard", path.to_str().unwrap()]);
     let worker = server.workers()[0];
-    let mut stranger = Guarded(Command::new("sleep").arg("60").spawn().unwrap());
+    let mut stranger = KillOnDrop(Command::new("sleep").arg("60").spawn().unwrap());
     // A worker gone wrong could write any pid.
     let number = |pid: i32| (pid as u64).to_le_bytes();
     let board = std::fs::read(&path).unwrap();
@@ -102,7 +102,7 @@ fn no_key_signals_a_stranger() {
 }
 
 #[test]
-fn no_key_signals_another_server_than_the_one_that_is_shown() {
+fn no_key_signals_another_server() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("board");
     let options = ["--workers", "2", "--scoreboard", path.to_str().unwrap()];
@@ -134,7 +134,7 @@ fn no_key_signals_another_server_than_the_one_that_is_shown() {
 }
 
 #[test]
-fn it_fits_the_terminal_when_that_changes() {
+fn top_follows_the_size_of_the_terminal() {
     let server = Server::start(&["--workers", "60"]);
     let terminal = Terminal::top(server.address);
     terminal.wait_for("q quit");
@@ -152,7 +152,7 @@ fn it_fits_the_terminal_when_that_changes() {
 }
 
 #[test]
-fn it_says_how_the_server_ended() {
+fn top_says_how_the_server_ended() {
     let mut server = Server::start(&[]);
     let mut terminal = Terminal::top(server.address);
     terminal.wait_for("q quit");
@@ -160,7 +160,7 @@ fn it_says_how_the_server_ended() {
     let end = format!("the server (pid {}) has ended, with exit status 0", server.pid);
     terminal.wait_for(&end);
     terminal.press("q");
-    assert_eq!(terminal.is_left_as_it_was(0), end);
+    assert_eq!(terminal.assert_restored(0), end);
 
     let mut server = Server::start(&[]);
     let terminal = Terminal::top(server.address);
@@ -171,22 +171,22 @@ fn it_says_how_the_server_ended() {
 }
 
 #[test]
-fn a_signal_or_ctrl_c_gives_the_terminal_back() {
+fn a_signal_or_ctrl_c_restores_the_terminal() {
     let server = Server::start(&[]);
     for (signal, status) in [(Signal::SIGTERM, 143), (Signal::SIGHUP, 129), (Signal::SIGINT, 130)] {
         let mut terminal = Terminal::top(server.address);
         terminal.wait_for("q quit");
         kill(terminal.top_pid(), signal).unwrap();
-        terminal.is_left_as_it_was(status);
+        terminal.assert_restored(status);
     }
     let mut terminal = Terminal::top(server.address);
     terminal.wait_for("q quit");
     terminal.press("\x03");
-    terminal.is_left_as_it_was(0);
+    terminal.assert_restored(0);
 }
 
 #[test]
-fn it_ends_with_its_terminal() {
+fn top_ends_with_its_terminal() {
     let server = Server::start(&[]);
     let mut terminal = Terminal::top(server.address);
     terminal.wait_for("q quit");
@@ -198,7 +198,7 @@ fn it_ends_with_its_terminal() {
 }
 
 #[test]
-fn half_a_key_stops_nothing() {
+fn half_a_key_sequence_does_not_block() {
     let server = Server::start(&[]);
     for half in ["\x1b[", "\x1bO", "\x1b[99~", "\x1b[200~"] {
         let mut terminal = Terminal::top(server.address);
@@ -208,12 +208,12 @@ fn half_a_key_stops_nothing() {
         server.echo(b"hello");
         terminal.wait_for(&format!("in all {} connection", before + 1));
         kill(terminal.top_pid(), Signal::SIGTERM).unwrap();
-        terminal.is_left_as_it_was(143);
+        terminal.assert_restored(143);
     }
 }
 
 #[test]
-fn stopped_it_gives_the_terminal_back_for_as_long() {
+fn a_stopped_top_restores_the_terminal() {
     let server = Server::start(&[]);
     let terminal = Terminal::top(server.address);
     terminal.wait_for("q quit");
@@ -238,7 +238,7 @@ fn stopped_it_gives_the_terminal_back_for_as_long() {
 }
 
 #[test]
-fn once_prints_a_picture_as_text() {
+fn once_prints_the_screen_as_text() {
     let server = Server::start(&["--workers", "30"]);
     server.echo(b"hello");
     let mut command = binary();
@@ -253,7 +253,7 @@ fn once_prints_a_picture_as_text() {
 }
 
 #[test]
-fn without_a_terminal_it_says_what_to_do() {
+fn without_a_terminal_top_names_the_remedy() {
     let server = Server::start(&[]);
     let mut command: Command = binary();
     command.args(["top", &server.address.to_string()]);

@@ -12,7 +12,7 @@ pub fn bench(address: impl ToString, arguments: &[&str]) -> (i32, Value, String)
 
 /// The same, with a time-out that is soon over.
 #[track_caller]
-pub fn impatient(address: impl ToString, arguments: &[&str]) -> (i32, Value, String) {
+pub fn bench_with_short_timeout(address: impl ToString, arguments: &[&str]) -> (i32, Value, String) {
     bench_for(address, "500ms", arguments)
 }
 

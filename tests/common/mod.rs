@@ -2,7 +2,6 @@
 //!
 //! Each server leads a process group, which is killed when the fixture is
 //! dropped, so that a failing test leaves no process behind.
-#![allow(dead_code)] // Each test file is a program of its own and uses a part.
 
 pub mod measure;
 pub mod servers;
@@ -14,7 +13,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -24,13 +23,7 @@ use nix::unistd::Pid;
 /// How long a test waits for what must come: far longer than it takes.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How often a blow is struck: as often as it takes to believe the figure with
-/// `PREFORK_ECHO_TEST_FULL=1`, otherwise a few times.
-pub fn times(full: u32, few: u32) -> u32 {
-    if std::env::var_os("PREFORK_ECHO_TEST_FULL").is_some_and(|value| value == "1") { full } else { few }
-}
-
-/// The binary under test, apart from the servers of who runs the tests.
+/// The binary under test, apart from the servers of the user that runs the tests.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prefork-echo"));
     command.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR")).env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
@@ -42,6 +35,20 @@ pub fn binary() -> Command {
         }
     }
     command
+}
+
+/// How often a test repeats its blow: a few times, or in full for CI
+/// (`PREFORK_ECHO_TEST_FULL=1 cargo test`).
+pub fn rounds<N>(few: N, full: N) -> N {
+    if std::env::var_os("PREFORK_ECHO_TEST_FULL").is_some() { full } else { few }
+}
+
+static HEAVY: Mutex<()> = Mutex::new(());
+
+/// Held by a test that loads the machine or measures times on it: one at a time. The
+/// lock of a test that has failed is taken over.
+pub fn heavy() -> MutexGuard<'static, ()> {
+    HEAVY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for a condition; panics, naming it, when it doesn't come true.
@@ -105,18 +112,19 @@ impl Server {
         }
     }
 
-    /// Connects a client who doesn't wait for ever.
+    /// Connects a client that doesn't wait for ever.
     #[track_caller]
     pub fn connect(&self) -> TcpStream {
         connect(self.address)
     }
 
-    /// Connects a client who sends until all the buffers on the way are full,
+    /// Connects a client that sends until all the buffers on the way are full,
     /// and never reads: then the worker blocks in send.
     #[track_caller]
-    pub fn connect_one_who_never_reads(&self) -> TcpStream {
+    pub fn connect_without_reading(&self) -> TcpStream {
         let mut greedy = self.connect();
-        greedy.set_write_timeout(Some(Duration::from_millis(50))).expect("a time-out above zero");
+        // Longer than a busy machine may keep the worker from running.
+        greedy.set_write_timeout(Some(Duration::from_millis(200))).expect("a time-out above zero");
         while greedy.write(&noise(65_536)).is_ok() {}
         greedy
     }
@@ -185,6 +193,16 @@ impl Server {
         self.workers()
     }
 
+    /// Waits until so many workers wait in accept: each takes one of the next connections.
+    #[track_caller]
+    pub fn wait_for_idle_workers(&self, number: usize) {
+        wait_until(&format!("{number} workers are idle"), || {
+            let snapshot = self.status();
+            let workers = snapshot["workers"].as_array().expect("it is a list");
+            workers.len() == number && workers.iter().all(|worker| worker["state"] == "idle")
+        });
+    }
+
     /// Waits for the end of the server.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
@@ -197,7 +215,7 @@ impl Server {
     }
 
     /// Waits for the end, and gives the exit status as the shell would. The log
-    /// is complete then: with the server all who could write to it are gone.
+    /// is complete then: all processes that could write to it are gone.
     #[track_caller]
     pub fn wait_code(&mut self) -> i32 {
         let status = self.wait();
@@ -215,7 +233,7 @@ impl Server {
     }
 
     /// Does any process of the server's group live?
-    pub fn is_anybody_left(&self) -> bool {
+    pub fn has_processes_left(&self) -> bool {
         // Orphans that ended may wait for init to reap them: they are dead.
         processes().iter().any(|process| process.group == self.pid && process.state != 'Z')
     }
@@ -223,19 +241,17 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // An error says that nobody is left.
+        // An error says that no process is left. The scoreboard stays: the next server
+        // removes it, while a removal here could hit a server that got the port since.
         let _ = killpg(self.pid, Signal::SIGKILL);
         let _ = self.child.wait();
-        // What a server that is killed leaves, unless the test had it elsewhere.
-        let left = Path::new(env!("CARGO_TARGET_TMPDIR")).join("prefork-echo");
-        let _ = std::fs::remove_file(left.join(format!("{}.scoreboard", self.address)));
     }
 }
 
 /// A child that is killed, should a test fail before it has ended.
-pub struct Guarded(pub Child);
+pub struct KillOnDrop(pub Child);
 
-impl Guarded {
+impl KillOnDrop {
     /// SIGTERM; the exit status must be 0.
     #[track_caller]
     pub fn terminate(&mut self) {
@@ -244,7 +260,7 @@ impl Guarded {
     }
 }
 
-impl Drop for Guarded {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -265,7 +281,7 @@ fn collect(stream: impl Read + Send + 'static) -> (Arc<Mutex<Vec<String>>>, Join
 
 #[track_caller]
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let client = TcpStream::connect_timeout(&address, PATIENCE).expect("somebody listens");
+    let client = TcpStream::connect_timeout(&address, PATIENCE).expect("a server listens");
     client.set_read_timeout(Some(PATIENCE)).expect("a time-out above zero");
     client.set_write_timeout(Some(PATIENCE)).expect("a time-out above zero");
     client
@@ -301,11 +317,11 @@ pub fn noise(length: usize) -> Vec<u8> {
 }
 
 /// Numbers without a pattern, the same ones in each run of a seed.
-pub struct Dice(u64);
+pub struct Random(u64);
 
-impl Dice {
-    pub fn new(seed: u64) -> Dice {
-        Dice(seed)
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
     }
 
     /// One of 0 to `limit` - 1. The steps are those of splitmix64.
@@ -322,7 +338,7 @@ pub struct Process {
     pub pid: Pid,
     pub parent: Pid,
     pub group: Pid,
-    /// S asleep, R running, T stopped, Z reaped by nobody yet.
+    /// S asleep, R running, T stopped, Z dead and not yet reaped.
     pub state: char,
 }
 
@@ -346,7 +362,7 @@ pub fn processes() -> Vec<Process> {
 
 /// The number after `before` in a line of the log.
 #[track_caller]
-pub fn number_after(line: &str, before: &str) -> i32 {
+pub fn number_following(line: &str, before: &str) -> i32 {
     let rest = line.split_once(before).unwrap_or_else(|| panic!("no {before:?} in {line:?}")).1;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or_else(|_| panic!("no number after {before:?} in {line:?}"))
@@ -378,21 +394,21 @@ pub fn status(arguments: &[&str]) -> (i32, String, String) {
 
 /// Sets a flag when it goes: also when a test fails, so that threads that look at
 /// the flag end, and the failure is seen.
-pub struct StopAtEnd<'a>(pub &'a AtomicBool);
+pub struct SetOnDrop<'a>(pub &'a AtomicBool);
 
-impl Drop for StopAtEnd<'_> {
+impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// The binary, to be run by somebody who is not root, whoever runs the tests.
+/// The binary, to be run by a user that is not root, even if root runs the tests.
 pub fn unprivileged_binary(directory: &Path) -> Command {
     use std::os::unix::fs::PermissionsExt;
     if !nix::unistd::geteuid().is_root() {
         return binary();
     }
-    // Where the project lies, nobody else may be allowed to look.
+    // Other users may not be allowed to read the project's directory.
     let copy: PathBuf = directory.join("prefork-echo");
     // By cp: while we had the copy open ourselves, another test's fork would
     // inherit that, and the copy could not be run (ETXTBSY).

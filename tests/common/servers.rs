@@ -13,16 +13,16 @@ use super::{PATIENCE, wait_until};
 use prefork_echo::sys::socket::send_queue_len;
 
 /// A server within the test, with a thread for each client. It ends with the test.
-pub struct Fake {
+pub struct FakeServer {
     pub address: SocketAddr,
     clients: Arc<AtomicU64>,
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Fake {
+impl FakeServer {
     /// Each client is handed to `serve`; when that returns, the connection is closed.
-    pub fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Fake {
+    pub fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> FakeServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (ending, clients) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
@@ -41,7 +41,7 @@ impl Fake {
                 thread::spawn(move || serve(client));
             }
         });
-        Fake { address, clients, ending, thread: Some(thread) }
+        FakeServer { address, clients, ending, thread: Some(thread) }
     }
 
     /// How many clients have come.
@@ -50,7 +50,7 @@ impl Fake {
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeServer {
     fn drop(&mut self) {
         self.ending.store(true, Ordering::Relaxed);
         // It sleeps in accept.
@@ -60,14 +60,14 @@ impl Drop for Fake {
 }
 
 /// Echoes as it should.
-pub fn well_behaved() -> Fake {
-    Fake::start(|client| echo_with(client, |_| {}))
+pub fn start_correct() -> FakeServer {
+    FakeServer::start(|client| echo_with(client, |_| {}))
 }
 
 /// Echoes as it should, but never closes.
-pub fn never_closes() -> Fake {
+pub fn start_never_closing() -> FakeServer {
     let kept = Mutex::new(Vec::new());
-    Fake::start(move |client| {
+    FakeServer::start(move |client| {
         kept.lock().unwrap().push(client.try_clone().unwrap());
         echo_with(client, |_| {});
     })
@@ -93,7 +93,7 @@ pub fn echo_bytes(client: &mut TcpStream, bytes: usize) {
 }
 
 /// Receives so many bytes, and answers nothing.
-pub fn swallow(client: &mut TcpStream, bytes: usize) {
+pub fn read_and_ignore(client: &mut TcpStream, bytes: usize) {
     let _ = client.read_exact(&mut vec![0; bytes]);
 }
 
@@ -111,22 +111,22 @@ pub fn reset(client: TcpStream) {
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// A server whose accept queue is full. On Linux whoever comes then waits in connect; the
+/// A server whose accept queue is full. On Linux a further client then waits in connect; the
 /// kernel tries again a second after the first time.
-pub struct Full {
+pub struct FullQueue {
     listener: TcpListener,
     first: TcpStream,
     pub address: SocketAddr,
 }
 
-impl Full {
-    pub fn start() -> Full {
+impl FullQueue {
+    pub fn start() -> FullQueue {
         let (socket, address) = closed_port();
         socket.listen(0).unwrap();
-        Full { listener: socket.into(), first: TcpStream::connect(address).unwrap(), address }
+        FullQueue { listener: socket.into(), first: TcpStream::connect(address).unwrap(), address }
     }
 
-    pub fn wait_for_a_client(&self) {
+    pub fn wait_for_client(&self) {
         // SYN_SENT, in proc(5).
         let connecting = format!(" 0100007F:{:04X} 02 ", self.address.port());
         let sockets = || std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -143,7 +143,7 @@ impl Full {
     }
 }
 
-/// An address at which nobody listens: whoever holds it has only bound it.
+/// An address without a listener: the socket that holds it is only bound.
 pub fn closed_port() -> (socket2::Socket, SocketAddr) {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

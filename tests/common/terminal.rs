@@ -129,7 +129,7 @@ impl Terminal {
 
     /// Waits for the end: it must be as it was before, with this exit status.
     #[track_caller]
-    pub fn is_left_as_it_was(&mut self, status: i32) -> String {
+    pub fn assert_restored(&mut self, status: i32) -> String {
         self.wait_for("\nend");
         let screen = self.screen();
         assert!(
@@ -148,7 +148,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // An error says that nobody is left.
+        // An error says that no process is left.
         let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
         self.close();
         let _ = self.child.wait();

@@ -2,6 +2,8 @@
 //!
 //! No harness: this program runs itself in a terminal, where it panics on purpose.
 
+#[path = "../common/mod.rs"]
+#[allow(dead_code)] // It uses a part of the fixture.
 mod common;
 
 use common::terminal::Terminal;
@@ -19,6 +21,6 @@ fn main() {
         "stty -g; echo; RUST_BACKTRACE=0 {PANIC}=1 '{}'; echo left with $?; stty -g; echo end",
         this.display()
     ));
-    let message = terminal.is_left_as_it_was(101);
+    let message = terminal.assert_restored(101);
     assert!(message.contains("on purpose"), "{message}");
 }

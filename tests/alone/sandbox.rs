@@ -10,9 +10,9 @@ fn main() {}
 
 #[cfg(target_os = "linux")]
 fn main() {
-    linux::each_door_refuses_what_it_is_for();
-    linux::no_connection_is_made_by_its_first_bytes();
-    linux::the_rights_of_root_are_not_to_be_regained();
+    linux::each_layer_refuses_its_calls();
+    linux::no_connection_is_made_by_tcp_fast_open();
+    linux::the_rights_of_root_cannot_be_regained();
 }
 
 #[cfg(target_os = "linux")]
@@ -117,7 +117,7 @@ mod linux {
         ("send", |held| SockRef::from(&held.client).send(b"hello").map(drop), &[]),
         ("have more memory", |_| Ok(memory::map_private(1 << 20).map(drop)?), &[]),
         (
-            "look who the parent is",
+            "look up the parent",
             |_| {
                 getppid();
                 Ok(())
@@ -176,7 +176,7 @@ mod linux {
         }
     }
 
-    pub fn each_door_refuses_what_it_is_for() {
+    pub fn each_layer_refuses_its_calls() {
         for attempt in ATTEMPTS {
             let (name, _, doors) = attempt;
             assert_eq!(try_it(attempt, None), DONE, "{name}, outside");
@@ -187,11 +187,11 @@ mod linux {
                 assert!(outcome == expected || outcome == NO_DOOR, "{name}, behind {door:?}: {outcome}");
             }
         }
-        println!("test each_door_refuses_what_it_is_for ... ok, {} attempts", ATTEMPTS.len());
+        println!("test each_layer_refuses_its_calls ... ok, {} attempts", ATTEMPTS.len());
     }
 
     /// Apart from the others: some kernels know no such connect, and some landlocks refuse it.
-    pub fn no_connection_is_made_by_its_first_bytes() {
+    pub fn no_connection_is_made_by_tcp_fast_open() {
         let connect = |held: &Held| {
             let to = held.listener.local_addr()?.into();
             held.socket.send_to_with_flags(b"hello", &to, nix::libc::MSG_FASTOPEN).map(drop)
@@ -199,26 +199,26 @@ mod linux {
         let attempt: Attempt = ("connect by the first bytes", connect, &[Seccomp]);
         assert_ne!(try_it(&attempt, None), REFUSED, "outside");
         assert!(matches!(try_it(&attempt, Some(Seccomp)), REFUSED | NO_DOOR), "behind seccomp");
-        println!("test no_connection_is_made_by_its_first_bytes ... ok");
+        println!("test no_connection_is_made_by_tcp_fast_open ... ok");
     }
 
-    pub fn the_rights_of_root_are_not_to_be_regained() {
+    pub fn the_rights_of_root_cannot_be_regained() {
         if !geteuid().is_root() {
-            return println!("test the_rights_of_root_are_not_to_be_regained ... only root has any");
+            return println!("test the_rights_of_root_cannot_be_regained ... only root has any");
         }
         let user = find_user("nobody").expect("users can be told").expect("nobody is a user");
         let rights = Credentials::new(Some(&user), user.gid).expect("it has groups");
-        let (root, his) = (Uid::from_raw(0), Gid::from_raw(0));
+        let (root, root_group) = (Uid::from_raw(0), Gid::from_raw(0));
         let left = in_child(|| {
             // Some that are to go, as root has on many systems.
-            setgroups(&[his, Gid::from_raw(4)]).expect("root may");
+            setgroups(&[root_group, Gid::from_raw(4)]).expect("root may");
             rights.take().expect("root may");
-            assert!(!nix::unistd::getgroups().expect("it has few").contains(&his));
-            assert!(!Uid::current().is_root() && Gid::current() != his);
-            let attempts = [setuid(root), seteuid(root), setgid(his), setgroups(&[his])];
+            assert!(!nix::unistd::getgroups().expect("it has few").contains(&root_group));
+            assert!(!Uid::current().is_root() && Gid::current() != root_group);
+            let attempts = [setuid(root), seteuid(root), setgid(root_group), setgroups(&[root_group])];
             attempts.into_iter().filter(|result| *result != Err(Errno::EPERM)).count() as u8
         });
         assert_eq!(left, 0, "so many ways lead back");
-        println!("test the_rights_of_root_are_not_to_be_regained ... ok");
+        println!("test the_rights_of_root_cannot_be_regained ... ok");
     }
 }

@@ -1,8 +1,8 @@
-//! A signal that comes between the look at the flag and the blocking call wakes
-//! the worker all the same.
+//! A signal that comes between the check of the flag and the blocking call wakes
+//! the worker.
 //!
 //! In the server that gap is far too short to be hit on purpose, so this test
-//! widens it: a child looks at the flag, dawdles, and only then blocks. The test
+//! widens it: a child checks the flag, waits, and only then blocks. The test
 //! forks, which wants a single thread; so it is a program of its own, without
 //! the threads of the usual test harness.
 
@@ -18,8 +18,8 @@ use prefork_echo::worker::wakeup;
 
 const GAP: Duration = Duration::from_millis(3);
 
-/// Looks at the flag, says so, dawdles, and blocks where nothing ever comes.
-fn dawdle(mut told: PipeWriter, silent: &PipeReader) -> u8 {
+/// Checks the flag, says so, waits, and blocks where nothing ever comes.
+fn check_then_block(mut told: PipeWriter, silent: &PipeReader) -> u8 {
     wakeup::install_handlers().expect("signals can be set");
     if wakeup::stop_requested() {
         return 1; // Too early: the gap was missed.
@@ -43,7 +43,7 @@ fn main() {
         let mut told = Some(told);
         let child = process::fork(|| {
             let _ = nix::unistd::close(said.as_raw_fd());
-            dawdle(told.take().expect("taken once"), &silent)
+            check_then_block(told.take().expect("taken once"), &silent)
         });
         let child = child.expect("a process more");
         drop(told);
@@ -63,5 +63,5 @@ fn main() {
         };
         assert_eq!(status, WaitStatus::Exited(child, 0), "round {round}");
     }
-    println!("test a_signal_in_the_gap_before_a_blocking_call_is_not_lost ... ok");
+    println!("test a_signal_just_before_a_blocking_call_is_not_lost ... ok");
 }
