@@ -17,7 +17,7 @@ use common::{Guarded, Server, binary, command, noise, number_after, wait_until};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use prefork_echo::client::stream::{Connection, Kind};
+use prefork_echo::client::{Kind, Stream};
 
 /// Runs `client` with these messages against a server that listens there.
 #[track_caller]
@@ -215,8 +215,8 @@ fn nobody_listens() {
 fn a_name_is_tried_at_all_its_addresses() {
     let server = Server::start(&[]);
     let (_held, closed) = closed_port();
-    let connection = Connection::open(&[closed, server.address], None).unwrap();
-    assert_eq!(connection.peer, server.address);
+    let stream = Stream::open(&[closed, server.address], None, None).unwrap();
+    assert_eq!(stream.peer, server.address);
     let done = client(format_args!("localhost:{}", server.address.port()), &["hello"]);
     assert_eq!(done, (0, "hello\n".into(), String::new()));
     let (code, _, stderr) = client("no-such-host.invalid:7777", &["hello"]);
@@ -464,9 +464,9 @@ fn nobody_is_connected_with_himself() {
     let (_held, beside) = closed_port();
     let address = (Ipv4Addr::LOCALHOST, beside.port() ^ 1).into();
     for _ in 0..30_000 {
-        match Connection::open(&[address], Some(Duration::from_secs(5))) {
-            Err(trouble) => assert_eq!(trouble.kind, Kind::Refused, "{trouble}"),
-            Ok(connection) => panic!("{connection:?}"),
+        match Stream::open(&[address], Some(Duration::from_secs(5)), None) {
+            Err(error) => assert_eq!(error.kind, Kind::Refused, "{error}"),
+            Ok(stream) => panic!("{stream:?}"),
         }
     }
 }
