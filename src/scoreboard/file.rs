@@ -103,7 +103,7 @@ impl Identity {
         if value["layout"] != LAYOUT {
             let version = value["version"].as_str().unwrap_or("unknown").escape_default();
             return Err(format!(
-                "was made by another version, {version}; seqlock_read at it with the same one"
+                "was made by another version, {version}; look at it with the same one"
             ));
         }
         let identity: Identity =

@@ -49,7 +49,7 @@ impl Reader {
         let shown = path.display();
         let failed = |error: &io::Error| {
             let remedy = "give the same --scoreboard as to the server";
-            Error::new(format_args!("seqlock_read at the scoreboard {shown}"), error, remedy)
+            Error::new(format_args!("look at the scoreboard {shown}"), error, remedy)
         };
         let file = open(path).map_err(|error| failed(&error))?;
         let identity = Identity::read(&file).map_err(|what| Error::plain(format!("{shown} {what}")))?;
@@ -67,7 +67,7 @@ impl Reader {
     /// If there is none, or there are several to choose from.
     fn find(wanted: Option<&BindAddress>, command: &str) -> Result<Reader, Error> {
         let (found, damaged) = scoreboards().map_err(|error| {
-            Error::new("seqlock_read for scoreboards", &error, "give the server's --scoreboard")
+            Error::new("look for scoreboards", &error, "give the server's --scoreboard")
         })?;
         let living: Vec<&Found> = found.iter().filter(|found| found.lives).collect();
         let Some(wanted) = wanted else {

@@ -62,7 +62,7 @@ pub fn run(options: &TopOptions) -> Result<(), Error> {
 }
 
 fn lost(error: &io::Error) -> Error {
-    Error::new("use the terminal", error, "top --once prints one view, and status a table")
+    Error::new("use the terminal", error, "top --once prints one picture, and status a table")
 }
 
 /// One picture as text: as wide as the terminal, or 80 columns.

@@ -74,7 +74,7 @@ const HELP: [&str; 22] = [
     "  up, down, PgUp, PgDn, Home, End   select a worker",
     "  k KILL, t TERM, s STOP, c CONT    send it that signal, and see what happens",
     "  + -                               one worker more, one fewer (TTIN, TTOU)",
-    "  p                                 hold the view, and let it go on",
+    "  p                                 hold the picture, and let it go on",
     "  q, Esc, Ctrl-C                    leave; the server goes on",
     "",
     "Any key leads back.",

@@ -84,7 +84,7 @@ pub(super) fn landlock() -> Result<(), LayerError> {
     match restrict() {
         Ok(RulesetStatus::FullyEnforced) => Ok(()),
         Ok(RulesetStatus::PartiallyEnforced) => {
-            Err(LayerError::Unsupported("this kernel is old, and has only a layer of it".into()))
+            Err(LayerError::Unsupported("this kernel is old, and has only a part of it".into()))
         }
         Ok(RulesetStatus::NotEnforced) => Err(LayerError::Unsupported("this kernel has none".into())),
         Err(error) => Err(refusal(&error)),
