@@ -4,7 +4,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -113,7 +113,7 @@ impl ClientError {
     /// What is due has not come for too long.
     pub(super) fn overdue(stream: &Stream) -> ClientError {
         let event = match (stream.timeout, stream.limit) {
-            (timeout, Some(limit)) if limit.is_over() => format!(
+            (timeout, Some(limit)) if limit.deadline() <= Instant::now() => format!(
                 "no whole answer within {}{} of the end (--duration)",
                 humantime::format_duration(limit.grace),
                 if timeout.is_some() { " (--timeout)" } else { "" }

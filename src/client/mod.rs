@@ -29,7 +29,7 @@ use nix::unistd::{self, getpid};
 use signal_hook::low_level::emulate_default_handler;
 
 pub use self::error::{ClientError, Kind};
-use self::stream::{CHUNK, MAX_IN_FLIGHT};
+use self::stream::{CHUNK, MAX_IN_FLIGHT, time_left};
 pub use self::stream::{Limit, Stream};
 use crate::cli::{ClientOptions, LogOptions};
 use crate::error::{Error, check_stdout, eprint_line};
@@ -182,9 +182,8 @@ impl Session<'_> {
         } else if matches!(self.input, Input::Stdin) && self.awaited.len() < MAX_IN_FLIGHT {
             readable.insert(stdin.as_fd());
         }
-        let deadline = self.stream.deadline(self.due());
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let mut left = left.map(|left| TimeVal::microseconds(left.as_micros() as i64 + 1));
+        let left = self.stream.deadline(self.due()).map(time_left);
+        let mut left = left.map(|left| TimeVal::milliseconds(left.as_millis() as i64));
         narrate::selecting(self.awaited_event());
         match select(None, &mut readable, &mut writable, None, left.as_mut()) {
             Ok(_) => Ok(readable.contains(stdin.as_fd())),

@@ -27,8 +27,7 @@ pub(super) const CHUNK: usize = 64 * 1024;
 /// buffers on the way hold, and less than would hurt where a server only reads.
 pub(super) const MAX_IN_FLIGHT: usize = 64 * 1024 * 1024;
 
-/// The end of a measurement. It holds even if the server sends a byte now and then,
-/// each of which renews the time-out of recv.
+/// The end of a measurement. It holds even if the server sends a byte now and then.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
     /// No message is sent that is due later.
@@ -38,20 +37,17 @@ pub struct Limit {
 }
 
 impl Limit {
-    fn deadline(self) -> Instant {
+    /// When all waiting ends.
+    pub(super) fn deadline(self) -> Instant {
         self.end + self.grace
     }
+}
 
-    pub(super) fn is_over(self) -> bool {
-        self.deadline() <= Instant::now()
-    }
-
-    /// The time until the deadline in whole milliseconds, and never 0: as the time-out
-    /// of a socket that would be for ever.
-    fn time_left(self) -> Duration {
-        let left = self.deadline().saturating_duration_since(Instant::now());
-        Duration::from_millis(left.as_millis() as u64 + 1)
-    }
+/// The time until then in whole milliseconds, and never 0: as the time-out of a socket
+/// that would be for ever.
+pub(super) fn time_left(deadline: Instant) -> Duration {
+    let left = deadline.saturating_duration_since(Instant::now());
+    Duration::from_millis(left.as_millis() as u64 + 1)
 }
 
 /// A connection to a server. Dropping it closes the connection.
@@ -66,7 +62,8 @@ pub struct Stream {
     pub(super) timeout: Option<Duration>,
     /// When all waiting ends, if it does.
     pub(super) limit: Option<Limit>,
-    /// Whether send and receive wait.
+    /// Whether send and receive wait, until the time-out of the socket has once ended a
+    /// wait: then poll does, up to the deadline.
     blocks: bool,
     /// Whether send or shutdown has told of a reset. What came before the reset can
     /// still be received.
@@ -90,7 +87,8 @@ impl Stream {
     ) -> Result<Stream, ClientError> {
         let mut first = None;
         for &peer in addresses {
-            let connect_timeout = limit.map(Limit::time_left).into_iter().chain(timeout).min();
+            let connect_timeout =
+                limit.map(|limit| time_left(limit.deadline())).into_iter().chain(timeout).min();
             match Self::connect(peer, timeout, limit, connect_timeout) {
                 Ok(stream) => return Ok(stream),
                 Err(error) => {
@@ -109,7 +107,7 @@ impl Stream {
     ) -> io::Result<Stream> {
         let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
         narrate::created(&socket);
-        // Without a time-out a receive that begins before the limit could last for ever.
+        // Without a time-out a recv that begins before the end could last for ever.
         socket.set_read_timeout(timeout.or(limit.map(|limit| limit.grace)))?;
         socket.set_write_timeout(connect_timeout)?;
         // A message goes out at once instead of waiting to be joined with the next.
@@ -135,9 +133,11 @@ impl Stream {
 
     /// From now on send and receive return at once, and [`Stream::wait`] waits.
     pub(super) fn set_nonblocking(&mut self) -> Result<(), ClientError> {
-        self.blocks = false;
-        self.socket.set_nonblocking(true).map_err(|error| ClientError::broken(self, &error))?;
-        narrate::nonblocking(&self.socket);
+        if self.blocks {
+            self.socket.set_nonblocking(true).map_err(|error| ClientError::broken(self, &error))?;
+            self.blocks = false;
+            narrate::nonblocking(&self.socket);
+        }
         Ok(())
     }
 
@@ -145,8 +145,7 @@ impl Stream {
     /// connection that is reset. What had come before the reset can still be received.
     ///
     /// # Errors
-    /// If the connection is broken in another way; if the stream blocks, also if there
-    /// was no room in time.
+    /// If the connection is broken in another way.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<usize, ClientError> {
         while !bytes.is_empty() && !self.is_reset {
             match self.socket.send(bytes) {
@@ -157,11 +156,10 @@ impl Stream {
                 }
                 // The process was stopped and continued (signal(7)).
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // SO_SNDTIMEO has ended the wait (socket(7)).
-                Err(error) if error.kind() == ErrorKind::WouldBlock && self.blocks => {
-                    return Err(ClientError::overdue(self));
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.set_nonblocking()?;
+                    break;
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if is_reset(&error) => {
                     narrate::send_failed(&self.socket, &error);
                     self.is_reset = true;
@@ -172,9 +170,9 @@ impl Stream {
         Ok(0)
     }
 
-    /// Receives what has come; if the stream blocks, or what comes next. 0 bytes are the
-    /// end of file. None: nothing has come yet. Bytes have been due since `due`, if any
-    /// are.
+    /// Receives what has come, or if the stream blocks, what comes next. 0 bytes are the
+    /// end of file. None: nothing has come, and [`Stream::wait`] is to be called. Bytes
+    /// have been due since `due`, if any are.
     ///
     /// # Errors
     /// If the connection is broken, or nothing came in time.
@@ -183,9 +181,17 @@ impl Stream {
         buffer: &mut [u8],
         due: Option<Instant>,
     ) -> Result<Option<usize>, ClientError> {
+        if let Some((limit, due)) = self.limit.zip(due) {
+            if limit.deadline() <= due {
+                return Err(ClientError::overdue(self));
+            }
+            // Each byte that comes after the end would renew the time-out of recv.
+            if limit.end <= due {
+                self.set_nonblocking()?;
+            }
+        }
         // Asked before recv: a process that was stopped for long may find the bytes there.
         let is_overdue = !self.blocks && self.deadline(due).is_some_and(|at| at <= Instant::now());
-        self.enforce_limit(due)?;
         loop {
             match self.socket.read(buffer) {
                 Ok(length) => {
@@ -193,32 +199,16 @@ impl Stream {
                     return Ok(Some(length));
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && is_overdue => {
+                    return Err(ClientError::overdue(self));
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if is_overdue || (self.blocks && self.timeout.is_some()) {
-                        return Err(ClientError::overdue(self));
-                    }
-                    if !self.blocks {
-                        return Ok(None);
-                    }
-                    self.enforce_limit(Some(Instant::now()))?;
+                    self.set_nonblocking()?;
+                    return Ok(None);
                 }
                 Err(error) => return Err(ClientError::broken(self, &error)),
             }
         }
-    }
-
-    /// Lets the next receive wait no longer than until the limit, if the end has passed
-    /// at `now`: each byte that came would renew the time-out.
-    fn enforce_limit(&self, now: Option<Instant>) -> Result<(), ClientError> {
-        let Some((limit, now)) = self.limit.zip(now) else { return Ok(()) };
-        if limit.deadline() <= now {
-            return Err(ClientError::overdue(self));
-        }
-        if limit.end <= now && self.blocks {
-            let set = self.socket.set_read_timeout(Some(limit.time_left()));
-            return set.map_err(|error| ClientError::broken(self, &error));
-        }
-        Ok(())
     }
 
     /// Waits until bytes or an end of file have come, or there is `room` for more to be
