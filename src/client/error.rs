@@ -81,11 +81,11 @@ impl ClientError {
     /// The connection has ended by an error.
     pub(super) fn broken(stream: &Stream, error: &io::Error) -> ClientError {
         let (kind, event) = match error.kind() {
-            _ if is_reset(error) => (Kind::Reset, "the connection was reset".into()),
-            ErrorKind::TimedOut => (Kind::Timeout, broke(error)),
-            _ => (Kind::Other, broke(error)),
+            _ if is_reset(error) => (Kind::Reset, "was reset".into()),
+            ErrorKind::TimedOut => (Kind::Timeout, format!("broke ({})", strerror(error))),
+            _ => (Kind::Other, format!("broke ({})", strerror(error))),
         };
-        ClientError { kind, text: format!("{event}, and {}", missing(stream)) }
+        ClientError { kind, text: format!("the connection {event}, and {}", missing(stream)) }
     }
 
     /// The next byte isn't the one that was sent.
@@ -132,10 +132,6 @@ impl ClientError {
 /// call, on the calls before it, and on the system.
 pub(super) fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected)
-}
-
-fn broke(error: &io::Error) -> String {
-    format!("the connection broke ({})", strerror(error))
 }
 
 /// Which byte the stream still waits for.

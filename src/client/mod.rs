@@ -203,20 +203,16 @@ impl Session<'_> {
 
     /// Since when the server owes something: bytes, or its end of file.
     fn due(&self) -> Option<Instant> {
-        (!self.is_echoed() || self.has_ended()).then_some(self.since)
+        (!self.is_echoed() || matches!(self.input, Input::Ended)).then_some(self.since)
     }
 
     fn is_echoed(&self) -> bool {
         self.unsent.is_empty() && self.awaited.is_empty()
     }
 
-    fn has_ended(&self) -> bool {
-        matches!(self.input, Input::Ended)
-    }
-
     /// Nothing is left to be done but to close.
     fn is_complete(&self) -> bool {
-        self.is_echoed() && self.has_ended()
+        self.is_echoed() && matches!(self.input, Input::Ended)
     }
 }
 

@@ -85,18 +85,14 @@ impl Stream {
         timeout: Option<Duration>,
         limit: Option<Limit>,
     ) -> Result<Stream, ClientError> {
-        let mut first = None;
-        for &peer in addresses {
+        let mut attempts = addresses.iter().map(|&peer| {
             let connect_timeout =
                 limit.map(|limit| time_left(limit.deadline())).into_iter().chain(timeout).min();
-            match Self::connect(peer, timeout, limit, connect_timeout) {
-                Ok(stream) => return Ok(stream),
-                Err(error) => {
-                    first = first.or_else(|| Some(ClientError::connecting(peer, &error, connect_timeout)));
-                }
-            }
-        }
-        Err(first.expect("there is one address at least"))
+            Self::connect(peer, timeout, limit, connect_timeout)
+                .map_err(|error| ClientError::connecting(peer, &error, connect_timeout))
+        });
+        let first = attempts.next().expect("there is one address at least");
+        first.or_else(|error| attempts.find_map(Result::ok).ok_or(error))
     }
 
     fn connect(

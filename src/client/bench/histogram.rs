@@ -41,7 +41,7 @@ fn starts(least: u64, last: u64) -> Vec<u64> {
     let steps: Vec<u64> = scale.flat_map(|scale| STEPS.map(|step| step.saturating_mul(scale))).collect();
     let every = |every: usize| -> Vec<u64> {
         let steps = steps.iter().copied().step_by(every);
-        let first = steps.clone().filter(|start| *start <= least).last().unwrap_or(STEPS[0]);
+        let first = steps.clone().rfind(|start| *start <= least).unwrap_or(STEPS[0]);
         steps.filter(|start| (first..=last.max(first)).contains(start)).collect()
     };
     [1, 2, 5].map(every).into_iter().find(|starts| starts.len() <= MOST_LINES).unwrap_or_else(|| every(10))

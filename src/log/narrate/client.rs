@@ -38,7 +38,7 @@ pub(crate) fn connected(socket: &impl AsRawFd, peer: SocketAddr, since: Instant)
 }
 
 pub(crate) fn local_address(socket: &impl AsRawFd, local: SocketAddr) {
-    explain!("getsockname({}) = {local}: the kernel has chosen the port of our end", socket.as_raw_fd());
+    explain!("getsockname({}) = {local}: the kernel has chosen the port of this end", socket.as_raw_fd());
 }
 
 pub(crate) fn nonblocking(socket: &impl AsRawFd) {
@@ -67,7 +67,7 @@ pub(crate) fn selecting(awaited_event: &str) {
 
 pub(crate) fn half_closed(socket: &impl AsRawFd) {
     let fd = socket.as_raw_fd();
-    explain!("shutdown({fd}, SHUT_WR) = 0: we send no more; what is on its way still comes back");
+    explain!("shutdown({fd}, SHUT_WR) = 0: the client sends no more; what is on its way still comes back");
 }
 
 pub(crate) fn closing(socket: &impl AsRawFd) {
