@@ -25,7 +25,7 @@ fn a_port_without_a_listener_is_reported() {
         assert_eq!((code, &done["errors"]), (1, &errors(0, 0, 3, 0, 0)), "{mode}");
         assert_eq!((&done["messages"], &done["latency_us"]["p50"]), (&json!(0), &Value::Null));
         let wanted =
-            format!("prefork-echo: cannot connect to {address}: connection refused; nobody listens there");
+            format!("prefork-echo: cannot connect to {address}: connection refused; nothing listens there");
         assert!(stderr.starts_with(&wanted) && stderr.lines().count() == 1, "{stderr}");
         assert!(stderr.contains("(the first of 3 messages that failed so)"), "{stderr}");
         assert!(start.elapsed() < Duration::from_secs(2), "there was nothing to wait for");

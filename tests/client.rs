@@ -17,7 +17,7 @@ use crate::common::{KillOnDrop, Server, binary, command, noise, number_following
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use prefork_echo::client::stream::{Connection, Kind};
+use prefork_echo::client::{Kind, Stream};
 
 /// Runs `client` with these messages against a server that listens there.
 #[track_caller]
@@ -215,8 +215,8 @@ fn a_port_without_a_listener_is_reported() {
 fn all_addresses_of_a_name_are_tried() {
     let server = Server::start(&[]);
     let (_held, closed) = closed_port();
-    let connection = Connection::open(&[closed, server.address], None).unwrap();
-    assert_eq!(connection.peer, server.address);
+    let stream = Stream::open(&[closed, server.address], None, None).unwrap();
+    assert_eq!(stream.peer, server.address);
     let done = client(format_args!("localhost:{}", server.address.port()), &["hello"]);
     assert_eq!(done, (0, "hello\n".into(), String::new()));
     let (code, _, stderr) = client("no-such-host.invalid:7777", &["hello"]);
@@ -465,9 +465,9 @@ fn a_connection_to_itself_is_refused() {
     let (_held, beside) = closed_port();
     let address = (Ipv4Addr::LOCALHOST, beside.port() ^ 1).into();
     for _ in 0..30_000 {
-        match Connection::open(&[address], Some(Duration::from_secs(5))) {
-            Err(trouble) => assert_eq!(trouble.kind, Kind::Refused, "{trouble}"),
-            Ok(connection) => panic!("{connection:?}"),
+        match Stream::open(&[address], Some(Duration::from_secs(5)), None) {
+            Err(error) => assert_eq!(error.kind, Kind::Refused, "{error}"),
+            Ok(stream) => panic!("{stream:?}"),
         }
     }
 }

@@ -1,57 +1,67 @@
-//! What can go wrong with a connection, in words and by kind.
+//! What can go wrong with a stream: its kind, which `bench` counts, and a line for the
+//! user. A stream that has returned an error is of no further use.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::Connection;
+use serde::Serialize;
+
+use super::stream::Stream;
 use crate::error::{Error, shortage, strerror};
 use crate::text::count;
 
-/// What has gone wrong, in a line; the connection is of no use any more.
+/// What has gone wrong with a stream.
 #[derive(Debug)]
 pub struct ClientError {
-    /// ColumnKind which kind it is.
+    /// The kind, under which `bench` counts it.
     pub kind: Kind,
-    what: String,
+    text: String,
 }
 
 /// The kinds of error that are counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A byte came back that isn't the one that was sent, or that nobody sent.
+    /// A byte came back that isn't the one that was sent, or that was never sent.
     Wrong,
     /// The server closed before all had come back.
     Lost,
-    /// Nobody listens.
+    /// No socket listens at the address.
     Refused,
-    /// The connection was reset: the server died, or wants no more of it.
+    /// The connection was reset: the server died, or gave the connection up.
     Reset,
     /// A byte, or the connection, was due for too long.
     Timeout,
-    /// The system has no means, or no way there.
+    /// This machine has run out of something, or has no route to the server.
     Other,
+}
+
+impl Kind {
+    /// All of them, in the order in which they are reported.
+    pub(super) const ALL: [Kind; 6] =
+        [Kind::Wrong, Kind::Lost, Kind::Refused, Kind::Reset, Kind::Timeout, Kind::Other];
 }
 
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
+        f.write_str(&self.text)
     }
 }
 
 impl From<ClientError> for Error {
     fn from(error: ClientError) -> Error {
-        Error::plain(error.what)
+        Error::plain(error.text)
     }
 }
 
 impl ClientError {
-    /// There is no connection.
+    /// No connection was made.
     pub(super) fn connecting(peer: SocketAddr, error: &io::Error, timeout: Option<Duration>) -> ClientError {
         let (kind, remedy) = match error.kind() {
             ErrorKind::ConnectionRefused => {
-                (Kind::Refused, "nobody listens there: start a server, or give the address of one")
+                (Kind::Refused, "nothing listens there: start a server, or give the address of one")
             }
             ErrorKind::TimedOut => (Kind::Timeout, "is its accept queue full, or the way there closed?"),
             ErrorKind::ConnectionReset => (Kind::Reset, "is the server about to end?"),
@@ -60,84 +70,80 @@ impl ClientError {
             }
             _ => (Kind::Other, shortage(error).unwrap_or("is the address right?")),
         };
-        let reason = match (kind, timeout) {
-            (Kind::Refused, _) => "connection refused".into(),
-            // The kernel's own time-out has a number.
-            (Kind::Timeout, Some(timeout)) if error.raw_os_error().is_none() => in_vain(timeout),
+        let reason = match timeout {
+            // The kernel's own time-out has an errno.
+            Some(timeout) if kind == Kind::Timeout && error.raw_os_error().is_none() => no_answer(timeout),
             _ => strerror(error),
         };
-        ClientError { kind, what: format!("cannot connect to {peer}: {reason}; {remedy}") }
+        ClientError { kind, text: format!("cannot connect to {peer}: {reason}; {remedy}") }
     }
 
     /// The connection has ended by an error.
-    pub(super) fn broken(connection: &Connection, error: &io::Error) -> ClientError {
-        let missing = missing(connection);
-        if is_reset(error) {
-            return ClientError {
-                kind: Kind::Reset,
-                what: format!("the connection was reset, and {missing}"),
-            };
-        }
-        let kind = if error.kind() == ErrorKind::TimedOut { Kind::Timeout } else { Kind::Other };
-        ClientError { kind, what: format!("the connection broke ({}), and {missing}", strerror(error)) }
+    pub(super) fn broken(stream: &Stream, error: &io::Error) -> ClientError {
+        let (kind, event) = match error.kind() {
+            _ if is_reset(error) => (Kind::Reset, "was reset".into()),
+            ErrorKind::TimedOut => (Kind::Timeout, format!("broke ({})", strerror(error))),
+            _ => (Kind::Other, format!("broke ({})", strerror(error))),
+        };
+        ClientError { kind, text: format!("the connection {event}, and {}", missing(stream)) }
     }
 
     /// The next byte isn't the one that was sent.
-    pub(super) fn wrong(connection: &Connection, expected: u8, got: u8) -> ClientError {
-        let (at, expected, got) = (connection.returned + 1, name(expected), name(got));
-        let what = format!("the answer is wrong at byte {at}: {expected} was sent, and {got} came back");
-        ClientError { kind: Kind::Wrong, what }
+    pub(super) fn wrong(stream: &Stream, expected: u8, got: u8) -> ClientError {
+        let (at, expected, got) = (stream.returned + 1, name(expected), name(got));
+        let text = format!("the answer is wrong at byte {at}: {expected} was sent, and {got} came back");
+        ClientError { kind: Kind::Wrong, text }
     }
 
-    /// More came than was sent.
-    pub fn too_much(connection: &Connection) -> ClientError {
-        let what = format!("more came back than the {} sent", count(connection.sent, "byte"));
-        ClientError { kind: Kind::Wrong, what }
+    /// More came back than was sent.
+    pub(super) fn too_much(stream: &Stream) -> ClientError {
+        let text = format!("more came back than the {} sent", count(stream.sent, "byte"));
+        ClientError { kind: Kind::Wrong, text }
     }
 
-    /// The end has come too early.
-    pub fn lost(connection: &Connection) -> ClientError {
-        if connection.is_reset {
-            return ClientError::broken(connection, &ErrorKind::ConnectionReset.into());
+    /// The end of file has come too early.
+    pub(super) fn lost(stream: &Stream) -> ClientError {
+        if stream.is_reset {
+            return ClientError::broken(stream, &ErrorKind::ConnectionReset.into());
         }
-        let what = format!("the server closed the connection, and {}", missing(connection));
-        ClientError { kind: Kind::Lost, what }
+        let text = format!("the server closed the connection, and {}", missing(stream));
+        ClientError { kind: Kind::Lost, text }
     }
 
     /// What is due has not come for too long.
-    pub fn overdue(connection: &Connection) -> ClientError {
-        let in_vain = match (connection.timeout, connection.limit) {
-            (timeout, Some(limit)) if connection.is_over() => format!(
+    pub(super) fn overdue(stream: &Stream) -> ClientError {
+        let event = match (stream.timeout, stream.limit) {
+            (timeout, Some(limit)) if limit.deadline() <= Instant::now() => format!(
                 "no whole answer within {}{} of the end (--duration)",
                 humantime::format_duration(limit.grace),
                 if timeout.is_some() { " (--timeout)" } else { "" }
             ),
-            (timeout, _) => format!("{} (--timeout)", in_vain(timeout.unwrap_or_default())),
+            (timeout, _) => format!("{} (--timeout)", no_answer(timeout.unwrap_or_default())),
         };
-        let hint = match (connection.returned, connection.sent) {
+        let hint = match (stream.returned, stream.sent) {
             (0, 1..) => "; are all workers busy? the kernel connects, but one of them has to accept",
             _ => "",
         };
-        let what = format!("{in_vain}, and {}{hint}", missing(connection));
-        ClientError { kind: Kind::Timeout, what }
+        ClientError { kind: Kind::Timeout, text: format!("{event}, and {}{hint}", missing(stream)) }
     }
 }
 
-/// Does it say that the connection was reset? ServerSelector of the three depends on the call, on
-/// what came before it, and on the system.
+/// True for each error that a reset causes. Which of the three it is depends on the
+/// call, on the calls before it, and on the system.
 pub(super) fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected)
 }
 
-fn missing(connection: &Connection) -> String {
-    match (connection.returned, connection.sent) {
+/// Which byte the stream still waits for.
+fn missing(stream: &Stream) -> String {
+    match (stream.returned, stream.sent) {
         (_, 0) => "nothing had been sent".into(),
         (returned, sent) if returned == sent => format!("all {} had come back", count(sent, "byte")),
         (returned, sent) => format!("byte {} of {sent} sent has not come back", returned + 1),
     }
 }
 
-fn in_vain(timeout: Duration) -> String {
+fn no_answer(timeout: Duration) -> String {
     format!("no answer within {}", humantime::format_duration(timeout))
 }
 

@@ -1,19 +1,19 @@
-//! `client`: one connection to an echo server. It sends messages, or what stdin
-//! has, prints what comes back, and compares it with what it has sent.
+//! The other end of a connection: `client` and `bench`, each a process of its own.
 //!
-//! One loop waits for whatever comes first: input, an answer, or room to send
-//! more. So it can't come to a standstill in which both sides send and nobody
-//! reads, however much there is.
+//! `client` is in this file: one connection to an echo server. It sends messages, or what
+//! stdin has, prints what comes back, and compares it with what it has sent. `stream` is
+//! the connection, `error` is what can go wrong with it, and `bench` opens many of them.
+//!
+//! One loop waits for whichever comes first: input, an answer, or room to send more. So
+//! client and server never wait for each other in send, however much there is.
 
 pub mod bench;
 mod error;
-mod limit;
-pub mod stream;
+mod stream;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{IsTerminal, stdin, stdout};
-use std::mem;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -28,60 +28,55 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd;
 use signal_hook::low_level::emulate_default_handler;
 
-use crate::client::stream::{CHUNK, ClientError, Connection, MAX_IN_FLIGHT};
+pub use self::error::{ClientError, Kind};
+use self::stream::{CHUNK, MAX_IN_FLIGHT, time_left};
+pub use self::stream::{Limit, Stream};
 use crate::config::{ClientOptions, LogConfig};
 use crate::error::Error;
-use crate::explain;
 use crate::log::ProcessLabel;
+use crate::log::narrate::client as narrate;
 use crate::text::{check_stdout, count, eprint_line};
 
-/// Talks with the server that the user means, until every byte has come back.
+/// Sends what the user has for the server, until every byte has come back.
 ///
 /// # Errors
-/// If one doesn't, or not as it was sent.
+/// If a byte doesn't come back, or not as it was sent.
 pub fn run(options: &ClientOptions) -> Result<(), Error> {
     check_stdout()?;
     crate::log::start(&LogConfig::for_client(options.explain), ProcessLabel::Client)?;
     let addresses = options.server.resolve("give its IP address")?;
-    let mut connection = Connection::open(&addresses, options.timeout)?;
-    connection.never_block()?;
-    if connection.as_fd().as_raw_fd() as usize >= FD_SETSIZE {
+    let mut stream = Stream::open(&addresses, options.timeout, None)?;
+    stream.set_nonblocking()?;
+    if stream.as_fd().as_raw_fd() as usize >= FD_SETSIZE {
         return Err(Error::plain("more descriptors are open than select(2) can watch; close some"));
     }
     let input = match options.messages.as_slice() {
         [] => Input::Stdin,
-        messages => Input::Payloads(messages.iter()),
+        messages => Input::Messages(messages.iter()),
     };
     if matches!(input, Input::Stdin) && stdin().is_terminal() {
-        let Connection { peer, local, .. } = connection;
+        let Stream { peer, local, .. } = stream;
         eprint_line(&format_args!("connected to {peer} from {local}; type lines, and Ctrl-D at the end"));
     }
-    Session { connection, input, unsent: Vec::new(), awaited: VecDeque::new(), since: Instant::now() }.run()
+    Session { stream, input, unsent: Vec::new(), awaited: VecDeque::new(), since: Instant::now() }.run()
 }
 
 /// Where the bytes come from.
 enum Input<'a> {
-    Payloads(Iter<'a, OsString>),
+    Messages(Iter<'a, OsString>),
     Stdin,
-    /// There are no more, and the server knows.
+    /// There are no more, and the server has been told.
     Ended,
 }
 
-/// What the wait has ended with.
-#[derive(Default)]
-struct Ready {
-    input: bool,
-    answer: bool,
-}
-
 struct Session<'a> {
-    connection: Connection,
+    stream: Stream,
     input: Input<'a>,
-    /// To be sent, as soon as there is room.
+    /// Bytes to be sent as soon as there is room.
     unsent: Vec<u8>,
-    /// Sent, and not yet come back.
+    /// Bytes that have been sent, and have not come back yet.
     awaited: VecDeque<u8>,
-    /// Since when nothing has come back of what is due.
+    /// When a byte last came back, or the first of those that are due was taken.
     since: Instant,
 }
 
@@ -91,26 +86,20 @@ impl Session<'_> {
         loop {
             self.next_message()?;
             self.send()?;
-            let is_overdue = self.is_due() && self.connection.is_overdue(self.since);
-            let ready = self.wait()?;
-            if ready.answer && self.receive(&mut buffer)?.is_break() {
+            let has_input = self.wait()?;
+            if self.receive(&mut buffer)?.is_break() {
                 return Ok(());
             }
-            if ready.input {
+            if has_input {
                 self.read(&mut buffer)?;
-            }
-            if is_overdue && !ready.answer {
-                return self.give_up();
             }
         }
     }
 
-    /// Takes the next message when all of the last one has come back, until there is
-    /// none left.
+    /// Takes the next message, or the end after the last one, when all has come back.
     fn next_message(&mut self) -> Result<(), Error> {
-        if let Input::Payloads(messages) = &mut self.input
-            && self.unsent.is_empty()
-            && self.awaited.is_empty()
+        if self.is_echoed()
+            && let Input::Messages(messages) = &mut self.input
         {
             let message = messages.next();
             self.take(message.map(|message| [message.as_bytes(), b"\n"].concat()))?;
@@ -128,40 +117,35 @@ impl Session<'_> {
         }
     }
 
-    /// Takes bytes to be sent; nothing is the end of all input.
+    /// Takes bytes to be sent; None is the end of all input.
     fn take(&mut self, bytes: Option<Vec<u8>>) -> Result<(), Error> {
-        if !self.is_due() {
-            self.since = Instant::now();
-        }
+        self.since = self.due().unwrap_or_else(Instant::now);
         match bytes {
             Some(bytes) => self.unsent = bytes,
             None => {
                 self.input = Input::Ended;
-                self.connection.half_close()?;
+                self.stream.half_close()?;
             }
         }
         Ok(())
     }
 
     fn send(&mut self) -> Result<(), Error> {
-        if !self.unsent.is_empty() {
-            let sent = self.connection.send(&self.unsent)?;
-            let rest = self.unsent.split_off(sent);
-            self.awaited.extend(mem::replace(&mut self.unsent, rest));
-        }
+        let sent = self.stream.send(&self.unsent)?;
+        self.awaited.extend(self.unsent.drain(..sent));
         Ok(())
     }
 
     /// Receives what has come, prints it, and compares it. Break: it was the end of
     /// file, and all had come before.
     fn receive(&mut self, buffer: &mut [u8]) -> Result<ControlFlow<()>, Error> {
-        let got = match self.connection.receive(buffer) {
+        let got = match self.stream.receive(buffer, self.due()) {
             Ok(None) => return Ok(Continue(())),
             Ok(Some(0)) if self.is_complete() => return Ok(Break(())),
-            Ok(Some(0)) => return Err(ClientError::lost(&self.connection).into()),
+            Ok(Some(0)) => return Err(ClientError::lost(&self.stream).into()),
             Ok(Some(length)) => &buffer[..length],
             Err(error) if self.is_complete() => {
-                eprint_line(&error);
+                self.report_missing_close(&error);
                 return Ok(Break(()));
             }
             Err(error) => return Err(error.into()),
@@ -169,70 +153,72 @@ impl Session<'_> {
         print(got)?;
         self.since = Instant::now();
         let expected: Vec<u8> = self.awaited.drain(..got.len().min(self.awaited.len())).collect();
-        self.connection.check(&expected, &got[..expected.len()])?;
+        self.stream.check(&expected, &got[..expected.len()])?;
         if expected.len() < got.len() {
-            Err(ClientError::too_much(&self.connection).into())
+            Err(ClientError::too_much(&self.stream).into())
         } else {
             Ok(Continue(()))
         }
     }
 
-    /// Sleeps until there is an answer, or input that we have room for, or room for
-    /// what is to be sent; or until patience ends. By select: on macOS poll doesn't
-    /// wait for terminals.
-    fn wait(&self) -> Result<Ready, Error> {
-        let (stdin, socket) = (stdin(), self.connection.as_fd());
+    /// All has come back, so what is wrong with the server's end of file is no error.
+    fn report_missing_close(&self, error: &ClientError) {
+        if error.kind == Kind::Timeout {
+            let bytes = count(self.stream.sent, "byte");
+            eprint_line(&format_args!("all {bytes} came back, but the server doesn't close its side"));
+        } else {
+            eprint_line(error);
+        }
+    }
+
+    /// Waits until there is an answer, input that there is room for, or room for what is
+    /// to be sent; but not beyond the deadline. True: there is input. By select: on macOS
+    /// poll doesn't wait for terminals.
+    fn wait(&self) -> Result<bool, Error> {
+        let (stdin, socket) = (stdin(), self.stream.as_fd());
         let (mut readable, mut writable) = (FdSet::new(), FdSet::new());
         readable.insert(socket);
-        let hungry = matches!(self.input, Input::Stdin) && self.awaited.len() < MAX_IN_FLIGHT;
-        if hungry && self.unsent.is_empty() {
-            readable.insert(stdin.as_fd());
-        }
         if !self.unsent.is_empty() {
             writable.insert(socket);
+        } else if matches!(self.input, Input::Stdin) && self.awaited.len() < MAX_IN_FLIGHT {
+            readable.insert(stdin.as_fd());
         }
-        let deadline = if self.is_due() { self.connection.deadline(self.since) } else { None };
-        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let mut left = left.map(|left| TimeVal::microseconds(left.as_micros() as i64 + 1));
-        explain!("select(): asleep until {}", self.what_for());
+        let left = self.stream.deadline(self.due()).map(time_left);
+        let mut left = left.map(|left| TimeVal::milliseconds(left.as_millis() as i64));
+        narrate::selecting(self.awaited_event());
         match select(None, &mut readable, &mut writable, None, left.as_mut()) {
-            Ok(_) => Ok(Ready { input: readable.contains(stdin.as_fd()), answer: readable.contains(socket) }),
-            Err(Errno::EINTR) => Ok(Ready::default()),
+            Ok(_) => Ok(readable.contains(stdin.as_fd())),
+            Err(Errno::EINTR) => Ok(false),
             Err(error) => Err(Error::new("wait for the server", &error.into(), "try again")),
         }
     }
 
-    fn what_for(&self) -> &'static str {
+    fn awaited_event(&self) -> &'static str {
         match (&self.input, self.unsent.is_empty()) {
             (_, false) => "there is room to send more, or something comes back",
-            (Input::Payloads(_), true) => "the message comes back",
+            (Input::Messages(_), true) => "the message comes back",
             (Input::Stdin, true) => "there is a line to send, or something comes back",
             (Input::Ended, true) => "the rest comes back, and the server closes",
         }
     }
 
-    /// Has the server anything to do for us?
-    fn is_due(&self) -> bool {
-        !self.unsent.is_empty() || !self.awaited.is_empty() || matches!(self.input, Input::Ended)
+    /// Since when the server owes something: bytes, or its end of file.
+    fn due(&self) -> Option<Instant> {
+        (!self.is_echoed() || matches!(self.input, Input::Ended)).then_some(self.since)
+    }
+
+    fn is_echoed(&self) -> bool {
+        self.unsent.is_empty() && self.awaited.is_empty()
     }
 
     /// Nothing is left to be done but to close.
     fn is_complete(&self) -> bool {
-        self.unsent.is_empty() && self.awaited.is_empty() && matches!(self.input, Input::Ended)
-    }
-
-    fn give_up(&self) -> Result<(), Error> {
-        if self.is_complete() {
-            let bytes = count(self.connection.sent, "byte");
-            eprint_line(&format_args!("all {bytes} came back, but the server doesn't close its side"));
-            return Ok(());
-        }
-        Err(ClientError::overdue(&self.connection).into())
+        self.is_echoed() && matches!(self.input, Input::Ended)
     }
 }
 
-/// By the bare call: what our reader's pipe has no room for must not be forgotten, should
-/// somebody have set it to O_NONBLOCK.
+/// Prints by the bare call: if another process has set stdout to O_NONBLOCK, what its
+/// pipe has no room for must not be lost.
 fn print(mut bytes: &[u8]) -> Result<(), Error> {
     let stdout = stdout();
     while !bytes.is_empty() {
@@ -243,10 +229,10 @@ fn print(mut bytes: &[u8]) -> Result<(), Error> {
                 let mut output = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
                 let _ = poll(&mut output, PollTimeout::NONE);
             }
-            // Who reads no further ends us, as it does with cat.
+            // A reader that closes the pipe ends this process, as it does cat.
             Err(Errno::EPIPE) => {
                 let _ = emulate_default_handler(SIGPIPE);
-                return Err(Error::plain("nobody reads stdout any more"));
+                return Err(Error::plain("no process reads stdout any more"));
             }
             Err(error) => return Err(Error::new("write to stdout", &error.into(), "look where it leads")),
         }

@@ -1,196 +1,163 @@
-//! The client's end of a connection: socket, connect, send, recv, and what can
-//! go wrong with each. `client` holds one, `bench` many.
+//! The client's end of a connection: socket, connect, send, recv, shutdown, and the
+//! longest wait for each. `client` holds one stream, `bench` many.
 //!
-//! Who sends more than the buffers on the way hold must receive at the same time:
-//! a server that can't get rid of its answers stops reading, and then both would
-//! wait in send for ever. [`Connection::never_block`] is for that. Then `bench` waits
-//! by [`Connection::wait`]; `client`, which waits for its input as well, by itself. On
-//! macOS the flag MSG_DONTWAIT would not do instead: send ignores it there.
+//! A client that sends more than the buffers on the way hold must receive at the same
+//! time: a server that can't send its answers stops reading, and then both would wait in
+//! send for ever. [`Stream::set_nonblocking`] is for that. Then `bench` waits by
+//! [`Stream::wait`]; `client`, which waits for its input as well, by select. On macOS
+//! the flag MSG_DONTWAIT would not do instead: send ignores it there.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::error::is_reset;
-pub use super::error::{ClientError, Kind};
-pub use super::limit::Limit;
-use super::limit::time_left;
-use crate::error::strerror;
-use crate::explain;
+use super::error::{ClientError, is_reset};
+use crate::log::narrate::client as narrate;
 use crate::sys::socket::{connect, timeout_until};
 
 /// What one recv takes at the most, in bytes.
-pub const CHUNK: usize = 64 * 1024;
+pub(super) const CHUNK: usize = 64 * 1024;
 
 /// No client sends so many bytes before they have come back: far more than the
 /// buffers on the way hold, and less than would hurt where a server only reads.
-pub const MAX_IN_FLIGHT: usize = 64 * 1024 * 1024;
+pub(super) const MAX_IN_FLIGHT: usize = 64 * 1024 * 1024;
 
-/// Connected to a server. Dropping it closes the connection.
+/// The end of a measurement. It holds even if the server sends a byte now and then.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    /// No message is sent that is due later.
+    pub end: Instant,
+    /// All that is in flight at the end is waited for so long, in all.
+    pub grace: Duration,
+}
+
+impl Limit {
+    /// When all waiting ends.
+    pub(super) fn deadline(self) -> Instant {
+        self.end + self.grace
+    }
+}
+
+/// The time until then in whole milliseconds, and never 0: as the time-out of a socket
+/// that would be for ever.
+pub(super) fn time_left(deadline: Instant) -> Duration {
+    let left = deadline.saturating_duration_since(Instant::now());
+    Duration::from_millis(left.as_millis() as u64 + 1)
+}
+
+/// A connection to a server. Dropping it closes the connection.
 #[derive(Debug)]
-pub struct Connection {
+pub struct Stream {
     socket: Socket,
-    /// The server's end.
+    /// The address of the server's end.
     pub peer: SocketAddr,
-    /// Ours; the kernel has chosen the port.
+    /// The address of this end; the kernel has chosen the port.
     pub local: SocketAddr,
     /// The longest wait for a byte that is due; None is for ever.
     pub(super) timeout: Option<Duration>,
     /// When all waiting ends, if it does.
     pub(super) limit: Option<Limit>,
-    /// Do send and receive wait?
+    /// Whether send and receive wait, until the time-out of the socket has once ended a
+    /// wait: then poll does, up to the deadline.
     blocks: bool,
-    /// send or shutdown has told of a reset; what came before it can still be received.
+    /// Whether send or shutdown has told of a reset. What came before the reset can
+    /// still be received.
     pub(super) is_reset: bool,
-    /// Bytes that the kernel has taken from us.
-    pub sent: u64,
-    /// Bytes that have come back, and were right.
-    pub returned: u64,
+    /// How many bytes the kernel has taken.
+    pub(super) sent: u64,
+    /// How many bytes have come back, and were right.
+    pub(super) returned: u64,
 }
 
-impl Connection {
-    /// Connects to the first of `addresses` that takes us, waiting for each no
-    /// longer than `timeout`.
+impl Stream {
+    /// Connects to the first of `addresses` that accepts the connection, waiting for each
+    /// no longer than `timeout`, and for all of them no longer than until the limit.
     ///
     /// # Errors
-    /// The first error, if none does.
-    pub fn open(addresses: &[SocketAddr], timeout: Option<Duration>) -> Result<Connection, ClientError> {
-        Self::open_by(addresses, timeout, None)
-    }
-
-    /// The same, waiting in all no longer than until `deadline`.
-    ///
-    /// # Errors
-    /// As [`Connection::open`].
-    pub fn open_by(
+    /// The first error, if none of them accepts it.
+    pub fn open(
         addresses: &[SocketAddr],
         timeout: Option<Duration>,
-        deadline: Option<Instant>,
-    ) -> Result<Connection, ClientError> {
-        let mut first = None;
-        for address in addresses {
-            let connect_timeout = deadline.map(time_left).into_iter().chain(timeout).min();
-            match Self::open_at(*address, timeout, connect_timeout) {
-                Ok(connection) => return Ok(connection),
-                Err(error) => {
-                    first = first.or_else(|| Some(ClientError::connecting(*address, &error, connect_timeout)))
-                }
-            }
-        }
-        Err(first.expect("there is one address at least"))
+        limit: Option<Limit>,
+    ) -> Result<Stream, ClientError> {
+        let mut attempts = addresses.iter().map(|&peer| {
+            let connect_timeout =
+                limit.map(|limit| time_left(limit.deadline())).into_iter().chain(timeout).min();
+            Self::connect(peer, timeout, limit, connect_timeout)
+                .map_err(|error| ClientError::connecting(peer, &error, connect_timeout))
+        });
+        let first = attempts.next().expect("there is one address at least");
+        first.or_else(|error| attempts.find_map(Result::ok).ok_or(error))
     }
 
-    fn open_at(
+    fn connect(
         peer: SocketAddr,
         timeout: Option<Duration>,
+        limit: Option<Limit>,
         connect_timeout: Option<Duration>,
-    ) -> io::Result<Connection> {
+    ) -> io::Result<Stream> {
         let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
-        let fd = socket.as_raw_fd();
-        explain!("socket() = {fd}: a new TCP socket is descriptor {fd}");
-        socket.set_read_timeout(timeout)?;
+        narrate::created(&socket);
+        // Without a time-out a recv that begins before the end could last for ever.
+        socket.set_read_timeout(timeout.or(limit.map(|limit| limit.grace)))?;
         socket.set_write_timeout(connect_timeout)?;
-        explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: no call is to wait for ever");
         // A message goes out at once instead of waiting to be joined with the next.
         socket.set_tcp_nodelay(true)?;
-        explain!("setsockopt({fd}, TCP_NODELAY) = 0: each send is to go out at once");
-        explain!("connect({fd}, {peer}): asleep until the kernel there answers");
+        narrate::options_set(&socket);
+        narrate::connecting(&socket, peer);
         let called = Instant::now();
-        connect(&socket, peer, connect_timeout).inspect_err(|error| {
-            explain!("connect({fd}, {peer}): {}; so the socket is closed", strerror(error));
-        })?;
-        explain!(
-            "connect({fd}, {peer}) = 0, after {:.1?}: the kernel there has connected us; nobody need have \
-             accepted yet",
-            called.elapsed()
-        );
-        // macOS doesn't say of a connection that is reset already.
+        connect(&socket, peer, connect_timeout)
+            .inspect_err(|error| narrate::connect_failed(&socket, peer, error))?;
+        narrate::connected(&socket, peer, called);
+        // On macOS getsockname fails if the connection has been reset already.
         let local = socket.local_addr().map_err(|_| ErrorKind::ConnectionReset)?;
         let local = local.as_socket().unwrap_or(peer);
-        // A client whose port the kernel chooses may get the very one that it calls,
-        // if nobody listens there; then TCP connects it with itself.
+        // The kernel may choose for this end the very port that is called, if nothing
+        // listens there; then TCP connects the socket with itself.
         if local == peer {
             return Err(ErrorKind::ConnectionRefused.into());
         }
-        explain!("getsockname({fd}) = {local}: the kernel has chosen the port of our end");
-        let (limit, blocks, is_reset) = (None, true, false);
-        Ok(Connection { socket, peer, local, timeout, limit, blocks, is_reset, sent: 0, returned: 0 })
+        narrate::local_address(&socket, local);
+        let (blocks, is_reset) = (true, false);
+        Ok(Stream { socket, peer, local, timeout, limit, blocks, is_reset, sent: 0, returned: 0 })
     }
 
-    /// From now on nothing is waited for beyond the limit. A receive that blocks needs
-    /// [`Connection::hurry`] before it.
-    ///
-    /// # Errors
-    /// None that can be caused.
-    pub fn set_limit(&mut self, limit: Limit) -> Result<(), ClientError> {
-        self.limit = Some(limit);
-        // Otherwise a receive that has begun before the end could last for ever.
-        if self.timeout.is_none() { self.set_read_timeout(limit.grace) } else { Ok(()) }
-    }
-
-    /// Once the end is over, at `now`, the next receive waits for what is left of the
-    /// grace: each byte that came would renew the time-out.
-    ///
-    /// # Errors
-    /// If nothing is left of it.
-    pub fn hurry(&mut self, now: Instant) -> Result<(), ClientError> {
-        match self.limit {
-            Some(limit) if limit.deadline() <= now => Err(ClientError::overdue(self)),
-            Some(limit) if limit.end <= now && self.blocks => {
-                self.set_read_timeout(time_left(limit.deadline()))
-            }
-            _ => Ok(()),
+    /// From now on send and receive return at once, and [`Stream::wait`] waits.
+    pub(super) fn set_nonblocking(&mut self) -> Result<(), ClientError> {
+        if self.blocks {
+            self.socket.set_nonblocking(true).map_err(|error| ClientError::broken(self, &error))?;
+            self.blocks = false;
+            narrate::nonblocking(&self.socket);
         }
-    }
-
-    fn set_read_timeout(&self, timeout: Duration) -> Result<(), ClientError> {
-        self.socket.set_read_timeout(Some(timeout)).map_err(|error| ClientError::broken(self, &error))
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.limit.is_some_and(|limit| limit.deadline() <= Instant::now())
-    }
-
-    /// From now on send and receive return at once, and [`Connection::wait`] waits.
-    ///
-    /// # Errors
-    /// None that can be caused.
-    pub fn never_block(&mut self) -> Result<(), ClientError> {
-        self.blocks = false;
-        self.socket.set_nonblocking(true).map_err(|error| ClientError::broken(self, &error))?;
-        explain!("fcntl({}, O_NONBLOCK) = 0: send and recv return at once", self.socket.as_raw_fd());
         Ok(())
     }
 
-    /// Sends as much as there is room for, and says how much that was. Nothing is sent
-    /// on a connection that is reset: what had come before is still there, and what
-    /// receive says then is the end.
+    /// Sends as much as there is room for, and says how much that was: nothing on a
+    /// connection that is reset. What had come before the reset can still be received.
     ///
     /// # Errors
-    /// If the connection is broken in another way; one that blocks, also if there was
-    /// no room in time.
-    pub fn send(&mut self, bytes: &[u8]) -> Result<usize, ClientError> {
-        let fd = self.socket.as_raw_fd();
-        while !self.is_reset {
+    /// If the connection is broken in another way.
+    pub(super) fn send(&mut self, bytes: &[u8]) -> Result<usize, ClientError> {
+        while !bytes.is_empty() && !self.is_reset {
             match self.socket.send(bytes) {
                 Ok(sent) => {
-                    explain!("send({fd}) = {sent}: the kernel has taken so many bytes");
+                    narrate::sent(&self.socket, sent);
                     self.sent += sent as u64;
                     return Ok(sent);
                 }
-                // We were stopped and continued (signal(7)).
+                // The process was stopped and continued (signal(7)).
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    // SO_SNDTIMEO has ended the wait (socket(7)).
-                    return if self.blocks { Err(ClientError::overdue(self)) } else { Ok(0) };
+                    self.set_nonblocking()?;
+                    break;
                 }
                 Err(error) if is_reset(&error) => {
-                    explain!("send({fd}): {}", strerror(&error));
+                    narrate::send_failed(&self.socket, &error);
                     self.is_reset = true;
                 }
                 Err(error) => return Err(ClientError::broken(self, &error)),
@@ -199,106 +166,101 @@ impl Connection {
         Ok(0)
     }
 
-    /// Receives what has come, or the next that comes: 0 bytes are the end of file.
-    /// None: nothing is there yet.
+    /// Receives what has come, or if the stream blocks, what comes next. 0 bytes are the
+    /// end of file. None: nothing has come, and [`Stream::wait`] is to be called. Bytes
+    /// have been due since `due`, if any are.
     ///
     /// # Errors
-    /// If the connection is broken; one that blocks, also if nothing came in time.
-    pub fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, ClientError> {
-        let fd = self.socket.as_raw_fd();
+    /// If the connection is broken, or nothing came in time.
+    pub(super) fn receive(
+        &mut self,
+        buffer: &mut [u8],
+        due: Option<Instant>,
+    ) -> Result<Option<usize>, ClientError> {
+        if let Some((limit, due)) = self.limit.zip(due) {
+            if limit.deadline() <= due {
+                return Err(ClientError::overdue(self));
+            }
+            // Each byte that comes after the end would renew the time-out of recv.
+            if limit.end <= due {
+                self.set_nonblocking()?;
+            }
+        }
+        // Asked before recv: a process that was stopped for long may find the bytes there.
+        let is_overdue = !self.blocks && self.deadline(due).is_some_and(|at| at <= Instant::now());
         loop {
             match self.socket.read(buffer) {
-                Ok(0) => {
-                    explain!("recv({fd}) = 0: end of file, the server has closed its side");
-                    return Ok(Some(0));
-                }
                 Ok(length) => {
-                    explain!("recv({fd}) = {length}: so many bytes have come");
+                    narrate::received(&self.socket, length);
                     return Ok(Some(length));
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && is_overdue => {
+                    return Err(ClientError::overdue(self));
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if !self.blocks {
-                        return Ok(None);
-                    }
-                    if self.timeout.is_some() {
-                        return Err(ClientError::overdue(self));
-                    }
-                    // Patience has no end but the limit.
-                    self.hurry(Instant::now())?;
+                    self.set_nonblocking()?;
+                    return Ok(None);
                 }
                 Err(error) => return Err(ClientError::broken(self, &error)),
             }
         }
     }
 
-    /// Waits until bytes or an end of file are there, or there is `room` for more to
-    /// be sent; or patience ends with bytes that have been due `since` then.
-    ///
-    /// # Errors
-    /// None that can be caused.
-    pub fn wait(&mut self, room: bool, since: Instant) -> Result<(), ClientError> {
+    /// Waits until bytes or an end of file have come, or there is `room` for more to be
+    /// sent; but not beyond the deadline of bytes that have been due since `due`.
+    pub(super) fn wait(&self, room: bool, due: Instant) -> Result<(), ClientError> {
         let room = if room && !self.is_reset { PollFlags::POLLOUT } else { PollFlags::empty() };
         let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN | room)];
-        match poll(&mut ready, timeout_until(self.deadline(since))) {
+        match poll(&mut ready, timeout_until(self.deadline(Some(due)))) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(ClientError::broken(self, &error.into())),
         }
     }
 
-    /// When patience ends with bytes that have been due `since` then, or the limit is
-    /// reached.
-    pub fn deadline(&self, since: Instant) -> Option<Instant> {
-        let limit = self.limit.map(Limit::deadline);
-        self.timeout.map(|timeout| since + timeout).into_iter().chain(limit).min()
-    }
-
-    /// Has patience ended? Ask before you look for an answer: whoever was stopped for
-    /// long finds it there.
-    pub fn is_overdue(&self, since: Instant) -> bool {
-        self.deadline(since).is_some_and(|deadline| Instant::now() >= deadline)
+    /// When the wait ends for bytes that have been due since `due`.
+    pub(super) fn deadline(&self, due: Option<Instant>) -> Option<Instant> {
+        let timeout = due.zip(self.timeout).map(|(due, timeout)| due + timeout);
+        timeout.into_iter().chain(self.limit.map(Limit::deadline)).min()
     }
 
     /// Counts bytes that have come back.
     ///
     /// # Errors
     /// If they aren't the `expected` ones, which are as many.
-    pub fn check(&mut self, expected: &[u8], got: &[u8]) -> Result<(), ClientError> {
+    pub(super) fn check(&mut self, expected: &[u8], got: &[u8]) -> Result<(), ClientError> {
         if expected == got {
             self.returned += got.len() as u64;
             return Ok(());
         }
-        let at = expected.iter().zip(got).take_while(|(expected, got)| expected == got).count();
-        self.returned += at as u64;
-        Err(ClientError::wrong(self, expected[at], got[at]))
+        let right = expected.iter().zip(got).take_while(|(expected, got)| expected == got).count();
+        self.returned += right as u64;
+        Err(ClientError::wrong(self, expected[right], got[right]))
     }
 
-    /// Says that we shall send no more; the server is to do the same when all has
+    /// Says that nothing more will be sent; the server is to do the same when all has
     /// come back.
     ///
     /// # Errors
-    /// If the connection is broken.
-    pub fn half_close(&mut self) -> Result<(), ClientError> {
-        let fd = self.socket.as_raw_fd();
+    /// If the connection is broken other than by a reset, which receive will tell.
+    pub(super) fn half_close(&mut self) -> Result<(), ClientError> {
         match self.socket.shutdown(Shutdown::Write) {
+            Ok(()) => narrate::half_closed(&self.socket),
             Err(error) if is_reset(&error) => self.is_reset = true,
             Err(error) => return Err(ClientError::broken(self, &error)),
-            Ok(()) => {
-                explain!("shutdown({fd}, SHUT_WR) = 0: we send no more; what is on its way still comes back");
-            }
         }
         Ok(())
     }
 }
 
-impl AsFd for Connection {
+impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl Drop for Connection {
+impl Drop for Stream {
     fn drop(&mut self) {
-        explain!("close({}): the connection is over", self.socket.as_raw_fd());
+        narrate::closing(&self.socket);
     }
 }

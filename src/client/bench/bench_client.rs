@@ -1,40 +1,40 @@
 //! One of the clients that measure: a thread with one connection at a time.
 //!
-//! The life of a message: it is due (`begin`), is sent, in as many sends as
-//! it takes, comes back in as many recvs, is compared with what was sent, and counted
-//! with the time from its beginning to its last byte (`take_back`).
+//! The life of a message: it is due, and begins (`begin`). It is sent, in as many sends
+//! as it takes. It comes back, in as many recvs, is compared with what was sent, and is
+//! recorded with the time from its beginning to its last byte (`take_back`).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::ops::ControlFlow::{self, Break, Continue};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use crate::client::stream::{CHUNK, ClientError, Connection, Kind, Limit, MAX_IN_FLIGHT};
+use crate::client::stream::{CHUNK, MAX_IN_FLIGHT};
+use crate::client::{ClientError, Kind, Stream};
 use crate::config::{BenchOptions, Mode};
 
 /// A message up to this length, in bytes, fits into any buffers on the way, and can be
 /// sent by a send that blocks before anything is received.
 const SMALL: usize = 16 * 1024;
 
-/// What a message on the way costs at the least, as if it were so many bytes.
+/// What a message in flight costs at the least, as if it were so many bytes.
 const BOOKKEEPING: usize = 64;
 
 /// A client.
-pub struct BenchClient<'a> {
+pub(super) struct BenchClient<'a> {
     shared: &'a Shared,
-    /// ServerSelector of them it is, from 0 on.
+    /// Which of the clients it is, from 0 on.
     index: u64,
-    /// Payloads that it may still begin.
+    /// How many messages it may still begin.
     left: u64,
-    /// Payloads that it has begun.
+    /// How many messages it has begun.
     begun: u64,
-    /// The messages on the way, the oldest first: since when the latency of each counts.
+    /// The messages in flight, the oldest first: since when the latency of each counts.
     in_flight: VecDeque<Instant>,
     /// How much of the oldest has come back, in bytes.
     returned: usize,
-    /// Since when nothing has come back of what is due.
+    /// When a byte last came back, or the first of those that are due began.
     since: Instant,
     /// The address at which the server has answered before.
     server: Option<SocketAddr>,
@@ -43,10 +43,12 @@ pub struct BenchClient<'a> {
 
 impl<'a> BenchClient<'a> {
     /// A client that sends up to `share` messages, or as many as there is time for.
-    pub fn new(shared: &'a Shared, index: u64, share: Option<u64>) -> BenchClient<'a> {
-        // A byte more than is due: should it come, it will be seen.
-        let BenchOptions { mode, .. } = shared.options;
-        let chunk = if mode == Mode::Stream { CHUNK } else { CHUNK.min(shared.messages.size() + 1) };
+    pub(super) fn new(shared: &'a Shared, index: u64, share: Option<u64>) -> BenchClient<'a> {
+        let chunk = match shared.options.mode {
+            Mode::Stream => CHUNK,
+            // A byte more than is due: if the server sends one too many, it is seen.
+            _ => CHUNK.min(shared.payloads.size() + 1),
+        };
         BenchClient {
             shared,
             index,
@@ -60,31 +62,24 @@ impl<'a> BenchClient<'a> {
         }
     }
 
-    /// Does all that is asked of one client.
-    pub fn call(mut self) {
-        let is_anew = self.shared.options.mode == Mode::Connect;
+    /// Sends all messages of this client, and takes them back.
+    pub(super) fn run(mut self) {
+        let reconnects = self.shared.options.mode == Mode::Connect;
         // Connections that are kept are all open before the clock starts.
-        let mut opened = (!is_anew).then(|| self.connect());
+        let mut opened = (!reconnects).then(|| self.connect());
         self.shared.barrier.wait();
         self.shared.start.get_or_init(Instant::now);
         loop {
-            if is_anew && !self.begin() {
+            if reconnects && !self.begin() {
                 return;
             }
-            let connection = opened.take().unwrap_or_else(|| self.connect());
-            match connection.and_then(|connection| self.talk(connection)) {
+            let stream = opened.take().unwrap_or_else(|| self.connect());
+            match stream.and_then(|stream| self.exchange(stream)) {
                 // One message was all: the connection is closed.
-                Ok(_) if is_anew => {}
-                Ok(connection) => {
-                    if let Err(error) = self.part_from(connection) {
-                        // All had come back: a byte too much is an error still.
-                        let messages = u64::from(error.kind == Kind::Wrong);
-                        self.shared.stats().failed(messages, error);
-                    }
-                    return;
-                }
+                Ok(_) if reconnects => {}
+                Ok(stream) => return self.close(stream),
                 Err(error) => {
-                    if self.failed(error).is_break() {
+                    if !self.recovers_from(error) {
                         return;
                     }
                 }
@@ -92,61 +87,51 @@ impl<'a> BenchClient<'a> {
         }
     }
 
-    fn connect(&mut self) -> Result<Connection, ClientError> {
+    fn connect(&mut self) -> Result<Stream, ClientError> {
         let addresses = self.server.as_ref().map_or(self.shared.addresses.as_slice(), std::slice::from_ref);
-        let (timeout, limit) = (self.shared.options.timeout, self.shared.limit());
-        let connection = Connection::open_by(addresses, timeout, limit.map(Limit::deadline))?;
-        if self.server.replace(connection.peer).is_none() {
-            let here = connection.peer.ip().is_loopback() || connection.peer.ip() == connection.local.ip();
-            self.shared.stats().server = here.then_some(connection.peer);
+        let stream = Stream::open(addresses, self.shared.options.timeout, self.shared.limit())?;
+        if self.server.replace(stream.peer).is_none() {
+            let is_local = stream.peer.ip().is_loopback() || stream.peer.ip() == stream.local.ip();
+            self.shared.stats().server = is_local.then_some(stream.peer);
         }
-        Ok(connection)
+        Ok(stream)
     }
 
-    /// Sends messages and takes them back, as the mode has it, until there is none
-    /// left for this connection; gives it back then.
-    fn talk(&mut self, mut connection: Connection) -> Result<Connection, ClientError> {
-        let both_ways = self.shared.options.mode == Mode::Stream || self.shared.messages.size() > SMALL;
-        if both_ways {
-            connection.never_block()?;
+    /// Sends messages and takes them back, as the mode has it, until there is none left
+    /// for this connection, and gives the connection back.
+    fn exchange(&mut self, mut stream: Stream) -> Result<Stream, ClientError> {
+        if self.shared.options.mode == Mode::Stream || self.shared.payloads.size() > SMALL {
+            stream.set_nonblocking()?;
         }
-        let opened = Instant::now();
-        if let Some(limit) = self.shared.limit() {
-            connection.set_limit(limit)?;
-        }
-        // With a connection for each message, `call` has begun it before connecting.
+        // If the connection was opened before the clock started, its limit was too early.
+        stream.limit = self.shared.limit();
+        self.since = Instant::now();
+        // With a connection for each message, `run` has begun it before connecting.
         let mut unsent: &[u8] = if self.in_flight.is_empty() { &[] } else { self.newest() };
         loop {
-            if unsent.is_empty() && self.may_begin() && self.begin() {
+            if unsent.is_empty() && self.has_room() && self.begin() {
                 unsent = self.newest();
             }
-            let sent = if unsent.is_empty() { 0 } else { connection.send(unsent)? };
+            let sent = stream.send(unsent)?;
             unsent = &unsent[sent..];
             if self.in_flight.is_empty() {
-                return Ok(connection);
+                return Ok(stream);
             }
-            connection.hurry(self.since.max(opened))?;
-            let is_overdue = both_ways && connection.is_overdue(self.since);
-            if !self.take_back(&mut connection)? {
-                if is_overdue {
-                    return Err(ClientError::overdue(&connection));
-                }
-                if sent == 0 {
-                    connection.wait(!unsent.is_empty(), self.since)?;
-                }
+            if !self.take_back(&mut stream)? && sent == 0 {
+                stream.wait(!unsent.is_empty(), self.since)?;
             }
         }
     }
 
-    /// One recv, and what it says of the messages on the way. False: nothing was there.
-    fn take_back(&mut self, connection: &mut Connection) -> Result<bool, ClientError> {
-        let Some(length) = connection.receive(&mut self.buffer)? else { return Ok(false) };
+    /// One recv, and what it means for the messages in flight. False: nothing had come.
+    fn take_back(&mut self, stream: &mut Stream) -> Result<bool, ClientError> {
+        let Some(length) = stream.receive(&mut self.buffer, Some(self.since))? else { return Ok(false) };
         if length == 0 {
-            return Err(ClientError::lost(connection));
+            return Err(ClientError::lost(stream));
         }
         self.since = Instant::now();
-        if length > self.in_flight.len() * self.shared.messages.size() - self.returned {
-            return Err(ClientError::too_much(connection));
+        if length > self.in_flight.len() * self.shared.payloads.size() - self.returned {
+            return Err(ClientError::too_much(stream));
         }
         let mut start = 0;
         while let Some(from) = self.in_flight.front()
@@ -155,7 +140,7 @@ impl<'a> BenchClient<'a> {
             let oldest = self.oldest();
             let end = length.min(start + oldest.len() - self.returned);
             let expected = &oldest[self.returned..][..end - start];
-            connection.check(expected, &self.buffer[start..end])?;
+            stream.check(expected, &self.buffer[start..end])?;
             self.returned += end - start;
             if self.returned == oldest.len() {
                 self.shared.stats().record(self.since.saturating_duration_since(*from), self.since);
@@ -167,25 +152,30 @@ impl<'a> BenchClient<'a> {
         Ok(true)
     }
 
-    /// Closes first, and sees whether the server closes as well, without sending more.
-    fn part_from(&mut self, mut connection: Connection) -> Result<(), ClientError> {
-        connection.half_close()?;
+    /// Closes the connection after its last message. What goes wrong then has cost no
+    /// message; only a byte too many counts as an error.
+    fn close(&mut self, stream: Stream) {
+        if let Err(error) = self.wait_for_close(stream) {
+            self.shared.stats().record_error(u64::from(error.kind == Kind::Wrong), error);
+        }
+    }
+
+    /// Half-closes, and waits until the server closes as well, without sending more.
+    fn wait_for_close(&mut self, mut stream: Stream) -> Result<(), ClientError> {
+        stream.half_close()?;
         let since = Instant::now();
-        connection.hurry(since)?;
         loop {
-            let is_overdue = connection.is_overdue(since);
-            match connection.receive(&mut self.buffer)? {
-                None if is_overdue => return Err(ClientError::overdue(&connection)),
-                None => connection.wait(false, since)?,
+            match stream.receive(&mut self.buffer, Some(since))? {
+                None => stream.wait(false, since)?,
                 Some(0) => return Ok(()),
-                Some(_) => return Err(ClientError::too_much(&connection)),
+                Some(_) => return Err(ClientError::too_much(&stream)),
             }
         }
     }
 
-    /// Has this connection room for another message?
-    fn may_begin(&self) -> bool {
-        let cost = self.shared.messages.size().max(BOOKKEEPING);
+    /// True if this connection has room for another message.
+    fn has_room(&self) -> bool {
+        let cost = self.shared.payloads.size().max(BOOKKEEPING);
         match self.shared.options.mode {
             Mode::Keep => self.in_flight.is_empty(),
             Mode::Connect => false,
@@ -200,8 +190,8 @@ impl<'a> BenchClient<'a> {
         if !self.has_more(due) {
             return false;
         }
-        // Who is late has waited for the server, and that counts. If we are early, and
-        // oversleep, it isn't the server's fault.
+        // A message that begins late has waited for the server, and that counts. That the
+        // sleep before an early one takes too long is not the server's fault.
         let from = if due > now {
             thread::sleep(due - now);
             Instant::now()
@@ -217,32 +207,28 @@ impl<'a> BenchClient<'a> {
         true
     }
 
-    /// When the next message is to be sent: now, or with a rate, as the callers take
+    /// When the next message is to be sent: now, or with a rate, as the clients take
     /// turns.
     fn due(&self, now: Instant) -> Instant {
         let BenchOptions { rate, connections, .. } = self.shared.options;
         let turn = self.begun * u64::from(connections) + self.index;
         let after = |rate| Duration::from_secs_f64(turn as f64 / f64::from(rate));
-        rate.map_or(now, |rate| self.start() + after(rate))
+        rate.map_or(now, |rate| self.shared.start() + after(rate))
     }
 
-    /// Is there another message for this caller, which is `due` then?
+    /// True if there is another message for this client, which is `due` then.
     fn has_more(&self, due: Instant) -> bool {
         self.left > 0 && self.shared.limit().is_none_or(|limit| due < limit.end)
     }
 
-    fn start(&self) -> Instant {
-        *self.shared.start.get().expect("the clock has started")
-    }
-
-    /// Counts what has failed. Break: there is nothing left to do, or it would only fail
-    /// again.
-    fn failed(&mut self, error: ClientError) -> ControlFlow<()> {
-        let gives_up = matches!(error.kind, Kind::Refused | Kind::Timeout | Kind::Other);
-        self.shared.stats().failed(self.in_flight.len().max(1) as u64, error);
+    /// Counts the messages that an error has cost. False: this client has ended, because
+    /// it has nothing left to do, or would only fail again.
+    fn recovers_from(&mut self, error: ClientError) -> bool {
+        let may_succeed = matches!(error.kind, Kind::Wrong | Kind::Lost | Kind::Reset);
+        self.shared.stats().record_error(self.in_flight.len().max(1) as u64, error);
         self.in_flight.clear();
         self.returned = 0;
-        if gives_up || !self.has_more(self.due(Instant::now())) { Break(()) } else { Continue(()) }
+        may_succeed && self.has_more(self.due(Instant::now()))
     }
 
     /// The message that was begun last.
@@ -255,11 +241,11 @@ impl<'a> BenchClient<'a> {
         self.message(self.begun - self.in_flight.len() as u64)
     }
 
-    /// Each caller begins with another one, as far from the others' as there are
+    /// Each client begins with another message, as far from the others' as there are
     /// messages: a server that mixes them up is found out.
     fn message(&self, number: u64) -> &'a [u8] {
-        let Shared { messages, options, .. } = self.shared;
-        let step = (messages.number() / u64::from(options.connections)).max(1);
-        messages.get(self.index * step + number)
+        let Shared { payloads, options, .. } = self.shared;
+        let step = (payloads.number() / u64::from(options.connections)).max(1);
+        payloads.get(self.index * step + number)
     }
 }
