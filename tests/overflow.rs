@@ -65,7 +65,8 @@ fn shut_down_under_load(arguments: &[&str], clients: usize) -> (u32, u32) {
         signalled.store(true, Ordering::SeqCst);
         server.signal(Signal::SIGTERM);
         let start = Instant::now();
-        assert_eq!(server.wait_code(), 0);
+        let code = server.wait_code();
+        assert_eq!(code, 0, "{:#?}", server.log());
         start.elapsed()
     });
     let count = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
