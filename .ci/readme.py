@@ -49,6 +49,16 @@ def fail(command, why):
     sys.exit(f"the README's `{command}`: {why}")
 
 
+def check_links():
+    """Each relative link of the pages leads to something."""
+    pages = [*root.glob("*.md"), *root.glob("docs/**/*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if "://" not in target and not (page.parent / target).exists():
+                sys.exit(f"{page.relative_to(root)}: the link to {target} leads nowhere")
+    print(f"the links of {len(pages)} pages lead somewhere")
+
+
 def stop_server():
     global server
     if server is None:
@@ -160,6 +170,7 @@ def run_block(kind, text):
         run(reload.replace("$MAINPID", server.pid_told))
 
 
+check_links()
 text = (root / "README.md").read_text()
 try:
     # Blocks, and commands within the text, as they come.
