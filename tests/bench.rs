@@ -133,6 +133,7 @@ fn more_connections_than_workers_wait_for_their_turn() {
 #[test]
 fn the_report_is_for_people() {
     let server = Server::start(&["--workers", "2"]);
+    server.wait_for_idle_workers(2);
     let (code, stdout, _) = command(&["bench", &server.address.to_string(), "-c", "2", "-n", "1000"]);
     assert_eq!(code, 0);
     for part in ["latency: p50 ", ", p90 ", ", p99 ", ", p99.9 ", ", max ", " a second, ", " MB/s each way"] {
