@@ -15,7 +15,7 @@
 //! - [`client`]: the other end of the connection; `client::bench` measures a server
 //! - [`log`]: the log of all processes, and the texts of `--explain`; [`error`] and [`text`]:
 //!   exit statuses, messages, plurals
-//! - [`sys`]: what the operating system offers, with all `unsafe` code
+//! - [`sys`]: what the operating system offers, with all code that the compiler cannot check
 //!
 //! # Which room calls which
 //! - main calls cli, log, listener, supervisor, monitor and client.
