@@ -79,7 +79,7 @@ ListenBacklog 1024
 Listen 127.0.0.1:$1
 ProtocolEcho On
 CONF
-    # Root's workers must be somebody else, as httpd sees it.
+    # Root's workers must be another user, as httpd sees it.
     [ "$(id -u)" -ne 0 ] || printf 'User nobody\nGroup %s\n' "$(id -gn nobody)" >>"$work/httpd.conf"
     command=("$binary" -d "$work" -f "$work/httpd.conf" -DFOREGROUND)
 }
@@ -134,7 +134,7 @@ start() {
     port[$name]=$((17781 + ${#port[@]}))
     "$name" "${port[$name]}" || return 0
     if "$echo_server" client "127.0.0.1:${port[$name]}" </dev/null >/dev/null 2>&1; then
-        echo "  left out: $name, because somebody else listens on port ${port[$name]}"
+        echo "  left out: $name, because another program listens on port ${port[$name]}"
         return 0
     fi
     "$work/measure" run "${command[@]}" >"$work/$name.log" 2>&1 &
@@ -221,7 +221,7 @@ for ((round = 1; round <= rounds; round++)); do
     for name in "${contestants[@]}"; do load "$name" bulk -c 1 --mode stream --size 65536 --duration "$time"; done
     for name in "${contestants[@]}"; do memory "$name"; done
     for name in "${contestants[@]}"; do respawn "$name"; done
-    # Whoever comes first finds another machine than whoever comes last.
+    # The first of them finds another machine than the last.
     contestants=("${contestants[@]:1}" "${contestants[0]}")
 done
 contestants=("${in_order[@]}")

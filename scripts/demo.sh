@@ -94,7 +94,7 @@ wait_for "worker $victim is gone" is_new "$victim"
 wait_for "there are four workers again" has_workers 4
 show
 grep "pid $victim" "$log" | grep parent || true
-grep -q "replaces pid $victim" "$log" || fail "the log says who replaces pid $victim"
+grep -q "replaces pid $victim" "$log" || fail "the log says which worker replaces pid $victim"
 check_echo "one died, the others serve"
 
 all=$(workers | tr '\n' ' ')
@@ -117,8 +117,8 @@ wait "$server" || status=$?
 tail -n 1 "$log"
 [ "$status" -eq 0 ] || fail "the exit status is 0 (it is $status)"
 [ -z "$(workers)" ] || fail "no worker is left"
-if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then fail "nobody listens any more"; fi
+if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then fail "no process listens any more"; fi
 server=""
-echo "   exit status 0, no worker left, nobody listens on port $port"
+echo "   exit status 0, no worker left, no process listens on port $port"
 
 say "it was as shown"

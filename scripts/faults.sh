@@ -242,7 +242,7 @@ fault_04_clock() {
         took=$(milliseconds "$from")
         figure "and another time: a worker that had crashed was replaced after $took ms"
         check "not earlier, and not a second later" test "$took" -ge 90 -a "$took" -lt 1100
-        # One who never reads holds the server up until the grace is over.
+        # A client that never reads holds the server up until the grace is over.
         cat /dev/zero >"/dev/tcp/127.0.0.1/$port" 2>/dev/null &
         local client=$!
         started+=("$client")
@@ -253,7 +253,7 @@ fault_04_clock() {
         status=0
         wait "$server" || status=$?
         took=$(milliseconds "$from")
-        figure "and back: one who never reads was cut after $took ms (--grace 2s), exit status $status"
+        figure "and back: a client that never reads was cut after $took ms (--grace 2s), exit status $status"
         check "not earlier, and not a second later" test "$took" -ge 1900 -a "$took" -lt 3000
         check "the status says that it was cut" test "$status" -eq 3
         wait "$client" 2>/dev/null || true

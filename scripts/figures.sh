@@ -178,7 +178,7 @@ field() { sed "s/.*\"$1\":\([0-9.]*\).*/\1/"; }
 bench() { "$program" bench "127.0.0.1:$ours" --json "$@"; }
 for clients in 1 4; do
     rm -f "$work"/client.*
-    # A server of its own for each pair: on which processor the kernel puts whom
+    # A server of its own for each pair: on which processor the kernel puts which
     # makes more of a difference, and stays so for long.
     for pair in $(times 21); do
         serve --workers 4

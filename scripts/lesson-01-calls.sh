@@ -14,7 +14,7 @@ wait_until "the worker has said goodbye" grep -q 'closed ' log
 run "grep -E 'parent .*(socket|bind|listen|fork)\(.*\) = ' log"
 run "grep -E 'worker .*(accept|recv|send|close)\(' log"
 
-say "The parent has made the socket ready and forked; it serves nobody. The worker has
+say "The parent has made the socket ready and forked; it serves no client. The worker has
 inherited the socket, and makes all calls that have to do with a client."
 check "the parent calls socket, bind, listen, fork" \
     in_order log 'parent.*socket[(]' 'parent.*bind[(].* = 0' 'parent.*listen[(].* = 0' 'parent.*fork[(]'

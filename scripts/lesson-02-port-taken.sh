@@ -14,7 +14,7 @@ say "socket worked, bind did not. A server that can't have its port has nothing 
 check "its exit status is 1" grep -qx 'exit status 1' end
 check "it says why, in one line" test "$(grep -c 'address already in use' complaint) of $(grep -c '' complaint)" = '1 of 1'
 
-say "The message names two ways to see who holds the port. This is the first:"
+say "The message names two ways to see which process holds the port. This is the first:"
 run "prefork-echo status $port | head -n 1"
 check "the message tells of status" grep -q "prefork-echo status 127.0.0.1:$port" complaint
 check "status names the first server" grep -q "(pid $server)" <<<"$(prefork-echo status "$port")"

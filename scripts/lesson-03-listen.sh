@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# listen makes a socket passive, and waits for nobody
+# listen makes a socket passive, and waits for no client
 . "$(dirname "$0")/lib.sh"
 
 lesson <<'TEXT'

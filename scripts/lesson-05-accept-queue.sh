@@ -19,7 +19,7 @@ wait_until "B has sent" grep -q 'send(.*) = 7' B.log
 run "grep -E '(connect|send|recv)\(' B.log"
 say "The handshake is the kernel's work, and it is done: accept only takes the finished
 connection off the queue. What B has sent waits in the buffer of that connection."
-check "B is connected, though nobody is in accept" is_connected B
+check "B is connected, though no process is in accept" is_connected B
 check "and that took $(took B.log 'connect.* = 0') microseconds, less than a tenth of a second" \
     test "$(took B.log 'connect.* = 0')" -lt 100000
 check "B has sent, and got nothing back" test ! -s B
@@ -38,7 +38,7 @@ if on_linux; then
     check "the queue is full: backlog, and one" queue_holds 2
     check "D's connect has not returned" is_not is_connected D
 fi
-check "nobody is refused" is_not grep -q refused C.log D.log
+check "no client is refused" is_not grep -q refused C.log D.log
 
 predict "Four clients, and backlog 1: is that one too many, with more workers?"
 has_workers() { test "$(workers | wc -l)" -eq "$1"; }
@@ -48,10 +48,11 @@ for number in 2 3 4; do
 done
 for name in B C D; do hear "$name" "I am $name"; done
 run "prefork-echo status $port | grep -E 'accept queue|reading'"
-say "backlog limits who waits, the number of workers who is served. Who finds no room in the
-queue is not refused: the kernel drops the request, and the client's kernel repeats it."
+say "backlog limits how many wait, the number of workers how many are served. A client
+without room in the queue is not refused: the kernel drops the request, and the client's
+kernel repeats it."
 check "four clients are served at once, by four workers" test "$(values state | grep -c reading)" = 4
-check "nobody was refused" is_not grep -q refused B.log C.log D.log
+check "no client was refused" is_not grep -q refused B.log C.log D.log
 run "grep 'connect(.*) = ' B.log C.log D.log"
 if on_linux; then
     check "D's connect has returned only when there was room" \

@@ -23,7 +23,7 @@ check "each worker has counted its own clients; together they make 200" test "$(
 check "at least two have counted some" test "$(grep -cv '^0$' <<<"$private")" -ge 2
 check "the parent's is 0: what its children write never comes to it" test "$(values parent)" = 0
 
-# The eight bytes at that address in a process: the kernel shows them to who may trace it.
+# The eight bytes at that address in a process: the kernel shows them to a process that may trace it.
 in_memory() {
     dd if="/proc/$1/mem" bs=8 count=1 skip=$((address)) iflag=skip_bytes 2>/dev/null | od -An -td8 | tr -d ' '
 }

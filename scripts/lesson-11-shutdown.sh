@@ -21,12 +21,12 @@ has closed it, or has left."
 check "the workers are told to leave, A reads its end of file, and both sockets are closed" \
     in_order log 'SIGTERM: shutting down' 'kill[(].*SIGTERM' 'worker.*shutdown[(].*, SHUT_WR[)] = 0' \
     'worker.*close[(]' 'parent.*left with exit code 0' 'close[(]' 'the end, with exit status 0'
-check "the exit status of the server is 0: nobody was cut off" test "$left_with" = 0
+check "the exit status of the server is 0: no client was cut off" test "$left_with" = 0
 check "A has all its bytes" grep -qx hello A
 
 predict "Is the port free at once?"
 run "prefork-echo client $port hello"
-check "nobody listens there any more" test "$status" = 1
+check "no process listens there any more" test "$status" = 1
 serve --workers 2
 check "and the next server can have it at once" test "$(prefork-echo client "$port" again)" = again
 conclude

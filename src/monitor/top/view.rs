@@ -130,7 +130,7 @@ impl TopView {
             Some(queue @ 1..=20) => {
                 Span::raw(format!("{} {queue} waiting", "●".repeat(*queue as usize))).yellow()
             }
-            Some(0) => Span::raw("nobody waiting"),
+            Some(0) => Span::raw("none waiting"),
             Some(queue) => Span::raw(format!("{}… {queue} waiting", "●".repeat(20))).yellow().bold(),
             None => Span::raw("(this system doesn't tell how many wait)"),
         };
@@ -146,8 +146,8 @@ impl TopView {
         let load = if busy > 0 && busy == processes { load.yellow() } else { load };
         let socket = vec![Span::raw(" → one listening socket, shared by all processes: "), load];
         let parent = match self.snapshot.parent {
-            ProcessState::Stopped => Span::raw("  STOPPED: nobody reaps and replaces the workers").red(),
-            _ => Span::raw(format!("  serves nobody; forks the workers, has replaced {restarts}")),
+            ProcessState::Stopped => Span::raw("  STOPPED: no process reaps and replaces the workers").red(),
+            _ => Span::raw(format!("  serves no client; forks the workers, has replaced {restarts}")),
         };
         let parent = vec![Span::raw(format!(" parent {}", header.pid)).bold(), parent];
         let rate = self.rate.map_or(String::new(), |rate| {
@@ -231,7 +231,7 @@ impl TopView {
         };
         let evenness = match by_slot.skew() {
             Some(ratio) => format!("the most are {ratio:.2} times the mean"),
-            None => "nobody has come yet".into(),
+            None => "no client has come yet".into(),
         };
         let mut lines = vec![Line::raw(format!(" Connections by slot: {evenness}")), line(1), line(0)];
         if is_wide {

@@ -11,7 +11,7 @@ pub(super) const HELP: [&str; 22] = [
     "  Clients connect to one listening socket; the kernel completes the handshakes",
     "  and queues them. The parent has opened that socket, and forked the workers,",
     "  which all inherited it. Each sleeps in accept() until the kernel wakes it for",
-    "  one client, whom it serves to the end: one process, one client.",
+    "  one client, which it serves to the end: one process, one client.",
     "",
     "  idle      asleep in accept()             starting  forked, not yet there",
     "  reading   asleep in recv()               writing   in send(), asleep when full",

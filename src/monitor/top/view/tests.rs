@@ -95,7 +95,7 @@ fn at_80_by_24() {
  12 connections/s, 1.23M bytes/s; in all 60 connections, 19200 bytes
  clients → accept queue: ●● 2 waiting (backlog 10)
  → one listening socket, shared by all processes: 3 of 4 workers busy
- parent 4242  serves nobody; forks the workers, has replaced 6
+ parent 4242  serves no client; forks the workers, has replaced 6
   │ SLOT     PID STATE      FOR CLIENT            SERVED  BYTES PRIVATE RESTARTS
   ├─   0    4243 idle      3.0s -                     10   1280      10        0
 ▸ ├─   1    4244 stopped   4.0s 127.0.0.1:40312       11   2560      11        1
@@ -128,7 +128,7 @@ fn at_44_by_14() {
  12 connections/s, 1.23M bytes/s; in all 60…
  clients → accept queue: ●● 2 waiting (back…
  → one listening socket, shared by all proc…
- parent 4242  serves nobody; forks the work…
+ parent 4242  serves no client; forks the w…
   │ SLOT     PID STATE    SERVED PRIVATE
   ├─   0    4243 idle         10      10
 ▸ ├─   1    4244 stopped      11      11
