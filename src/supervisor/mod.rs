@@ -169,7 +169,8 @@ impl<'a> Supervisor<'a> {
             }
             Stage::Draining(drain) => {
                 let forking = self.fork_retry_at.filter(|retry_at| *retry_at > Instant::now());
-                let overflow = drain.overflow.as_ref().map(|overflow| overflow.until);
+                // Without a drainer its end wakes the parent for nothing, again and again.
+                let overflow = drain.drainer.and(drain.overflow.as_ref()).map(|overflow| overflow.until);
                 [Some(drain.deadline), Some(drain.resend_at), overflow, forking].into_iter().flatten().min()
             }
             Stage::Ending(_) => None,

@@ -67,7 +67,7 @@ pub(super) struct Drain {
     /// None: the accept queue has not overflowed, or that is over.
     pub(super) overflow: Option<Overflow>,
     /// The worker that drains the accept queue; None: it is not forked, or dead.
-    drainer: Option<Pid>,
+    pub(super) drainer: Option<Pid>,
     /// The exit status if all goes well.
     exit: Exit,
 }
