@@ -90,6 +90,7 @@ mod linux {
             &[Seccomp],
         ),
         // What would be felt by all processes that share the socket, or the file.
+        ("change the length of the queue", |held| SockRef::from(&held.listener).listen(1), &[Seccomp]),
         ("end the listening", |held| SockRef::from(&held.listener).shutdown(Shutdown::Both), &[Seccomp]),
         // By fcntl, and by ioctl.
         ("let accept not block", |held| SockRef::from(&held.listener).set_nonblocking(true), &[Seccomp]),
