@@ -22,7 +22,7 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::libc::{FD_SETSIZE, SIGPIPE};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::select::{FdSet, select};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd;
@@ -35,6 +35,7 @@ use crate::config::{ClientOptions, LogConfig};
 use crate::error::Error;
 use crate::log::ProcessLabel;
 use crate::log::narrate::client as narrate;
+use crate::sys::readiness::wait_for;
 use crate::text::{check_stdout, count, eprint_line};
 
 /// Sends what the user has for the server, until every byte has come back.
@@ -226,8 +227,7 @@ fn print(mut bytes: &[u8]) -> Result<(), Error> {
             Ok(written) => bytes = &bytes[written..],
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => {
-                let mut output = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
-                let _ = poll(&mut output, PollTimeout::NONE);
+                let _ = wait_for(&stdout, PollFlags::POLLOUT, None);
             }
             // A reader that closes the pipe ends this process, as it does cat.
             Err(Errno::EPIPE) => {

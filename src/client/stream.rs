@@ -13,12 +13,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::error::{ClientError, is_reset};
 use crate::log::narrate::client as narrate;
-use crate::sys::socket::{connect, timeout_until};
+use crate::sys::readiness::wait_for;
+use crate::sys::socket::connect;
 
 /// What one recv takes at the most, in bytes.
 pub(super) const CHUNK: usize = 64 * 1024;
@@ -211,8 +212,7 @@ impl Stream {
     /// sent; but not beyond the deadline of bytes that have been due since `due`.
     pub(super) fn wait(&self, room: bool, due: Instant) -> Result<(), ClientError> {
         let room = if room && !self.is_reset { PollFlags::POLLOUT } else { PollFlags::empty() };
-        let mut ready = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN | room)];
-        match poll(&mut ready, timeout_until(self.deadline(Some(due)))) {
+        match wait_for(&self.socket, PollFlags::POLLIN | room, self.deadline(Some(due))) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(ClientError::broken(self, &error.into())),
         }

@@ -17,7 +17,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::echo;
 use crate::error::{Error, strerror};
 use crate::log::narrate::server as narrate;
-use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, drops, is_listening, readable_within};
+use crate::sys::readiness::readable_within;
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, drops, is_listening};
 
 /// A socket in the listening state.
 #[derive(Debug)]

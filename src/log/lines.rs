@@ -12,15 +12,17 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::libc::{O_NOCTTY, O_NONBLOCK, S_IFMT, S_IFREG, STDERR_FILENO};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::stat::fstat;
 use nix::unistd;
 
 use super::DROPPED;
 use crate::error::Error;
+use crate::sys::readiness::wait_for;
 use crate::sys::signal;
 
 /// The descriptor that the lines are written to.
@@ -118,7 +120,7 @@ fn retry_eagain(write: impl Fn() -> nix::Result<()>) -> nix::Result<()> {
 /// `EAGAIN` if there is no room, `ENOSPC` if there is room for a part only, and all that
 /// write(2) lists.
 pub(crate) fn write_if_room(output: impl AsFd, line: &[u8]) -> nix::Result<()> {
-    if poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], PollTimeout::ZERO)? == 0 {
+    if !wait_for(&output, PollFlags::POLLOUT, Some(Instant::now()))? {
         return Err(Errno::EAGAIN);
     }
     loop {

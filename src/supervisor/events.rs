@@ -7,17 +7,17 @@
 use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::log::narrate::server as narrate;
-use crate::sys::socket::timeout_until;
+use crate::sys::readiness;
 
 /// The signals that the parent answers; SIGCHLD says that a worker has died.
 const SIGNALS: [Signal; 8] = {
@@ -66,13 +66,13 @@ impl EventSource {
         ];
         let mut sources: Vec<_> = own.into_iter().chain(listener).collect();
         narrate::poll(deadline);
-        match poll(&mut sources, timeout_until(deadline)) {
+        match readiness::wait(&mut sources, deadline) {
             // EINTR: a signal, and its byte is in the pipe.
             Ok(_) | Err(Errno::EINTR) => {}
             // EINVAL: RLIMIT_NOFILE was lowered below two from outside. Then only signals
             // can end the wait.
             Err(_) => {
-                let _ = poll(&mut [], PollTimeout::from(100_u8));
+                let _ = readiness::sleep(Duration::from_millis(100));
             }
         }
         let worker_is_ready = sources[1].any() == Some(true);

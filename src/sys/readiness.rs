@@ -42,7 +42,7 @@ pub fn sleep(limit: Duration) -> nix::Result<()> {
 
 /// poll's time-out for a wait until `deadline`. Rounded up to whole milliseconds: the last
 /// part of one must not be a busy loop.
-pub fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
+fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
     deadline.map_or(PollTimeout::NONE, |deadline| {
         let left = deadline.saturating_duration_since(Instant::now()).as_nanos();
         PollTimeout::try_from(left.div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)

@@ -13,7 +13,6 @@ use nix::poll::PollFlags;
 use socket2::{SockAddr, Socket};
 
 use super::readiness::wait_for;
-pub use super::readiness::{readable_within, timeout_until};
 pub use super::socket_list::{accept_queue, half_open, listening_at};
 
 /// Does an accepted socket inherit the listening socket's time-outs
