@@ -116,7 +116,7 @@ fn send_all(
                 if hooks.is_stopping() {
                     return Ok(bytes.len());
                 }
-                narrate::send_blocks(connection, bytes.len());
+                narrate::send_blocks(&connection.socket, bytes.len());
                 close_if_idle(connection, &mut progress, Duration::ZERO)?;
             }
         }

@@ -21,7 +21,7 @@ use super::layout::HEADER_SIZE;
 use super::{Scoreboard, Writer};
 use crate::config::Config;
 use crate::error::{shortage, strerror};
-use crate::explain;
+use crate::log::narrate::server as narrate;
 use crate::sys::lock_file::{self, LockError, LockFile};
 use crate::sys::socket::{Match, address_match};
 
@@ -127,11 +127,7 @@ pub fn open(options: &Config, header: &Header) -> nix::Result<(Writer, Option<Lo
     if !options.no_scoreboard {
         match create(options.scoreboard.as_deref(), header) {
             Ok((scoreboard, file)) => {
-                explain!(
-                    "mmap({}, MAP_SHARED): memory that this process and all its children share, for what all \
-                     are to see",
-                    file.path().display()
-                );
+                narrate::scoreboard_mapped(file.path());
                 return Ok((scoreboard, Some(file)));
             }
             Err((why, remedy)) => {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -90,6 +91,13 @@ pub(crate) fn sigaction(signals: &[Signal]) {
     explain!(
         "sigaction({}): from now on these signals only write a byte into a pipe, at whose end the parent waits",
         names(signals)
+    );
+}
+
+pub(crate) fn scoreboard_mapped(path: &Path) {
+    explain!(
+        "mmap({}, MAP_SHARED): memory that this process and all its children share, for what all are to see",
+        path.display()
     );
 }
 

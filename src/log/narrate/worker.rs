@@ -1,17 +1,18 @@
 //! What a worker narrates: fork, close_range, sigaction, accept, recv, send, poll, shutdown,
 //! close. Each function stands for one call, in the order of a worker's life.
 
+use std::fmt::Display;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use socket2::Socket;
 
-use crate::echo::{Connection, Peer};
 use crate::error::strerror;
 use crate::explain;
-use crate::log::count;
 use crate::sys::sandbox::Layer;
+use crate::sys::socket::send_queue_len;
+use crate::text::count;
 
 pub(crate) fn forked() {
     explain!(
@@ -35,14 +36,20 @@ pub(crate) fn accept_blocks(fd: RawFd) {
     explain!("accept({fd}): asleep until a client connects");
 }
 
-pub(crate) fn accepted(fd: RawFd, socket: &Socket, peer: Peer, since: Instant) {
+pub(crate) fn accepted(fd: RawFd, socket: &Socket, peer: impl Display, since: Instant) {
     explain!(
         "accept({fd}) = {new}, after {:.1?}: woken; {new} is a new socket on the same port, {}, for the \
          client at {peer} alone; {fd} goes on listening",
         since.elapsed(),
-        Peer(socket.local_addr().ok().and_then(|local| local.as_socket())),
+        local_address(socket),
         new = socket.as_raw_fd()
     );
+}
+
+/// Empty of a connection that is gone already.
+fn local_address(socket: &Socket) -> String {
+    let local = socket.local_addr().ok().and_then(|local| local.as_socket());
+    local.map_or(String::new(), |local| local.to_string())
 }
 
 pub(crate) fn accept_failed(fd: RawFd, error: Errno) {
@@ -72,11 +79,11 @@ pub(crate) fn sent(fd: RawFd, length: usize) {
     explain!("send({fd}) = {length}: so many bytes are on their way back");
 }
 
-pub(crate) fn send_blocks(connection: &Connection, length: usize) {
+pub(crate) fn send_blocks(socket: &Socket, length: usize) {
     explain!(
         "send({}): {length} bytes find no room, and {} wait to be taken; asleep until the client reads",
-        connection.fd(),
-        connection.queued()
+        socket.as_raw_fd(),
+        send_queue_len(socket).unwrap_or(0)
     );
 }
 
