@@ -529,3 +529,11 @@ fn command_like(mut command: Command) -> Command {
     }
     command
 }
+
+#[test]
+fn the_unspecified_address_is_shown_as_clients_reach_it() {
+    let server = Server::start(&[]);
+    let (code, stdout, stderr) = status(&[&format!("0.0.0.0:{}", server.address.port())]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.contains(&format!("(pid {})", server.pid)), "{stdout}");
+}

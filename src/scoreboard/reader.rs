@@ -4,7 +4,7 @@
 use std::env;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -192,7 +192,8 @@ enum Reached<'a> {
 
 /// What a client reaches that tries these addresses in turn, as all clients of a name do.
 fn reached_at<'a>(addresses: &[SocketAddr], found: &'a [Found]) -> Reached<'a> {
-    for address in addresses {
+    let addresses: Vec<SocketAddr> = addresses.iter().copied().map(destination).collect();
+    for address in &addresses {
         let listening = listening_at(*address);
         match found.iter().find(|found| listening.contains(&found.header.inode)) {
             Some(one) if one.header.address_match(*address).is_some() => return Reached::Found(one),
@@ -212,6 +213,18 @@ fn reached_at<'a>(addresses: &[SocketAddr], found: &'a [Found]) -> Reached<'a> {
         addresses.iter().find_map(|wanted| matching(*wanted).min_by_key(|(quality, _)| *quality))
     };
     best(true).or_else(|| best(false)).map_or(Reached::Nothing, |(_, one)| Reached::Found(one))
+}
+
+/// A client that connects to the unspecified address reaches the loopback (ip(7)).
+fn destination(address: SocketAddr) -> SocketAddr {
+    let loopback = |ip: IpAddr| match ip {
+        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::LOCALHOST),
+    };
+    match address.ip() {
+        ip if ip.is_unspecified() => SocketAddr::new(loopback(ip), address.port()),
+        _ => address,
+    }
 }
 
 /// A line for each server, made of what it is.

@@ -72,7 +72,8 @@ pub(super) struct Drain {
     exit: Exit,
 }
 
-/// The accept queue had overflowed before the shutdown.
+/// The accept queue had overflowed before the shutdown. Longer is waited if handshakes are
+/// open: then it may overflow now.
 #[derive(Debug)]
 pub(super) struct Overflow {
     /// Clients have time until then to send again.
@@ -88,27 +89,19 @@ impl Supervisor<'_> {
         self.rolling_restart.stop();
         self.scoreboard.set_phase(Phase::Draining);
         let now = Instant::now();
-        let overflow = self.overflow(now);
+        let has_overflowed = self.listener.as_ref().and_then(Listener::drops).is_some_and(|drops| drops > 0);
         self.make_room();
         self.stage = Stage::Draining(Drain {
             began: now,
             deadline: now + self.config.grace,
             resend_at: now + RESEND_AFTER,
             connections_before: self.scoreboard.served().connections,
-            overflow,
+            overflow: has_overflowed
+                .then(|| Overflow { until: now + self.config.grace / 3, half_open: HashSet::new() }),
             drainer: None,
             exit,
         });
         self.children.pids().for_each(|pid| self.terminate(pid));
-    }
-
-    /// How long to wait for delayed clients, if the accept queue has ever overflowed. Longer if
-    /// handshakes are open: then it may overflow now.
-    fn overflow(&self, now: Instant) -> Option<Overflow> {
-        self.listener.as_ref()?.drops().filter(|drops| *drops > 0)?;
-        let (half_open, longest) = (half_open(self.header.address), self.config.grace / 2);
-        let wait = if half_open.is_empty() { RETRANSMISSION.min(longest) } else { longest };
-        Some(Overflow { until: now + wait, half_open })
     }
 
     /// Makes the accept queue as long as possible, so that no handshake is dropped any more.
@@ -264,9 +257,15 @@ impl Supervisor<'_> {
         if !overflowed {
             self.listener = None; // As in end_overflow.
         }
-        if let Stage::Draining(drain) = &mut self.stage {
-            drain.drainer = Some(pid);
-        }
         self.log_event(Level::Info, format!("worker 0 (pid {pid}) forked to drain the accept queue"));
+        let Stage::Draining(drain) = &mut self.stage else { return };
+        drain.drainer = Some(pid);
+        if let Some(overflow) = &mut drain.overflow {
+            // Last: with many connections the kernel's list takes long to read.
+            overflow.half_open = half_open(self.header.address);
+            if overflow.half_open.is_empty() {
+                overflow.until = overflow.until.min(drain.began + RETRANSMISSION);
+            }
+        }
     }
 }

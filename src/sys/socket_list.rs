@@ -79,12 +79,16 @@ impl TcpSocket {
 /// than on Linux.
 fn tcp_sockets(pid: impl fmt::Display, state: u8) -> impl Iterator<Item = TcpSocket> {
     let lists = ["tcp", "tcp6"].map(|list| File::open(format!("/proc/{pid}/net/{list}")));
+    let column = format!(" {state:02X} ");
     lists.into_iter().flatten().flat_map(move |list| {
+        let (here, wanted) = (column.clone(), column.clone());
         let lines = BufReader::new(list).lines().skip(1).map_while(Result::ok);
-        let sockets = lines.filter_map(|line| TcpSocket::parse(&line));
-        // Listening ones come first: no need to read on through thousands of connections.
-        sockets
-            .take_while(move |socket| state != LISTEN || socket.state == LISTEN)
+        // Listening ones come first: no need to read on through thousands of connections. Of
+        // those, only lines that may be of the wanted state are taken apart.
+        lines
+            .take_while(move |line| state != LISTEN || line.contains(&here))
+            .filter(move |line| line.contains(&wanted))
+            .filter_map(|line| TcpSocket::parse(&line))
             .filter(move |socket| socket.state == state)
     })
 }

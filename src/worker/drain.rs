@@ -41,6 +41,7 @@ impl Worker {
     /// connections in it are accepted first: the parent may be unable to fork the worker
     /// that drains the rest.
     pub(super) fn finish(&mut self, mut connections: Vec<DrainingConnection>, buffer: &mut [u8]) {
+        self.look_for_overflow();
         if self.scoreboard.phase() == Phase::Draining {
             connections.extend(self.accept_pending(Duration::ZERO).connections);
         }
@@ -59,6 +60,7 @@ impl Worker {
     /// The accept queue has overflowed: accepts and serves connections until the parent
     /// asks this worker to stop. Returns those that are still open.
     pub(super) fn serve_overflow(&mut self, buffer: &mut [u8]) -> Vec<DrainingConnection> {
+        self.look_for_overflow();
         let mut connections = Vec::new();
         while !self.is_stopping() && matches!(self.listener_state, ListenerState::Open(_)) {
             connections.extend(self.accept_pending(Duration::ZERO).connections);
@@ -90,6 +92,13 @@ impl Worker {
             self.has_cut = listener.has_waiting();
         }
         self.finish(connections, buffer);
+    }
+
+    /// Has the accept queue overflowed? The socket tells for as long as it is open.
+    fn look_for_overflow(&mut self) {
+        if let ListenerState::Open(listener) = &self.listener_state {
+            self.has_overflowed = listener.drops().is_some_and(|drops| drops > 0);
+        }
     }
 
     /// Waits until a connection is ready or a check is due, or, if `accepting`, another one
@@ -127,14 +136,15 @@ impl Worker {
     /// How long to wait for a silent peer. When the whole server shuts down, its grace is
     /// the limit; when one worker leaves, there is none.
     pub(super) fn linger_timeouts(&self) -> LingerTimeouts {
-        LingerTimeouts::within((self.scoreboard.phase() == Phase::Draining).then_some(self.grace))
+        let grace = (self.scoreboard.phase() == Phase::Draining).then_some(self.grace);
+        LingerTimeouts::within(grace, self.has_overflowed)
     }
 
     /// Accepts connections until none has come for as long as `quiet`; for [`ACCEPTING`] at
     /// the most.
     fn accept_pending(&mut self, quiet: Duration) -> Accepted {
         let mut accepted = Accepted { connections: Vec::new(), is_stuck: false };
-        let end = Instant::now() + ACCEPTING;
+        let end = Instant::now() + ACCEPTING.min(self.grace / 8);
         let mut quiet_at = Instant::now() + quiet;
         while Instant::now() < end {
             // While connections come without a pause, no call is ever interrupted.

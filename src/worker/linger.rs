@@ -26,16 +26,22 @@ pub(super) struct LingerTimeouts {
     /// For more bytes, and for the peer's end of file after ours. Longer than most round
     /// trips.
     pub quiet: Duration,
+    /// For the first bytes. If the accept queue has overflowed, the peer's TCP may have to
+    /// send them again: after 0.2, 0.6, 1.4 and 3.0 s, whatever the handshake does meanwhile.
+    first: Duration,
     /// For a peer with bytes in the send queue to take some: the TCP of a slow reader
     /// reports room only now and then.
     taking: Duration,
 }
 
 impl LingerTimeouts {
-    /// With the `grace` of a server that shuts down, they are at most a quarter of it.
-    pub fn within(grace: Option<Duration>) -> LingerTimeouts {
-        let at_most = |duration: Duration| grace.map_or(duration, |grace| duration.min(grace / 4));
-        LingerTimeouts { quiet: at_most(Duration::from_millis(300)), taking: at_most(Duration::from_secs(2)) }
+    /// With the `grace` of a server that shuts down, they are only a part of it: several
+    /// follow each other.
+    pub fn within(grace: Option<Duration>, has_overflowed: bool) -> LingerTimeouts {
+        let at_most = |part, duration: Duration| grace.map_or(duration, |grace| duration.min(grace / part));
+        let quiet = at_most(8, Duration::from_millis(300));
+        let long = at_most(4, Duration::from_secs(2));
+        LingerTimeouts { quiet, first: if has_overflowed { long } else { quiet }, taking: long }
     }
 }
 
@@ -128,6 +134,7 @@ impl DrainingConnection {
         match self.stage {
             Stage::Echoing if !self.pending.is_empty() => self.connection.idle_timeout,
             Stage::Echoing if self.progress.queued() > 0 => Some(timeouts.taking),
+            Stage::Echoing if self.connection.echoed == 0 => Some(timeouts.first),
             _ => Some(timeouts.quiet),
         }
     }

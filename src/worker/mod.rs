@@ -119,6 +119,8 @@ struct Worker {
     parent: Pid,
     listener_state: ListenerState,
     grace: Duration,
+    /// The accept queue has overflowed: handshakes were delayed.
+    has_overflowed: bool,
     /// Connections waited in the accept queue when the listening socket was closed.
     has_cut: bool,
     /// Failures of accept in a row.
@@ -144,6 +146,7 @@ impl Worker {
             parent: context.parent,
             listener_state: ListenerState::Open(context.listener),
             grace: context.options.grace,
+            has_overflowed: false,
             has_cut: false,
             failures: 0,
         }
