@@ -106,7 +106,7 @@ fn term_at_any_instant_ends_the_server_within_a_second() {
         .map(|seed| {
             thread::spawn(move || {
                 let mut dice = Random::new(seed);
-                (0..rounds(10, 100)).map(|_| term_at_some_instant(&mut dice)).collect::<Vec<_>>()
+                (0..rounds(5, 100)).map(|_| term_at_some_instant(&mut dice)).collect::<Vec<_>>()
             })
         })
         .collect();
@@ -124,7 +124,7 @@ fn term_at_any_instant_ends_the_server_within_a_second() {
 fn workers_killed_while_the_parent_is_stopped_are_replaced() {
     let _alone = heavy();
     let mut most = Duration::ZERO;
-    for _ in 0..rounds(4, 20) {
+    for _ in 0..rounds(2, 20) {
         let mut server = Server::start(&["-q", "--workers", "8"]);
         let old = server.wait_for_workers(8);
         server.signal(Signal::SIGSTOP);
@@ -148,7 +148,7 @@ fn workers_killed_while_the_parent_is_stopped_are_replaced() {
 fn a_second_ctrl_c_ends_all_processes_at_once() {
     let _alone = heavy();
     let mut most = Duration::ZERO;
-    for round in 0..rounds(4, 20) {
+    for round in 0..rounds(2, 20) {
         let mut server = Server::start(&["--workers", "4", "--grace", "1h"]);
         let _greedy = (round % 2 == 0).then(|| server.connect_without_reading());
         server.signal_group(Signal::SIGINT);
@@ -259,9 +259,9 @@ fn connections_and_respawns_leak_no_memory_or_descriptors() {
     // In the beginning each touches memory that it has never used before.
     load(2_000);
     let before = sizes();
-    load(rounds(2_000, 10_000));
+    load(rounds(1_000, 10_000));
     let loaded = sizes();
-    for _ in 0..rounds(20, 100) {
+    for _ in 0..rounds(10, 100) {
         let worker = server.workers()[0];
         kill(worker, Signal::SIGKILL).unwrap();
         wait_until("it is replaced", || server.workers().len() == 4 && !server.workers().contains(&worker));
@@ -281,7 +281,7 @@ fn connections_and_respawns_leak_no_memory_or_descriptors() {
 
 #[test]
 fn a_client_that_reads_after_term_loses_no_byte() {
-    for round in 0..rounds(4, 20) {
+    for round in 0..rounds(2, 20) {
         let mut server = Server::start(&["--workers", "2"]);
         // The larger ones don't fit into the buffers on the way: the worker gets stuck in send.
         let large = round % 2 == 0;

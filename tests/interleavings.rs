@@ -370,7 +370,7 @@ fn the_invariants_hold_after_any_sequence_of_events() {
     let digits: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
     println!("INTERLEAVINGS_SEED={digits}");
     let cases =
-        if env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { rounds(10, 100) };
+        if env::var_os("PROPTEST_CASES").is_some() { Config::default().cases } else { rounds(6, 100) };
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 100, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
     let interleavings = (prop::collection::vec(step(), 1..40), end());

@@ -25,7 +25,7 @@ fn kill_the_parent(server: &mut Server) -> Duration {
 #[test]
 fn idle_workers_leave() {
     let _alone = heavy();
-    let most = (0..rounds(4, 20)).map(|_| kill_the_parent(&mut Server::start(&["-q"]))).max();
+    let most = (0..rounds(2, 20)).map(|_| kill_the_parent(&mut Server::start(&["-q"]))).max();
     println!("from the parent's death to the last of 4 idle workers': most {:?}", most.unwrap());
     for workers in ["1", "100"] {
         kill_the_parent(&mut Server::start(&["-q", "--workers", workers]));
@@ -35,7 +35,7 @@ fn idle_workers_leave() {
 #[test]
 fn busy_workers_leave() {
     let _alone = heavy();
-    let most = (0..rounds(4, 20)).map(|_| {
+    let most = (0..rounds(2, 20)).map(|_| {
         let mut server = Server::start(&["-q"]);
         let mut clients: Vec<_> = (0..3).map(|_| server.connect()).collect();
         clients.iter_mut().for_each(|client| echo(client, b"hello"));

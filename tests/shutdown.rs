@@ -486,7 +486,7 @@ fn hammer(address: std::net::SocketAddr, tally: &Counts, done: &AtomicBool) {
 fn clients_that_connect_without_pause_are_not_reset() {
     let _alone = heavy();
     let (mut served, mut cut) = (0, 0);
-    for _ in 0..rounds(4, 40) {
+    for _ in 0..rounds(3, 40) {
         let mut server = Server::start(&["-q"]);
         let (tally, done) = (Arc::new(Counts::default()), Arc::new(AtomicBool::new(false)));
         let clients: Vec<_> = (0..24)
