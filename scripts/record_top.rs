@@ -38,7 +38,7 @@ const STORY: [(usize, Act, &str); 9] = [
     (9, Act::Nothing, "the parent has replaced it; the others have noticed nothing"),
     (15, Act::Clients, "three clients more: two wait in the accept queue, connected already"),
     (21, Act::Press("+"), "+ asks the parent for one worker more"),
-    (25, Act::Press("+"), "and one more: nobody waits"),
+    (25, Act::Press("+"), "and one more: no client waits"),
     (29, Act::Nothing, "one variable, one address, another value in each process"),
     (35, Act::Nothing, ""),
 ];
