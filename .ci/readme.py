@@ -49,13 +49,23 @@ def fail(command, why):
     sys.exit(f"the README's `{command}`: {why}")
 
 
+def anchors(page):
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
 def check_links():
-    """Each relative link of the pages leads to something."""
+    """Each relative link of the pages leads to a file, and to a heading if it names one."""
     pages = [*root.glob("*.md"), *root.glob("docs/**/*.md")]
     for page in pages:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-            if "://" not in target and not (page.parent / target).exists():
-                sys.exit(f"{page.relative_to(root)}: the link to {target} leads nowhere")
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+            if "://" in link:
+                continue
+            target, _, anchor = link.partition("#")
+            to = page.parent / target if target else page
+            if not to.exists() or (anchor and anchor not in anchors(to)):
+                sys.exit(f"{page.relative_to(root)}: the link to {link} leads nowhere")
     print(f"the links of {len(pages)} pages lead somewhere")
 
 

@@ -284,7 +284,7 @@ fault_05_process_1() {
 
 fault_06_no_standard_files() {
     say "descriptors 0 to 2 are closed"
-    # Nobody is told the port, so it is one of our own.
+    # With stdout closed the server cannot tell its port, so the script chooses one.
     port=17773
     "$program" --bind "$port" --workers 2 <&- >&- 2>&- &
     server=$!

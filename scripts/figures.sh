@@ -85,12 +85,12 @@ compare() {
     local name=$1 unit=$2 port pid before
     shift 2
     for _ in $(times 7); do
-        for who in ours theirs; do
-            port=${!who}
-            if [ "$who" = ours ]; then pid=$server; else pid=$plain; fi
+        for which in ours theirs; do
+            port=${!which}
+            if [ "$which" = ours ]; then pid=$server; else pid=$plain; fi
             before=$("$work/measure" cpu "$pid")
-            "$work/measure" "$1" "$port" "${@:2}" >>"$work/$name.$who.rate"
-            echo $(($("$work/measure" cpu "$pid") - before)) >>"$work/$name.$who.cpu"
+            "$work/measure" "$1" "$port" "${@:2}" >>"$work/$name.$which.rate"
+            echo $(($("$work/measure" cpu "$pid") - before)) >>"$work/$name.$which.cpu"
         done
     done
     local a b c d
@@ -160,8 +160,8 @@ until grep -q "pid $without," "$work/line"; do nap; done
 taskset -cp 0 "$(children "$without" | tr -d ' ')" >/dev/null
 spent() { cut -d' ' -f1 "/proc/$(children "$1" | tr -d ' ')/schedstat"; } # in nanoseconds
 for pair in $(times 15); do
-    for who in $((pair % 2)) $(((pair + 1) % 2)); do
-        if [ "$who" = 0 ]; then pid=$server port=$ours name=with; else pid=$without port=$bare name=without; fi
+    for which in $((pair % 2)) $(((pair + 1) % 2)); do
+        if [ "$which" = 0 ]; then pid=$server port=$ours name=with; else pid=$without port=$bare name=without; fi
         before=$(spent "$pid")
         taskset -c 1 "$work/measure" echo "$port" 1 "$(load 40000)" 64 >/dev/null
         echo $((($(spent "$pid") - before) / $(load 40000))) >>"$work/sandbox.$name"
@@ -183,8 +183,8 @@ for clients in 1 4; do
     for pair in $(times 21); do
         serve --workers 4
         # Each is the first as often as the second.
-        for who in $((pair % 2)) $(((pair + 1) % 2)); do
-            if [ "$who" = 0 ]; then
+        for which in $((pair % 2)) $(((pair + 1) % 2)); do
+            if [ "$which" = 0 ]; then
                 "$work/measure" echo "$ours" "$clients" $(($(load 60000) / clients)) 64 >>"$work/client.c"
             else
                 bench -c "$clients" -n "$(load 60000)" | field per_second >>"$work/client.bench"

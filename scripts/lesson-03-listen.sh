@@ -9,7 +9,7 @@ TEXT
 
 serve --workers 1
 stop_server
-predict "Nobody listens at port $port any more. What does a client get there?"
+predict "No process listens at port $port any more. What does a client get there?"
 run "prefork-echo client $port hello"
 check "it is refused, at once" grep -q 'connection refused' <<<"$(prefork-echo client "$port" hello 2>&1)"
 check "its exit status is 1" test "$status" = 1

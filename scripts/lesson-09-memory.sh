@@ -28,7 +28,7 @@ in_memory() {
     dd if="/proc/$1/mem" bs=8 count=1 skip=$((address)) iflag=skip_bytes 2>/dev/null | od -An -td8 | tr -d ' '
 }
 if on_linux && [ -n "$(in_memory "$server")" ]; then
-    say "Is it true? Linux lets us look into the memory of each, at $address:"
+    say "Is it true? Linux shows the memory of each, at $address:"
     for pid in $(parent_and_workers); do
         printf '    in %s: %s\n' "$pid" "$(in_memory "$pid")"
     done

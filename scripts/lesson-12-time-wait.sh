@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Who closes first waits: TIME_WAIT
+# The end that closes first waits: TIME_WAIT
 . "$(dirname "$0")/lib.sh"
 
 lesson <<'TEXT'
