@@ -43,6 +43,7 @@ macro_rules! shared_struct {
 
         // SAFETY: the bounds say that each field is made of atomics, and padding may hold
         // any bytes.
+        // The macro is expanded in another room, which denies the keyword.
         #[allow(unsafe_code)]
         unsafe impl $crate::sys::memory::Atomics for $name
         where $($type: $crate::sys::memory::Atomics,)* {}

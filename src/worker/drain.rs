@@ -24,8 +24,8 @@ use crate::log::narrate::worker as narrate;
 use crate::scoreboard::{Phase, State};
 use crate::sys::readiness;
 
-/// The final drain accepts for so long at the most: it must end although new connections
-/// may never cease.
+/// The longest time for accepting without serving, and never more than an eighth of the
+/// grace: it must end although new connections may never cease.
 const ACCEPTING: Duration = Duration::from_secs(1);
 
 /// What came out of the accept queue.
@@ -140,8 +140,8 @@ impl Worker {
         LingerTimeouts::within(grace, self.has_overflowed)
     }
 
-    /// Accepts connections until none has come for as long as `quiet`; for [`ACCEPTING`] at
-    /// the most.
+    /// Accepts connections until none has come for as long as `quiet`; no longer
+    /// than [`ACCEPTING`] says.
     fn accept_pending(&mut self, quiet: Duration) -> Accepted {
         let mut accepted = Accepted { connections: Vec::new(), is_stuck: false };
         let end = Instant::now() + ACCEPTING.min(self.grace / 8);
