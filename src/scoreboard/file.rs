@@ -127,7 +127,7 @@ pub fn open(options: &Config, header: &Header) -> nix::Result<(Writer, Option<Lo
     if !options.no_scoreboard {
         match create(options.scoreboard.as_deref(), header) {
             Ok((scoreboard, file)) => {
-                narrate::scoreboard_mapped(file.path());
+                narrate::scoreboard_mapped(&file.path);
                 return Ok((scoreboard, Some(file)));
             }
             Err((why, remedy)) => {
@@ -160,7 +160,7 @@ fn create(path: Option<&Path>, header: &Header) -> Result<(Writer, LockFile), (S
         LockError::Error(error) => failed(error),
         other => another(format!("{shown} {other}")),
     })?;
-    let file = held.file();
+    let file = &held.file;
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
     // First, so that a server that is killed meanwhile leaves what the next one knows.
     let beginning = beginning();

@@ -61,8 +61,8 @@ impl State {
 /// A worker's row, to be read.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    numbers: &'static RowNumbers,
-    index: usize,
+    pub(super) numbers: &'static RowNumbers,
+    pub(super) index: usize,
 }
 
 impl PartialEq for Row {
@@ -72,14 +72,6 @@ impl PartialEq for Row {
 }
 
 impl Row {
-    pub(super) fn new(numbers: &'static RowNumbers, index: usize) -> Row {
-        Row { numbers, index }
-    }
-
-    pub(super) fn index(self) -> usize {
-        self.index
-    }
-
     /// The slot that the worker fills, or filled. None: the row is free.
     pub fn slot(self) -> Option<usize> {
         (self.numbers.slot.load(Relaxed) as usize).checked_sub(1)
@@ -140,7 +132,7 @@ impl Row {
 
 /// A worker's access to its own row. It also reads it, as a [`Row`].
 #[derive(Debug, Clone, Copy)]
-pub struct RowWriter(Row);
+pub struct RowWriter(pub(super) Row);
 
 impl Deref for RowWriter {
     type Target = Row;
@@ -151,10 +143,6 @@ impl Deref for RowWriter {
 }
 
 impl RowWriter {
-    pub(super) fn new(row: Row) -> RowWriter {
-        RowWriter(row)
-    }
-
     // The parent calls these two, before the fork and after the worker's end.
 
     pub(super) fn assign(self, slot: usize, restarts: u64) {

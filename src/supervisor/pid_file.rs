@@ -28,7 +28,7 @@ pub fn create(path: &Path, pid: Pid) -> Result<LockFile, Error> {
             Error::plain(format!("the pid file {shown} {other}, or choose another file with --pid-file"))
         }
     })?;
-    writeln!(file.file(), "{pid}").map_err(|error| failed(&error))?;
+    writeln!(&file.file, "{pid}").map_err(|error| failed(&error))?;
     Ok(file)
 }
 
