@@ -126,7 +126,7 @@ impl Row {
     /// Its user's number and its sandbox. None until the worker has set them.
     pub fn credentials(self) -> Option<(u32, Sandbox)> {
         let user = self.numbers.user.load(Relaxed).checked_sub(1)?;
-        Some((user as u32, Sandbox::from_bits(self.numbers.sandbox.load(Relaxed))))
+        Some((user as u32, Sandbox(self.numbers.sandbox.load(Relaxed))))
     }
 }
 
@@ -187,7 +187,7 @@ impl RowWriter {
 
     /// The worker has this user and this sandbox from now on.
     pub fn set_credentials(self, user: Uid, sandbox: Sandbox) {
-        self.numbers.sandbox.store(sandbox.bits(), Relaxed);
+        self.numbers.sandbox.store(sandbox.0, Relaxed);
         self.numbers.user.store(u64::from(user.as_raw()) + 1, Relaxed);
     }
 

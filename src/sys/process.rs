@@ -102,15 +102,18 @@ pub fn allow_descriptors(wanted: u64) {
 /// # Errors
 /// If the system has neither such a call nor a list of the open descriptors.
 pub fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
-    let mut ends = kept.to_vec();
-    ends.sort_unstable();
-    ends.push(RawFd::MAX);
-    let mut first = 0;
-    for end in ends {
-        if first < end && close_range(first, end - 1).is_err() {
-            return close_listed(kept);
-        }
-        first = end.saturating_add(1);
+    let mut edges = [kept, &[-1, RawFd::MAX]].concat();
+    edges.sort_unstable();
+    let gaps = edges.windows(2).map(|edge| (edge[0] + 1, edge[1] - 1));
+    if gaps.filter(|(first, last)| first <= last).all(|(first, last)| close_range(first, last).is_ok()) {
+        return Ok(());
+    }
+    // One by one, as the system lists them.
+    let list = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    let open: Vec<RawFd> =
+        fs::read_dir(list)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| !kept.contains(fd)) {
+        let _ = unistd::close(fd); // The list's own descriptor is closed already.
     }
     Ok(())
 }
@@ -127,17 +130,6 @@ fn close_range(first: RawFd, last: RawFd) -> nix::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn close_range(_: RawFd, _: RawFd) -> nix::Result<()> {
     Err(Errno::ENOSYS)
-}
-
-/// Closes them one by one, as the system lists them.
-fn close_listed(kept: &[RawFd]) -> io::Result<()> {
-    let list = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
-    let open: Vec<RawFd> =
-        fs::read_dir(list)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    for fd in open.into_iter().filter(|fd| !kept.contains(fd)) {
-        let _ = unistd::close(fd); // The list's own descriptor is closed already.
-    }
-    Ok(())
 }
 
 /// Arranges that this process is interrupted when `parent` dies.

@@ -5,14 +5,12 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::PollFlags;
 use socket2::{SockAddr, Socket};
 
-use super::readiness::wait_for;
 pub use super::socket_list::{accept_queue, half_open, listening_at};
 
 /// Does an accepted socket inherit the listening socket's time-outs
@@ -57,7 +55,12 @@ pub fn send_queue_len(socket: impl AsFd) -> nix::Result<usize> {
 /// `TimedOut`, and all that connect(2) lists.
 pub fn connect(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>) -> io::Result<()> {
     if !CONNECTING_IS_SENDING {
-        return connect_by_poll(socket, peer, timeout);
+        return match socket.connect_timeout(&peer.into(), timeout.unwrap_or(Duration::MAX)) {
+            // Connected, and the server has closed already: macOS reports that as it does a
+            // failure, but without an error.
+            Err(error) if error.kind() == io::ErrorKind::Other => Ok(()),
+            result => result,
+        };
     }
     loop {
         let Err(error) = socket.connect(&peer.into()) else { return Ok(()) };
@@ -70,29 +73,6 @@ pub fn connect(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>) -> 
             _ => return Err(error),
         }
     }
-}
-
-/// The same with a socket that doesn't block meanwhile, as connect(2) advises. Only room
-/// to send is waited for: on macOS poll reports a server that has closed already as it
-/// does a failure.
-fn connect_by_poll(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>) -> io::Result<()> {
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    socket.set_nonblocking(true)?;
-    match socket.connect(&peer.into()) {
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
-            loop {
-                match wait_for(socket, PollFlags::POLLOUT, deadline) {
-                    Ok(true) => break,
-                    Ok(false) => return Err(io::ErrorKind::TimedOut.into()),
-                    Err(Errno::EINTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            socket.take_error()?.map_or(Ok(()), Err)?;
-        }
-        result => result?,
-    }
-    socket.set_nonblocking(false)
 }
 
 /// Does it listen? On Linux each process that has the socket can end that for all, by
@@ -124,16 +104,13 @@ pub enum Match {
 pub fn address_match(listening: SocketAddr, is_dual_stack: bool, wanted: SocketAddr) -> Option<Match> {
     // ::ffff:127.0.0.1 is 127.0.0.1, on an IPv6 socket.
     let (here, there) = (listening.ip().to_canonical(), wanted.ip().to_canonical());
-    if listening.port() != wanted.port() {
-        None
-    } else if here == there {
-        Some(Match::Exact)
-    } else if !here.is_unspecified() {
-        None
-    } else if here.is_ipv4() == there.is_ipv4() {
-        Some(Match::Unspecified)
-    } else {
-        (here.is_ipv6() && is_dual_stack).then_some(Match::DualStack)
+    if listening.port() != wanted.port() || (here != there && !here.is_unspecified()) {
+        return None;
+    }
+    match here.is_ipv4() == there.is_ipv4() {
+        _ if here == there => Some(Match::Exact),
+        true => Some(Match::Unspecified),
+        false => (here.is_ipv6() && is_dual_stack).then_some(Match::DualStack),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::error::Error;
-use std::io;
+use std::{io, iter};
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope};
 use nix::errno::Errno;
@@ -23,19 +23,16 @@ pub(super) fn no_new_privs() -> Result<(), LayerError> {
 
 /// Looks for the system's reason behind an error.
 fn refusal(error: &(dyn Error + 'static)) -> LayerError {
-    let mut reason = Some(error);
-    while let Some(cause) = reason {
-        if let Some(number) = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-            let errno = Errno::from_raw(number);
-            let why = errno.desc().to_lowercase();
-            return match errno {
-                Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => LayerError::Transient(why),
-                _ => LayerError::Unsupported(why),
-            };
-        }
-        reason = cause.source();
+    let mut causes = iter::successors(Some(error), |&cause| cause.source());
+    let number = causes.find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    let Some(errno) = number.map(Errno::from_raw) else {
+        return LayerError::Unsupported(error.to_string());
+    };
+    let why = errno.desc().to_lowercase();
+    match errno {
+        Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => LayerError::Transient(why),
+        _ => LayerError::Unsupported(why),
     }
-    LayerError::Unsupported(error.to_string())
 }
 
 /// Handles each right of the first version that has all that is needed, and grants none.

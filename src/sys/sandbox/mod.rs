@@ -124,24 +124,14 @@ pub enum Condition {
     Has(u8, c_int, c_int),
 }
 
-/// The layers that are in force, wholly, in some process.
+/// The layers that are in force, wholly, in some process: a bit for each.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sandbox(u64);
+pub struct Sandbox(pub u64);
 
 impl Sandbox {
     /// This sandbox, with one layer more.
     pub fn with(self, layer: Layer) -> Sandbox {
         Sandbox(self.0 | 1 << layer as u64)
-    }
-
-    /// The sandbox as a number, with a bit for each layer.
-    pub fn bits(self) -> u64 {
-        self.0
-    }
-
-    /// The sandbox of such a number.
-    pub fn from_bits(bits: u64) -> Sandbox {
-        Sandbox(bits)
     }
 
     /// The layers in force.
