@@ -65,12 +65,6 @@ pub struct Row {
     pub(super) index: usize,
 }
 
-impl PartialEq for Row {
-    fn eq(&self, other: &Row) -> bool {
-        self.index == other.index
-    }
-}
-
 impl Row {
     /// The slot that the worker fills, or filled. None: the row is free.
     pub fn slot(self) -> Option<usize> {
@@ -143,24 +137,6 @@ impl Deref for RowWriter {
 }
 
 impl RowWriter {
-    // The parent calls these two, before the fork and after the worker's end.
-
-    pub(super) fn assign(self, slot: usize, restarts: u64) {
-        self.clear();
-        self.numbers.restarts.store(restarts, Relaxed);
-        self.numbers.forked_at.store(clock::now().as_nanos() as u64, Relaxed);
-        self.numbers.slot.store(slot as u64 + 1, Relaxed);
-        self.set_state(State::Starting);
-    }
-
-    pub(super) fn clear(self) {
-        let RowNumbers { slot, pid, forked_at, restarts, state, .. } = self.numbers;
-        let RowNumbers { connections, bytes, private_counter, peer, user, sandbox, .. } = self.numbers;
-        let numbers =
-            [slot, pid, forked_at, restarts, state, connections, bytes, private_counter, user, sandbox];
-        numbers.into_iter().chain(peer).for_each(|number| number.store(0, Relaxed));
-    }
-
     /// The worker is in this state from now on, if it wasn't before.
     #[inline]
     pub fn set_state(self, state: State) {

@@ -8,9 +8,10 @@ use std::sync::atomic::fence;
 
 use nix::unistd::Pid;
 
-use super::{Phase, Row, RowWriter, Scoreboard, codec};
+use super::{Phase, Row, RowWriter, Scoreboard, State, codec};
+use crate::sys::clock;
+use crate::sys::memory::{self, Atomics};
 use crate::sys::process::WaitStatus;
-use crate::sys::{clock, memory};
 
 /// The parent's access to the scoreboard. It also reads, as a [`Scoreboard`]; that type can
 /// do nothing else:
@@ -81,9 +82,13 @@ impl Writer {
 
     /// Gives a free row to the worker that is about to be forked for `slot`.
     pub fn assign(self, row: Row, slot: usize) {
-        let restarts = self.numbers.slots[slot].filled.load(Relaxed);
+        let writer = self.row_writer(row);
         self.seqlock_write(|| {
-            self.row_writer(row).assign(slot, restarts);
+            writer.numbers.clear();
+            writer.numbers.restarts.store(self.numbers.slots[slot].filled.load(Relaxed), Relaxed);
+            writer.numbers.forked_at.store(clock::now().as_nanos() as u64, Relaxed);
+            writer.numbers.slot.store(slot as u64 + 1, Relaxed);
+            writer.set_state(State::Starting);
             self.numbers.control.rows_ever.fetch_max(row.index as u64 + 1, Relaxed);
         });
     }
@@ -117,7 +122,7 @@ impl Writer {
             if let Some(exit) = exit {
                 codec::store_text(&slot.last_exit, &exit.to_string());
             }
-            self.row_writer(row).clear();
+            self.row_writer(row).numbers.clear();
         });
     }
 

@@ -238,8 +238,6 @@ fn open(path: &Path, mode: Option<u32>) -> Result<Option<File>, LockError> {
 
 fn is_still_at(file: &File, path: &Path) -> bool {
     let id = |data: fs::Metadata| (data.dev(), data.ino());
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(open), Ok(there)) => id(open) == id(there),
-        _ => false,
-    }
+    let there = fs::symlink_metadata(path).map(id);
+    file.metadata().map(id).is_ok_and(|open| there.is_ok_and(|there| there == open))
 }

@@ -21,13 +21,24 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 /// # Safety
 /// Each part of the type is an atomic number: every value of its bytes is valid, and a
 /// change by another process is no data race.
-pub unsafe trait Atomics: 'static {}
+pub unsafe trait Atomics: 'static {
+    /// Sets each number to 0.
+    fn clear(&self);
+}
 
 // SAFETY: an atomic number has no invalid value.
-unsafe impl Atomics for AtomicU64 {}
+unsafe impl Atomics for AtomicU64 {
+    fn clear(&self) {
+        self.store(0, Ordering::Relaxed);
+    }
+}
 
 // SAFETY: as each of its elements.
-unsafe impl<T: Atomics, const N: usize> Atomics for [T; N] {}
+unsafe impl<T: Atomics, const N: usize> Atomics for [T; N] {
+    fn clear(&self) {
+        self.iter().for_each(T::clear);
+    }
+}
 
 /// Defines `#[repr(C)]` structs of [`Atomics`], each with a size that is a multiple of 128
 /// bytes: two cache lines, because processors fetch them in pairs. Two processes that write
@@ -46,7 +57,12 @@ macro_rules! shared_structs {
         // The macro is expanded in another room, which denies the keyword.
         #[allow(unsafe_code)]
         unsafe impl $crate::sys::memory::Atomics for $name
-        where $($type: $crate::sys::memory::Atomics,)* {}
+        where $($type: $crate::sys::memory::Atomics,)*
+        {
+            fn clear(&self) {
+                $($crate::sys::memory::Atomics::clear(&self.$field);)*
+            }
+        }
     )*};
 }
 pub(crate) use shared_structs;

@@ -35,17 +35,26 @@ pub fn address_bytes(address: &SockAddr) -> &[u8] {
 /// # Errors
 /// None for a socket that is connected, or was.
 pub fn send_queue_len(socket: impl AsFd) -> nix::Result<usize> {
-    let (fd, mut bytes) = (socket.as_fd().as_raw_fd(), 0 as libc::c_int);
-    #[cfg(target_os = "linux")]
-    // SAFETY: this request (SIOCOUTQ by its older name) writes one int.
-    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &mut bytes) };
     #[cfg(not(target_os = "linux"))]
-    let result = {
-        let mut size = size_of_val(&bytes) as libc::socklen_t;
-        // SAFETY: the option is one int, and the size says that there is room.
-        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_NWRITE, (&raw mut bytes).cast(), &mut size) }
-    };
-    Errno::result(result).map(|_| bytes as usize)
+    return option(socket, libc::SO_NWRITE).map(|[bytes]| bytes as usize);
+    #[cfg(target_os = "linux")]
+    {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: this request (SIOCOUTQ by its older name) writes one int.
+        let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+        Errno::result(result).map(|_| bytes as usize)
+    }
+}
+
+/// An option of the socket that is so many 32-bit numbers: what neither nix nor socket2
+/// knows. See getsockopt(2).
+fn option<const N: usize>(socket: impl AsFd, name: libc::c_int) -> nix::Result<[u32; N]> {
+    let mut numbers = [0; N];
+    let mut size = size_of_val(&numbers) as libc::socklen_t;
+    let (fd, place) = (socket.as_fd().as_raw_fd(), numbers.as_mut_ptr().cast());
+    // SAFETY: each value of the bytes is a number, and the size says how many have room.
+    Errno::result(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, place, &mut size) })?;
+    if size as usize == size_of_val(&numbers) { Ok(numbers) } else { Err(Errno::EINVAL) }
 }
 
 /// Connects, and waits for that no longer than `timeout`, which the socket has as its
@@ -114,25 +123,18 @@ pub fn address_match(listening: SocketAddr, is_dual_stack: bool, wanted: SocketA
     }
 }
 
+#[cfg(target_os = "linux")]
+const SO_MEMINFO: libc::c_int = libc::SO_MEMINFO;
+#[cfg(not(target_os = "linux"))]
+const SO_MEMINFO: libc::c_int = -1; // No option has this number.
+
 /// How many segments a socket has dropped. A listening socket does so mostly when its
 /// accept queue is full. None: the system can't tell. See SO_MEMINFO in the kernel's
 /// sock_diag.h.
 pub fn drops(socket: impl AsFd) -> Option<u64> {
-    #[cfg(target_os = "linux")]
-    {
-        const DROPS: usize = 8; // SK_MEMINFO_DROPS
-        let mut numbers = [0_u32; DROPS + 1];
-        let mut size = size_of_val(&numbers) as libc::socklen_t;
-        let (fd, place) = (socket.as_fd().as_raw_fd(), numbers.as_mut_ptr().cast());
-        // SAFETY: the option is an array of u32, and the size says for how many there is room.
-        let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, place, &mut size) };
-        (result == 0 && size as usize == size_of_val(&numbers)).then(|| numbers[DROPS].into())
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = socket;
-        None
-    }
+    const DROPS: usize = 8; // SK_MEMINFO_DROPS
+    let numbers: [_; DROPS + 1] = option(socket, SO_MEMINFO).ok()?;
+    Some(numbers[DROPS].into())
 }
 
 /// The length that the kernel gives an accept queue that was asked to hold
