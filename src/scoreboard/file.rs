@@ -150,7 +150,7 @@ fn create(path: Option<&Path>, header: &Header) -> Result<(Writer, LockFile), (S
         let (why, remedy) = another(format!("cannot write {shown}: {}", strerror(&error)));
         (why, shortage(&error).unwrap_or(remedy))
     };
-    let held = LockFile::acquire(&path, 0o600, is_ours).map_err(|refusal| match refusal {
+    let held = LockFile::acquire(&path, 0o600, is_scoreboard).map_err(|refusal| match refusal {
         LockError::Held(pid) => another(format!("{shown} is held by a running server (pid {pid})")),
         LockError::NotOurs => another(format!("{shown} exists and is no scoreboard of this user")),
         LockError::Error(error) => failed(error),
@@ -169,11 +169,6 @@ fn create(path: Option<&Path>, header: &Header) -> Result<(Writer, LockFile), (S
     let line = serde_json::to_string(header).unwrap_or_default() + "\n";
     file.write_all_at(line.as_bytes(), 0).map_err(failed)?;
     Ok((scoreboard, held))
-}
-
-/// May a server take this file?
-fn is_ours(file: &File) -> bool {
-    file.metadata().is_ok_and(|data| data.len() == 0) || is_scoreboard(file)
 }
 
 /// Was it made by a server, of any version?

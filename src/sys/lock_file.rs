@@ -77,8 +77,9 @@ impl fmt::Display for LockError {
 }
 
 impl LockFile {
-    /// Takes the file at `path`, and empties it, if no server holds it and `is_ours` accepts
-    /// its content. Creates it if it is missing, with the permissions `mode` less the umask.
+    /// Takes the file at `path`, and empties it, if no server holds it, and if it is empty or
+    /// `is_ours` accepts its content. Creates it if it is missing, with the permissions `mode`
+    /// less the umask.
     ///
     /// # Errors
     /// See [`LockError`].
@@ -116,26 +117,27 @@ fn try_acquire(path: &Path, mode: u32, is_ours: fn(&File) -> bool) -> Result<Opt
     if !is_locked && let Some(pid) = lock_holder(&file)? {
         return Err(LockError::Held(pid));
     }
-    if !is_ours(&file) {
+    let is_empty = file.metadata()?.len() == 0;
+    if !is_empty && !is_ours(&file) {
         return Err(LockError::NotOurs);
     }
     if is_locked {
         // The last workers of a dead server may still write to the file. So it is
         // replaced, if the directory permits that.
-        return Ok((is_empty(&file) || fs::remove_file(path).is_err()).then_some(file));
+        return Ok((is_empty || fs::remove_file(path).is_err()).then_some(file));
     }
     let Some(reader) = conflicting_process(&file, WRITE_LOCK)? else { return Ok(None) };
     match remove(&file, path) {
-        Ok(_) => Ok(None),
-        Err(LockError::Held(_)) => {
-            thread::sleep(PAUSE);
-            Ok(None)
+        Ok(_) => {}
+        Err(LockError::Held(_)) => thread::sleep(PAUSE),
+        Err(_) => {
+            return Err(LockError::Unsafe(format!(
+                "is left from a killed server and cannot be replaced, because pid {reader} holds a read lock \
+                 on it; end that process"
+            )));
         }
-        Err(_) => Err(LockError::Unsafe(format!(
-            "is left from a killed server and cannot be replaced, because pid {reader} holds a read lock on it; \
-             end that process"
-        ))),
     }
+    Ok(None)
 }
 
 /// Removes the file at `path` if no server holds it and `is_ours` accepts its content.
@@ -161,17 +163,13 @@ fn remove(file: &File, path: &Path) -> Result<bool, LockError> {
     // can open, and so lock, the guard.
     let mut guard = OsString::from(path);
     guard.push(".replacing");
-    let _guard = LockFile::acquire(Path::new(&guard), 0o600, is_empty)?;
+    let _guard = LockFile::acquire(Path::new(&guard), 0o600, |_| false)?;
     // This read lock keeps servers from taking the file.
     let may_go = try_lock(file, READ_LOCK)? && is_still_at(file, path);
     if may_go {
         fs::remove_file(path)?;
     }
     Ok(may_go)
-}
-
-fn is_empty(file: &File) -> bool {
-    file.metadata().is_ok_and(|data| data.len() == 0)
 }
 
 /// The server that holds the file. A process of another container has pid 0.
