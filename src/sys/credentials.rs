@@ -43,7 +43,7 @@ impl Credentials {
             if result < 0 {
                 return Err(Errno::EINVAL);
             }
-            groups.truncate(number as usize);
+            groups.truncate(MAX_GROUPS.min(number as usize));
         }
         Ok(Credentials { user: user.map(|user| user.uid), group, groups })
     }
@@ -55,9 +55,8 @@ impl Credentials {
     /// # Errors
     /// `EPERM` if the process may not change its user.
     pub fn take(&self) -> nix::Result<()> {
-        let groups = &self.groups[..self.groups.len().min(MAX_GROUPS)];
         // SAFETY: the pointer is to as many groups as the length says.
-        Errno::result(unsafe { libc::setgroups(groups.len() as _, groups.as_ptr()) })?;
+        Errno::result(unsafe { libc::setgroups(self.groups.len() as _, self.groups.as_ptr()) })?;
         unistd::setgid(self.group)?;
         self.user.map_or(Ok(()), unistd::setuid)
     }

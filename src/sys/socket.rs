@@ -36,7 +36,7 @@ pub fn address_bytes(address: &SockAddr) -> &[u8] {
 /// None for a socket that is connected, or was.
 pub fn send_queue_len(socket: impl AsFd) -> nix::Result<usize> {
     #[cfg(not(target_os = "linux"))]
-    return option(socket, libc::SO_NWRITE).map(|[bytes]| bytes as usize);
+    return getsockopt(socket, libc::SO_NWRITE).map(|[bytes]| bytes as usize);
     #[cfg(target_os = "linux")]
     {
         let mut bytes: libc::c_int = 0;
@@ -46,9 +46,9 @@ pub fn send_queue_len(socket: impl AsFd) -> nix::Result<usize> {
     }
 }
 
-/// An option of the socket that is so many 32-bit numbers: what neither nix nor socket2
-/// knows. See getsockopt(2).
-fn option<const N: usize>(socket: impl AsFd, name: libc::c_int) -> nix::Result<[u32; N]> {
+/// An option of the socket that is so many 32-bit numbers: for options that neither nix
+/// nor socket2 knows. See getsockopt(2).
+fn getsockopt<const N: usize>(socket: impl AsFd, name: libc::c_int) -> nix::Result<[u32; N]> {
     let mut numbers = [0; N];
     let mut size = size_of_val(&numbers) as libc::socklen_t;
     let (fd, place) = (socket.as_fd().as_raw_fd(), numbers.as_mut_ptr().cast());
@@ -133,7 +133,7 @@ const SO_MEMINFO: libc::c_int = -1; // No option has this number.
 /// sock_diag.h.
 pub fn drops(socket: impl AsFd) -> Option<u64> {
     const DROPS: usize = 8; // SK_MEMINFO_DROPS
-    let numbers: [_; DROPS + 1] = option(socket, SO_MEMINFO).ok()?;
+    let numbers: [_; DROPS + 1] = getsockopt(socket, SO_MEMINFO).ok()?;
     Some(numbers[DROPS].into())
 }
 
