@@ -14,9 +14,7 @@ use nix::unistd::{Pid, Uid};
 use super::Served;
 use super::codec::{load_address, store_address};
 use super::layout::RowNumbers;
-use super::snapshot::Process;
 use crate::sys::clock;
-use crate::sys::process::ProcessState;
 use crate::sys::sandbox::Sandbox;
 
 const STATE_BITS: u32 = 3;
@@ -73,6 +71,17 @@ impl Row {
         (self.numbers.slot.load(Relaxed) as usize).checked_sub(1)
     }
 
+    /// The process. None for an instant after the fork, until the parent has noted it.
+    pub fn pid(self) -> Option<Pid> {
+        let pid = i32::try_from(self.numbers.pid.load(Relaxed)).ok()?;
+        (pid > 0).then(|| Pid::from_raw(pid))
+    }
+
+    /// When it was forked, on the [shared clock](clock).
+    pub fn forked_at(self) -> Duration {
+        Duration::from_nanos(self.numbers.forked_at.load(Relaxed))
+    }
+
     /// How many workers have filled its slot before.
     pub fn restarts(self) -> u64 {
         self.numbers.restarts.load(Relaxed)
@@ -98,27 +107,20 @@ impl Row {
         }
     }
 
+    /// Its private counter, as the worker has published it.
+    pub fn private_counter(self) -> u64 {
+        self.numbers.private_counter.load(Relaxed)
+    }
+
     /// The address of its client.
     pub fn peer(self) -> Option<SocketAddr> {
         load_address(&self.numbers.peer)
     }
 
-    /// The process, as it is at the time `now` by the row alone.
-    pub(super) fn process(self, now: Duration) -> Process {
-        let numbers = self.numbers;
-        let (state, since) = self.state();
-        let pid = i32::try_from(numbers.pid.load(Relaxed)).ok().filter(|pid| *pid > 0);
-        let user = numbers.user.load(Relaxed).checked_sub(1);
-        Process {
-            pid: pid.map(Pid::from_raw),
-            condition: ProcessState::Alive,
-            state,
-            since: if since.is_zero() { since } else { now.saturating_sub(since) },
-            uptime: now.saturating_sub(Duration::from_nanos(numbers.forked_at.load(Relaxed))),
-            private_counter: numbers.private_counter.load(Relaxed),
-            peer: self.peer(),
-            credentials: user.map(|user| (user as u32, Sandbox(numbers.sandbox.load(Relaxed)))),
-        }
+    /// Its user's number and its sandbox. None until the worker has set them.
+    pub fn credentials(self) -> Option<(u32, Sandbox)> {
+        let user = self.numbers.user.load(Relaxed).checked_sub(1)?;
+        Some((user as u32, Sandbox(self.numbers.sandbox.load(Relaxed))))
     }
 }
 

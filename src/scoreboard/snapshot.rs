@@ -165,13 +165,29 @@ impl Worker {
     }
 }
 
+impl Process {
+    fn new(row: Row, now: Duration) -> Process {
+        let (state, since) = row.state();
+        Process {
+            pid: row.pid(),
+            condition: ProcessState::Alive,
+            state,
+            since: if since.is_zero() { Duration::ZERO } else { now.saturating_sub(since) },
+            uptime: now.saturating_sub(row.forked_at()),
+            private_counter: row.private_counter(),
+            peer: row.peer(),
+            credentials: row.credentials(),
+        }
+    }
+}
+
 fn workers(scoreboard: Scoreboard, now: Duration) -> Vec<Worker> {
     let in_place = (0..scoreboard.slots()).map(|slot| {
         let row = scoreboard.in_place(slot);
         Worker {
             slot,
             leaving: false,
-            process: row.map(|row| row.process(now)),
+            process: row.map(|row| Process::new(row, now)),
             restarts: scoreboard.slot_restarts(slot),
             served: row.map(Row::served).into_iter().chain([scoreboard.reaped_totals(slot)]).sum(),
             last_exit: scoreboard.last_exit(slot),
@@ -185,7 +201,7 @@ fn workers(scoreboard: Scoreboard, now: Duration) -> Vec<Worker> {
         (!is_in_place(&row, slot)).then(|| Worker {
             slot,
             leaving: true,
-            process: Some(row.process(now)),
+            process: Some(Process::new(row, now)),
             restarts: row.restarts(),
             served: row.served(),
             last_exit: None,
