@@ -65,6 +65,12 @@ pub struct Row {
     pub(super) index: usize,
 }
 
+impl PartialEq for Row {
+    fn eq(&self, other: &Row) -> bool {
+        self.index == other.index
+    }
+}
+
 impl Row {
     /// The slot that the worker fills, or filled. None: the row is free.
     pub fn slot(self) -> Option<usize> {

@@ -194,7 +194,7 @@ fn workers(scoreboard: Scoreboard, now: Duration) -> Vec<Worker> {
         }
     });
     let is_in_place = |row: &Row, slot| {
-        slot < scoreboard.slots() && scoreboard.in_place(slot).is_some_and(|other| other.index == row.index)
+        slot < scoreboard.slots() && scoreboard.in_place(slot).is_some_and(|other| other == *row)
     };
     let leaving = scoreboard.rows_ever().filter_map(|row| {
         let slot = row.slot()?;
