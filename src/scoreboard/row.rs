@@ -1,7 +1,9 @@
-//! One worker's row of the scoreboard. The parent assigns and clears it, and the worker
-//! counts in it, by a [`RowWriter`]; all processes read it, as a [`Row`]. No other process
-//! writes the worker's numbers, so an update is a load and a store, without a locked
-//! instruction.
+//! One worker's row of the scoreboard. The parent assigns and clears it, by its
+//! [`Writer`](super::Writer), and the worker counts in it, by a [`RowWriter`]; all processes
+//! read it, as a [`Row`]. No other process writes the worker's numbers, so an update is a load
+//! and a store, without a locked instruction.
+//!
+//! A number more is declared in `layout`, written by [`RowWriter`] and read by [`Row`].
 
 use std::net::SocketAddr;
 use std::ops::Deref;
