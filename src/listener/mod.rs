@@ -17,7 +17,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::echo;
 use crate::error::{Error, strerror};
 use crate::log::narrate::server as narrate;
-use crate::sys::readiness::readable_within;
+use crate::sys::readiness::wait_for;
 use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, drops, is_listening};
 
 /// A socket in the listening state.
@@ -187,7 +187,7 @@ impl Listener {
     /// # Errors
     /// `EINTR` if a signal came first.
     pub(crate) fn has_waiting_within(&self, limit: Duration) -> nix::Result<bool> {
-        readable_within(&self.socket, limit)
+        wait_for(&self.socket, PollFlags::POLLIN, Some(Instant::now() + limit))
     }
 
     /// Is it still in the listening state? A shutdown(2) by any process that has it ends that.

@@ -21,7 +21,7 @@ pub struct Event {
 impl Scoreboard {
     /// The latest events, the latest one last.
     pub fn events(self) -> Vec<Event> {
-        let last = self.0.control.last_event.load(Relaxed);
+        let last = self.numbers.control.last_event.load(Relaxed);
         fence(Acquire);
         let numbers = last.saturating_sub(EVENTS as u64 - 1).max(1)..=last;
         numbers.filter_map(|number| self.event(number)).collect()
@@ -40,6 +40,6 @@ impl Scoreboard {
     }
 
     pub(super) fn event_numbers(self, number: u64) -> &'static EventNumbers {
-        &self.0.events[number as usize % EVENTS]
+        &self.numbers.events[number as usize % EVENTS]
     }
 }

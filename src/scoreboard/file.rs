@@ -7,7 +7,7 @@
 
 use std::env;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -85,13 +85,13 @@ impl Header {
     /// Reads the header of a file. An error says what is wrong with the file, to stand after
     /// its name.
     pub(super) fn read(file: &File) -> Result<Header, String> {
+        let unreadable = |error: io::Error| format!("cannot be read: {}", strerror(&error));
         let mut start = [0; HEADER_SIZE];
-        let data = file.metadata().map_err(|error| format!("cannot be read: {}", strerror(&error)))?;
+        let data = file.metadata().map_err(unreadable)?;
         if !data.is_file() {
             return Err("is no scoreboard, not even a file".into());
         }
-        let length =
-            file.read_at(&mut start, 0).map_err(|error| format!("cannot be read: {}", strerror(&error)))?;
+        let length = file.read_at(&mut start, 0).map_err(unreadable)?;
         let line = start[..length].split(|byte| *byte == b'\n').next().unwrap_or_default();
         // The layout first, on its own: of another one the rest may differ.
         let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
@@ -102,17 +102,13 @@ impl Header {
             let version = value["version"].as_str().unwrap_or("unknown").escape_default();
             return Err(format!("was made by another version, {version}; look at it with the same one"));
         }
-        let header: Header =
-            serde_json::from_value(value).map_err(|_| String::from("is damaged at its beginning"))?;
-        if header.version.contains(|char: char| !char.is_ascii_graphic()) {
-            return Err("is damaged at its beginning".into()); // It would be printed.
-        }
-        if header.size != Scoreboard::SIZE || data.len() != header.size as u64 {
-            return Err(format!(
-                "is cut short or damaged: {} bytes instead of {}",
-                data.len(),
-                Scoreboard::SIZE
-            ));
+        // The version would be printed.
+        let is_printable = |header: &Header| header.version.chars().all(|char| char.is_ascii_graphic());
+        let header: Option<Header> = serde_json::from_value(value).ok();
+        let header = header.filter(is_printable).ok_or("is damaged at its beginning")?;
+        let (size, length) = (Scoreboard::SIZE, data.len());
+        if header.size != size || length != size as u64 {
+            return Err(format!("is cut short or damaged: {length} bytes instead of {size}"));
         }
         Ok(header)
     }
@@ -127,7 +123,7 @@ pub fn open(options: &Config, header: &Header) -> nix::Result<(Writer, Option<Lo
     if !options.no_scoreboard {
         match create(options.scoreboard.as_deref(), header) {
             Ok((scoreboard, file)) => {
-                narrate::scoreboard_mapped(file.path());
+                narrate::scoreboard_mapped(&file.path);
                 return Ok((scoreboard, Some(file)));
             }
             Err((why, remedy)) => {
@@ -154,31 +150,25 @@ fn create(path: Option<&Path>, header: &Header) -> Result<(Writer, LockFile), (S
         let (why, remedy) = another(format!("cannot write {shown}: {}", strerror(&error)));
         (why, shortage(&error).unwrap_or(remedy))
     };
-    let held = LockFile::acquire(&path, 0o600, is_ours).map_err(|refusal| match refusal {
+    let held = LockFile::acquire(&path, 0o600, is_scoreboard).map_err(|refusal| match refusal {
         LockError::Held(pid) => another(format!("{shown} is held by a running server (pid {pid})")),
         LockError::NotOurs => another(format!("{shown} exists and is no scoreboard of this user")),
         LockError::Error(error) => failed(error),
         other => another(format!("{shown} {other}")),
     })?;
-    let file = held.file();
+    let file = &held.file;
     file.set_permissions(Permissions::from_mode(0o600)).map_err(failed)?;
-    // First, so that a server that is killed meanwhile leaves what the next one knows.
-    let beginning = beginning();
-    (&*file).write_all(beginning.as_bytes()).map_err(failed)?;
-    // Written in full, not only made as long: where there is no room for a page,
+    // The beginning first, so that a server that is killed meanwhile leaves what the next one
+    // knows. Written in full, not only made as long: where there is no room for a page,
     // touching it would be SIGBUS.
-    let rest = (Scoreboard::SIZE - beginning.len()) as u64;
-    io::copy(&mut io::repeat(0).take(rest), &mut &*file).map_err(failed)?;
+    let beginning = beginning();
+    let content = beginning.as_bytes().chain(io::repeat(0));
+    io::copy(&mut content.take(Scoreboard::SIZE as u64), &mut &*file).map_err(failed)?;
     let scoreboard = Writer::map(Some(file)).map_err(|error| failed(error.into()))?;
     // Last, and in one piece: by this line it is recognised, so it is whole by then.
     let line = serde_json::to_string(header).unwrap_or_default() + "\n";
     file.write_all_at(line.as_bytes(), 0).map_err(failed)?;
     Ok((scoreboard, held))
-}
-
-/// May a server take this file?
-fn is_ours(file: &File) -> bool {
-    file.metadata().is_ok_and(|data| data.len() == 0) || is_scoreboard(file)
 }
 
 /// Was it made by a server, of any version?

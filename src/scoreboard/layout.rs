@@ -7,7 +7,7 @@
 use std::sync::atomic::AtomicU64;
 
 use crate::config::MAX_WORKERS;
-use crate::sys::memory::shared_struct;
+use crate::sys::memory::shared_structs;
 
 /// The most slots that there can be.
 pub(super) const SLOTS: usize = MAX_WORKERS as usize;
@@ -22,7 +22,7 @@ pub(super) const EVENTS: usize = 64;
 /// The size in bytes of the place for the [`Header`](super::Header).
 pub(super) const HEADER_SIZE: usize = 512;
 
-shared_struct! {
+shared_structs! {
     /// The whole scoreboard.
     pub(super) struct Layout {
         /// The header is text: it is read from the file, not from memory.
@@ -32,9 +32,7 @@ shared_struct! {
         pub(super) slots: [SlotNumbers; SLOTS],
         pub(super) rows: [RowNumbers; ROWS],
     }
-}
 
-shared_struct! {
     /// Numbers of the whole server. The parent writes them.
     pub(super) struct ControlNumbers {
         /// Counts up before and after a change of numbers that belong together: it is odd
@@ -51,9 +49,7 @@ shared_struct! {
         /// The number of the latest event; the first is 1.
         pub(super) last_event: AtomicU64,
     }
-}
 
-shared_struct! {
     /// An event. The parent writes it.
     pub(super) struct EventNumbers {
         /// The number of the event; 0 while it is written.
@@ -62,9 +58,7 @@ shared_struct! {
         pub(super) time: AtomicU64,
         pub(super) text: [AtomicU64; 14],
     }
-}
 
-shared_struct! {
     /// A slot. The parent writes it.
     pub(super) struct SlotNumbers {
         /// The index of the row of the worker that fills it, plus 1; 0 is none.
@@ -77,9 +71,7 @@ shared_struct! {
         /// How the last of them ended, as text.
         pub(super) last_exit: [AtomicU64; 12],
     }
-}
 
-shared_struct! {
     /// A row. The parent writes the first four numbers, the worker the others.
     pub(super) struct RowNumbers {
         /// The worker's slot plus 1; 0 is a free row.

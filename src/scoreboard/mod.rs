@@ -43,7 +43,9 @@ pub use self::writer::Writer;
 
 /// The scoreboard, to be read.
 #[derive(Debug, Clone, Copy)]
-pub struct Scoreboard(&'static Layout);
+pub struct Scoreboard {
+    numbers: &'static Layout,
+}
 
 /// Where a server is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +86,7 @@ impl Scoreboard {
     /// parent may have been stopped or killed during a change.
     pub fn seqlock_read<T>(self, read: impl Fn() -> T) -> T {
         const LIMIT: Duration = Duration::from_millis(20);
-        let (sequence, start) = (&self.0.control.sequence, Instant::now());
+        let (sequence, start) = (&self.numbers.control.sequence, Instant::now());
         loop {
             let before = sequence.load(Relaxed);
             fence(Acquire);
@@ -100,7 +102,7 @@ impl Scoreboard {
 
     /// Where the server is in its life.
     pub fn phase(self) -> Phase {
-        match self.0.control.phase.load(Relaxed) {
+        match self.numbers.control.phase.load(Relaxed) {
             0 => Phase::Running,
             1 => Phase::Draining,
             number => Phase::Ended((number - 2) as u8),
@@ -109,17 +111,17 @@ impl Scoreboard {
 
     /// How many connections the accept queue holds.
     pub fn queue_limit(self) -> u64 {
-        self.0.control.queue_limit.load(Relaxed)
+        self.numbers.control.queue_limit.load(Relaxed)
     }
 
     /// The parent's own copy of the private counter.
     pub fn parents_counter(self) -> u64 {
-        self.0.control.parents_counter.load(Relaxed)
+        self.numbers.control.parents_counter.load(Relaxed)
     }
 
     /// How many slots are to be filled.
     pub fn slots(self) -> usize {
-        SLOTS.min(self.0.control.slots.load(Relaxed) as usize)
+        SLOTS.min(self.numbers.control.slots.load(Relaxed) as usize)
     }
 
     /// All that was ever served, by all processes.
@@ -135,7 +137,7 @@ impl Scoreboard {
 
     /// What the reaped workers of a slot have served.
     pub fn reaped_totals(self, slot: usize) -> Served {
-        let slot = &self.0.slots[slot];
+        let slot = &self.numbers.slots[slot];
         Served { connections: slot.connections.load(Relaxed), bytes: slot.bytes.load(Relaxed) }
     }
 
@@ -146,32 +148,32 @@ impl Scoreboard {
 
     /// How many workers have filled a slot before the last one.
     pub fn slot_restarts(self, slot: usize) -> u64 {
-        self.0.slots[slot].filled.load(Relaxed).saturating_sub(1)
+        self.numbers.slots[slot].filled.load(Relaxed).saturating_sub(1)
     }
 
     /// How the last worker that left a slot has ended.
     pub fn last_exit(self, slot: usize) -> Option<String> {
-        Some(codec::load_text(&self.0.slots[slot].last_exit)).filter(|text| !text.is_empty())
+        Some(codec::load_text(&self.numbers.slots[slot].last_exit)).filter(|text| !text.is_empty())
     }
 
     /// The row of the worker that fills a slot.
     pub fn in_place(self, slot: usize) -> Option<Row> {
-        let index = (self.0.slots[slot].row.load(Relaxed) as usize).checked_sub(1)?;
+        let index = (self.numbers.slots[slot].row.load(Relaxed) as usize).checked_sub(1)?;
         self.row(index).filter(|row| row.slot() == Some(slot))
     }
 
     /// A row; there are two for each of [`MAX_WORKERS`](crate::config::MAX_WORKERS).
     pub fn row(self, index: usize) -> Option<Row> {
-        Some(Row::new(self.0.rows.get(index)?, index))
+        Some(Row { numbers: self.numbers.rows.get(index)?, index })
     }
 
     /// The rows that were ever assigned.
     pub fn rows_ever(self) -> impl Iterator<Item = Row> {
-        let rows = ROWS.min(self.0.control.rows_ever.load(Relaxed) as usize);
+        let rows = ROWS.min(self.numbers.control.rows_ever.load(Relaxed) as usize);
         (0..rows).filter_map(move |index| self.row(index))
     }
 
     fn slots_ever(self) -> impl Iterator<Item = usize> {
-        0..SLOTS.min(self.0.control.slots_ever.load(Relaxed) as usize)
+        0..SLOTS.min(self.numbers.control.slots_ever.load(Relaxed) as usize)
     }
 }

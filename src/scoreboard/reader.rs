@@ -57,8 +57,8 @@ impl Reader {
         if !is_held(&file) {
             return Err(died(&header, path));
         }
-        let memory = memory::map_read_only(&file).map_err(|error| failed(&error.into()))?;
-        Ok(Reader { header, scoreboard: Scoreboard(memory), file, path: path.into() })
+        let numbers = memory::map_read_only(&file).map_err(|error| failed(&error.into()))?;
+        Ok(Reader { header, scoreboard: Scoreboard { numbers }, file, path: path.into() })
     }
 
     /// Opens the scoreboard of this user's server at an address, or of the user's only

@@ -1,7 +1,9 @@
-//! One worker's row of the scoreboard. The parent assigns and clears it, and the worker
-//! counts in it, by a [`RowWriter`]; all processes read it, as a [`Row`]. No other process
-//! writes the worker's numbers, so an update is a load and a store, without a locked
-//! instruction.
+//! One worker's row of the scoreboard. The parent assigns and clears it, by its
+//! [`Writer`](super::Writer), and the worker counts in it, by a [`RowWriter`]; all processes
+//! read it, as a [`Row`]. No other process writes the worker's numbers, so an update is a load
+//! and a store, without a locked instruction.
+//!
+//! A number more is declared in `layout`, written by [`RowWriter`] and read by [`Row`].
 
 use std::net::SocketAddr;
 use std::ops::Deref;
@@ -61,8 +63,8 @@ impl State {
 /// A worker's row, to be read.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
-    numbers: &'static RowNumbers,
-    index: usize,
+    pub(super) numbers: &'static RowNumbers,
+    pub(super) index: usize,
 }
 
 impl PartialEq for Row {
@@ -72,14 +74,6 @@ impl PartialEq for Row {
 }
 
 impl Row {
-    pub(super) fn new(numbers: &'static RowNumbers, index: usize) -> Row {
-        Row { numbers, index }
-    }
-
-    pub(super) fn index(self) -> usize {
-        self.index
-    }
-
     /// The slot that the worker fills, or filled. None: the row is free.
     pub fn slot(self) -> Option<usize> {
         (self.numbers.slot.load(Relaxed) as usize).checked_sub(1)
@@ -134,13 +128,13 @@ impl Row {
     /// Its user's number and its sandbox. None until the worker has set them.
     pub fn credentials(self) -> Option<(u32, Sandbox)> {
         let user = self.numbers.user.load(Relaxed).checked_sub(1)?;
-        Some((user as u32, Sandbox::from_bits(self.numbers.sandbox.load(Relaxed))))
+        Some((user as u32, Sandbox(self.numbers.sandbox.load(Relaxed))))
     }
 }
 
 /// A worker's access to its own row. It also reads it, as a [`Row`].
 #[derive(Debug, Clone, Copy)]
-pub struct RowWriter(Row);
+pub struct RowWriter(pub(super) Row);
 
 impl Deref for RowWriter {
     type Target = Row;
@@ -151,28 +145,6 @@ impl Deref for RowWriter {
 }
 
 impl RowWriter {
-    pub(super) fn new(row: Row) -> RowWriter {
-        RowWriter(row)
-    }
-
-    // The parent calls these two, before the fork and after the worker's end.
-
-    pub(super) fn assign(self, slot: usize, restarts: u64) {
-        self.clear();
-        self.numbers.restarts.store(restarts, Relaxed);
-        self.numbers.forked_at.store(clock::now().as_nanos() as u64, Relaxed);
-        self.numbers.slot.store(slot as u64 + 1, Relaxed);
-        self.set_state(State::Starting);
-    }
-
-    pub(super) fn clear(self) {
-        let RowNumbers { slot, pid, forked_at, restarts, state, .. } = self.numbers;
-        let RowNumbers { connections, bytes, private_counter, peer, user, sandbox, .. } = self.numbers;
-        let numbers =
-            [slot, pid, forked_at, restarts, state, connections, bytes, private_counter, user, sandbox];
-        numbers.into_iter().chain(peer).for_each(|number| number.store(0, Relaxed));
-    }
-
     /// The worker is in this state from now on, if it wasn't before.
     #[inline]
     pub fn set_state(self, state: State) {
@@ -199,7 +171,7 @@ impl RowWriter {
 
     /// The worker has this user and this sandbox from now on.
     pub fn set_credentials(self, user: Uid, sandbox: Sandbox) {
-        self.numbers.sandbox.store(sandbox.bits(), Relaxed);
+        self.numbers.sandbox.store(sandbox.0, Relaxed);
         self.numbers.user.store(u64::from(user.as_raw()) + 1, Relaxed);
     }
 

@@ -8,10 +8,10 @@ use std::sync::atomic::fence;
 
 use nix::unistd::Pid;
 
-use super::layout::{EventNumbers, Layout, RowNumbers, SlotNumbers};
-use super::{Phase, Row, RowWriter, Scoreboard, codec};
+use super::{Phase, Row, RowWriter, Scoreboard, State, codec};
+use crate::sys::clock;
+use crate::sys::memory::{self, Atomics};
 use crate::sys::process::WaitStatus;
-use crate::sys::{clock, memory};
 
 /// The parent's access to the scoreboard. It also reads, as a [`Scoreboard`]; that type can
 /// do nothing else:
@@ -47,8 +47,7 @@ impl Writer {
     /// # Errors
     /// `ENOMEM` when the system has no room for it, and what mmap(2) lists.
     pub fn map(file: Option<&File>) -> nix::Result<Writer> {
-        let memory = file.map_or_else(memory::map_shared, memory::map_shared_file);
-        memory.map(|memory| Writer(Scoreboard(memory)))
+        memory::map_shared(file).map(|numbers| Writer(Scoreboard { numbers }))
     }
 
     /// The server enters another phase of its life.
@@ -58,23 +57,23 @@ impl Writer {
             Phase::Draining => 1,
             Phase::Ended(status) => 2 + u64::from(status),
         };
-        self.memory().control.phase.store(number, Relaxed);
+        self.numbers.control.phase.store(number, Relaxed);
     }
 
     /// How many connections the accept queue holds from now on.
     pub fn set_queue_limit(self, limit: u64) {
-        self.memory().control.queue_limit.store(limit, Relaxed);
+        self.numbers.control.queue_limit.store(limit, Relaxed);
     }
 
     /// Publishes the parent's own copy of the private counter.
     pub fn set_parents_counter(self, value: u64) {
-        self.memory().control.parents_counter.store(value, Relaxed);
+        self.numbers.control.parents_counter.store(value, Relaxed);
     }
 
     /// How many slots are to be filled from now on: at the most
     /// [`MAX_WORKERS`](crate::config::MAX_WORKERS).
     pub fn set_slots(self, slots: usize) {
-        let control = &self.memory().control;
+        let control = &self.numbers.control;
         self.seqlock_write(|| {
             control.slots.store(slots as u64, Relaxed);
             control.slots_ever.fetch_max(slots as u64, Relaxed);
@@ -83,16 +82,20 @@ impl Writer {
 
     /// Gives a free row to the worker that is about to be forked for `slot`.
     pub fn assign(self, row: Row, slot: usize) {
-        let restarts = self.slot_numbers(slot).filled.load(Relaxed);
+        let writer = self.row_writer(row);
         self.seqlock_write(|| {
-            self.row_writer(row).assign(slot, restarts);
-            self.memory().control.rows_ever.fetch_max(row.index() as u64 + 1, Relaxed);
+            writer.numbers.clear();
+            writer.numbers.restarts.store(self.numbers.slots[slot].filled.load(Relaxed), Relaxed);
+            writer.numbers.forked_at.store(clock::now().as_nanos() as u64, Relaxed);
+            writer.numbers.slot.store(slot as u64 + 1, Relaxed);
+            writer.set_state(State::Starting);
+            self.numbers.control.rows_ever.fetch_max(row.index as u64 + 1, Relaxed);
         });
     }
 
     /// Notes the process that was forked for a row.
     pub fn set_pid(self, row: Row, pid: Pid) {
-        self.row_numbers(row).pid.store(pid.as_raw() as u64, Relaxed);
+        self.row_writer(row).numbers.pid.store(pid.as_raw() as u64, Relaxed);
     }
 
     /// Fills a slot with a new worker, that of `row`. The worker that filled it before is
@@ -100,34 +103,34 @@ impl Writer {
     pub fn fill(self, slot: usize, row: Row) {
         self.seqlock_write(|| {
             self.restore(slot, row);
-            self.slot_numbers(slot).filled.fetch_add(1, Relaxed);
+            self.numbers.slots[slot].filled.fetch_add(1, Relaxed);
         });
     }
 
     /// Fills a slot with the worker that filled it before.
     pub fn restore(self, slot: usize, row: Row) {
-        self.slot_numbers(slot).row.store(row.index() as u64 + 1, Relaxed);
+        self.numbers.slots[slot].row.store(row.index as u64 + 1, Relaxed);
     }
 
     /// Clears the row of a worker that was reaped or could not be forked. What it has
     /// served, and how it ended, stays with its slot.
     pub fn clear(self, row: Row, slot: usize, exit: Option<WaitStatus>) {
-        let (slot, served) = (self.slot_numbers(slot), row.served());
+        let (slot, served) = (&self.numbers.slots[slot], row.served());
         self.seqlock_write(|| {
             slot.connections.fetch_add(served.connections, Relaxed);
             slot.bytes.fetch_add(served.bytes, Relaxed);
             if let Some(exit) = exit {
                 codec::store_text(&slot.last_exit, &exit.to_string());
             }
-            self.row_writer(row).clear();
+            self.row_writer(row).numbers.clear();
         });
     }
 
     /// Adds to the latest events; a text longer than 112 bytes is cut.
     pub fn record(self, text: &str) {
-        let last_event = &self.memory().control.last_event;
+        let last_event = &self.numbers.control.last_event;
         let number = last_event.load(Relaxed).wrapping_add(1);
-        let event: &EventNumbers = self.event_numbers(number);
+        let event = self.event_numbers(number);
         // A reader takes what has no number for no event: it is removed first and set last.
         event.number.store(0, Relaxed);
         fence(Release);
@@ -137,31 +140,19 @@ impl Writer {
         last_event.store(number, Release);
     }
 
-    /// The access of the worker that is forked for this row.
+    /// The access of the worker that is forked for this row. By the index alone: `row` itself
+    /// may be of a read-only mapping.
     pub fn row_writer(self, row: Row) -> RowWriter {
-        RowWriter::new(Row::new(self.row_numbers(row), row.index()))
+        RowWriter(Row { numbers: &self.numbers.rows[row.index], index: row.index })
     }
 
     /// Changes numbers that belong together: see [`Scoreboard::seqlock_read`].
     fn seqlock_write(self, write: impl FnOnce()) {
-        let sequence = &self.memory().control.sequence;
+        let sequence = &self.numbers.control.sequence;
         let before = sequence.load(Relaxed);
         sequence.store(before | 1, Relaxed);
         fence(Release);
         write();
         sequence.store((before | 1).wrapping_add(1), Release);
-    }
-
-    fn memory(self) -> &'static Layout {
-        self.0.0
-    }
-
-    fn slot_numbers(self, slot: usize) -> &'static SlotNumbers {
-        &self.memory().slots[slot]
-    }
-
-    /// By the index alone: `row` itself may be of a read-only mapping.
-    fn row_numbers(self, row: Row) -> &'static RowNumbers {
-        &self.memory().rows[row.index()]
     }
 }

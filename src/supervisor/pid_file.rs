@@ -28,12 +28,11 @@ pub fn create(path: &Path, pid: Pid) -> Result<LockFile, Error> {
             Error::plain(format!("the pid file {shown} {other}, or choose another file with --pid-file"))
         }
     })?;
-    writeln!(file.file(), "{pid}").map_err(|error| failed(&error))?;
+    writeln!(&file.file, "{pid}").map_err(|error| failed(&error))?;
     Ok(file)
 }
 
-/// Is there only a pid in the file? A server that is killed before it has written its pid
-/// leaves the file empty.
+/// Is there only a pid in the file?
 fn is_pid(file: &File) -> bool {
     let mut content = String::new();
     // One byte more than the longest pid and its new line.
@@ -42,5 +41,5 @@ fn is_pid(file: &File) -> bool {
     }
     let digits = content.strip_suffix('\n').unwrap_or(&content);
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<i32>().is_ok();
-    content.is_empty() || (content.len() < 12 && is_number)
+    content.len() < 12 && is_number
 }

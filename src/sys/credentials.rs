@@ -3,13 +3,16 @@
 //! The parent looks the names up once, with [`find_user`] and [`find_group`]. Each worker
 //! changes to them, with [`Credentials::take`], before it accepts a connection. The parent
 //! keeps its own: it must signal and replace workers.
+#![allow(unsafe_code)]
 
 use std::ffi::CString;
 
 use nix::errno::Errno;
-use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid};
+use nix::libc;
+use nix::unistd::{self, Gid, Group, Uid, User, getegid, geteuid};
 
-use crate::sys::process;
+/// How many groups a process can have: NGROUPS_MAX.
+const MAX_GROUPS: usize = if cfg!(target_os = "macos") { 16 } else { 65_536 };
 
 /// A user, its group, and all groups that it is in.
 #[derive(Debug, Clone)]
@@ -18,32 +21,44 @@ pub struct Credentials {
     pub user: Option<Uid>,
     /// The primary group.
     pub group: Gid,
-    groups: Vec<Gid>,
+    groups: Vec<libc::gid_t>,
 }
 
 impl Credentials {
     /// The credentials of `user` with `group` as its primary group; without a user, only the
-    /// group changes.
+    /// group changes. The system's database lists a user's groups: see getgrouplist(3).
     ///
     /// # Errors
-    /// If the groups of the user cannot be told.
+    /// `EINVAL` if there are more groups than any system permits.
     pub fn new(user: Option<&User>, group: Gid) -> nix::Result<Credentials> {
-        let groups = match user {
-            None => vec![group],
-            Some(user) => {
-                let name = CString::new(user.name.as_str()).map_err(|_| Errno::EINVAL)?;
-                process::groups_of(&name, group)?
+        let mut groups = vec![group.as_raw()];
+        if let Some(user) = user {
+            let name = CString::new(user.name.as_str()).map_err(|_| Errno::EINVAL)?;
+            groups.resize(65_536, 0); // NGROUPS_MAX of Linux.
+            let mut number = groups.len() as libc::c_int;
+            // On macOS a group is an int here: the same bits.
+            let (primary, list) = (group.as_raw() as _, groups.as_mut_ptr().cast());
+            // SAFETY: the name is a C string, and the list is as long as `number` says.
+            let result = unsafe { libc::getgrouplist(name.as_ptr(), primary, list, &mut number) };
+            if result < 0 {
+                return Err(Errno::EINVAL);
             }
-        };
+            groups.truncate(MAX_GROUPS.min(number as usize));
+        }
         Ok(Credentials { user: user.map(|user| user.uid), group, groups })
     }
 
-    /// Gives up all other rights, for good. A worker calls it before it serves.
+    /// Gives up this process's rights for these, for good: the groups first, the user last,
+    /// because each step needs the rights that the last step takes away. A worker calls it
+    /// before it serves. See setgroups(2), setgid(2), setuid(2).
     ///
     /// # Errors
     /// `EPERM` if the process may not change its user.
     pub fn take(&self) -> nix::Result<()> {
-        process::change_user(self.user, self.group, &self.groups)
+        // SAFETY: the pointer is to as many groups as the length says.
+        Errno::result(unsafe { libc::setgroups(self.groups.len() as _, self.groups.as_ptr()) })?;
+        unistd::setgid(self.group)?;
+        self.user.map_or(Ok(()), unistd::setuid)
     }
 }
 

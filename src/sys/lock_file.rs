@@ -38,8 +38,10 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// there it only closes the descriptor, which leaves the parent's lock alone.
 #[derive(Debug)]
 pub struct LockFile {
-    file: File,
-    path: PathBuf,
+    /// The file, open for reading and writing.
+    pub file: File,
+    /// Its name.
+    pub path: PathBuf,
     owner: Pid,
 }
 
@@ -48,15 +50,10 @@ pub struct LockFile {
 pub enum LockError {
     /// A living process holds it.
     Held(Pid),
-    /// No server holds it. This process has a read lock on it, and the directory
-    /// does not permit its replacement.
-    ReadLocked(Pid),
-    /// It belongs to another user, with this uid, and that user could write to it at any time.
-    OtherOwner(u32),
-    /// It has a second name (a hard link), so it may be any file.
-    HardLinked,
     /// It is no plain file, or it was not made by this program.
     NotOurs,
+    /// Another process could write to it, or keeps it from being replaced: how, and the remedy.
+    Unsafe(String),
     /// The system refuses.
     Error(io::Error),
 }
@@ -67,33 +64,22 @@ impl From<io::Error> for LockError {
     }
 }
 
-impl From<Errno> for LockError {
-    fn from(error: Errno) -> Self {
-        LockError::Error(error.into())
-    }
-}
-
 /// What is wrong with the file, and the remedy, to follow the file's name.
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LockError::Held(pid) => write!(f, "is held by a running server (pid {pid}); stop that one"),
-            LockError::ReadLocked(pid) => write!(
-                f,
-                "is left from a killed server and cannot be replaced, because pid {pid} holds a read lock on it; \
-                 end that process"
-            ),
-            LockError::OtherOwner(uid) => write!(f, "is owned by another user (uid {uid}); remove it"),
-            LockError::HardLinked => write!(f, "has a second name (a hard link); remove it"),
             LockError::NotOurs => write!(f, "is something else; move it away"),
+            LockError::Unsafe(what) => write!(f, "{what}"),
             LockError::Error(error) => write!(f, "cannot be written: {error}"),
         }
     }
 }
 
 impl LockFile {
-    /// Takes the file at `path`, and empties it, if no server holds it and `is_ours` accepts
-    /// its content. Creates it if it is missing, with the permissions `mode` less the umask.
+    /// Takes the file at `path`, and empties it, if no server holds it, and if it is empty or
+    /// `is_ours` accepts its content. Creates it if it is missing, with the permissions `mode`
+    /// less the umask.
     ///
     /// # Errors
     /// See [`LockError`].
@@ -106,16 +92,6 @@ impl LockFile {
             }
         }
         Err(LockError::NotOurs) // The file changes at each look.
-    }
-
-    /// The file, open for reading and writing.
-    pub fn file(&self) -> &File {
-        &self.file
-    }
-
-    /// Its name.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 
@@ -133,30 +109,33 @@ impl Drop for LockFile {
 /// meanwhile, so the caller tries again.
 fn try_acquire(path: &Path, mode: u32, is_ours: fn(&File) -> bool) -> Result<Option<File>, LockError> {
     let Some(file) = open(path, Some(mode))? else { return Ok(None) };
-    if try_lock(&file, WRITE_LOCK)? {
-        // Its server may have removed it between this open and this lock.
-        if !is_still_at(&file, path) {
-            return Ok(None);
-        }
-        if !is_ours(&file) {
-            return Err(LockError::NotOurs);
-        }
-        // The last workers of a dead server may still write to the file. So it is
-        // replaced, if the directory permits that.
-        let is_empty = file.metadata()?.len() == 0;
-        return Ok((is_empty || fs::remove_file(path).is_err()).then_some(file));
+    let is_locked = try_lock(&file, WRITE_LOCK)?;
+    // Its server may have removed it between this open and this lock.
+    if is_locked && !is_still_at(&file, path) {
+        return Ok(None);
     }
-    if let Some(pid) = lock_holder(&file)? {
+    if !is_locked && let Some(pid) = lock_holder(&file)? {
         return Err(LockError::Held(pid));
     }
-    let Some(reader) = conflicting_process(&file, WRITE_LOCK)? else { return Ok(None) };
-    if !is_ours(&file) {
+    let is_empty = file.metadata()?.len() == 0;
+    if !is_empty && !is_ours(&file) {
         return Err(LockError::NotOurs);
     }
+    if is_locked {
+        // The last workers of a dead server may still write to the file. So it is
+        // replaced, if the directory permits that.
+        return Ok((is_empty || fs::remove_file(path).is_err()).then_some(file));
+    }
+    let Some(reader) = conflicting_process(&file, WRITE_LOCK)? else { return Ok(None) };
     match remove(&file, path) {
         Ok(_) => {}
         Err(LockError::Held(_)) => thread::sleep(PAUSE),
-        Err(_) => return Err(LockError::ReadLocked(reader)),
+        Err(_) => {
+            return Err(LockError::Unsafe(format!(
+                "is left from a killed server and cannot be replaced, because pid {reader} holds a read lock \
+                 on it; end that process"
+            )));
+        }
     }
     Ok(None)
 }
@@ -184,7 +163,7 @@ fn remove(file: &File, path: &Path) -> Result<bool, LockError> {
     // can open, and so lock, the guard.
     let mut guard = OsString::from(path);
     guard.push(".replacing");
-    let _guard = LockFile::acquire(Path::new(&guard), 0o600, is_empty)?;
+    let _guard = LockFile::acquire(Path::new(&guard), 0o600, |_| false)?;
     // This read lock keeps servers from taking the file.
     let may_go = try_lock(file, READ_LOCK)? && is_still_at(file, path);
     if may_go {
@@ -193,32 +172,27 @@ fn remove(file: &File, path: &Path) -> Result<bool, LockError> {
     Ok(may_go)
 }
 
-fn is_empty(file: &File) -> bool {
-    file.metadata().is_ok_and(|data| data.len() == 0)
-}
-
 /// The server that holds the file. A process of another container has pid 0.
 ///
 /// # Errors
 /// Where the file system knows no locks.
-pub fn lock_holder(file: impl AsFd) -> nix::Result<Option<Pid>> {
+pub fn lock_holder(file: impl AsFd) -> io::Result<Option<Pid>> {
     // A process with a read lock is no server: the right to read suffices for that.
     conflicting_process(file, READ_LOCK)
 }
 
 /// The process whose lock excludes a lock of this kind.
-fn conflicting_process(file: impl AsFd, kind: libc::c_short) -> nix::Result<Option<Pid>> {
+fn conflicting_process(file: impl AsFd, kind: libc::c_short) -> io::Result<Option<Pid>> {
     let mut lock = whole_file(kind);
     fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
     Ok((lock.l_type != libc::F_UNLCK as libc::c_short).then(|| Pid::from_raw(lock.l_pid)))
 }
 
 /// Locks the file until it is closed. False: another process's lock is in the way.
-fn try_lock(file: &File, kind: libc::c_short) -> nix::Result<bool> {
+fn try_lock(file: &File, kind: libc::c_short) -> io::Result<bool> {
     match fcntl(file, FcntlArg::F_SETLK(&whole_file(kind))) {
-        Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-        Err(error) => Err(error),
+        result => Ok(result.map(|_| true)?),
     }
 }
 
@@ -251,18 +225,17 @@ fn open(path: &Path, mode: Option<u32>) -> Result<Option<File>, LockError> {
         return Err(LockError::NotOurs);
     }
     if data.uid() != geteuid().as_raw() {
-        return Err(LockError::OtherOwner(data.uid()));
+        let what = format!("is owned by another user (uid {}); remove it", data.uid());
+        return Err(LockError::Unsafe(what));
     }
     if data.nlink() > 1 {
-        return Err(LockError::HardLinked);
+        return Err(LockError::Unsafe("has a second name (a hard link); remove it".into()));
     }
     Ok(Some(file))
 }
 
 fn is_still_at(file: &File, path: &Path) -> bool {
     let id = |data: fs::Metadata| (data.dev(), data.ino());
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(open), Ok(there)) => id(open) == id(there),
-        _ => false,
-    }
+    let there = fs::symlink_metadata(path).map(id);
+    file.metadata().map(id).is_ok_and(|open| there.is_ok_and(|there| there == open))
 }

@@ -21,21 +21,32 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 /// # Safety
 /// Each part of the type is an atomic number: every value of its bytes is valid, and a
 /// change by another process is no data race.
-pub unsafe trait Atomics: 'static {}
+pub unsafe trait Atomics: 'static {
+    /// Sets each number to 0.
+    fn clear(&self);
+}
 
 // SAFETY: an atomic number has no invalid value.
-unsafe impl Atomics for AtomicU64 {}
+unsafe impl Atomics for AtomicU64 {
+    fn clear(&self) {
+        self.store(0, Ordering::Relaxed);
+    }
+}
 
 // SAFETY: as each of its elements.
-unsafe impl<T: Atomics, const N: usize> Atomics for [T; N] {}
+unsafe impl<T: Atomics, const N: usize> Atomics for [T; N] {
+    fn clear(&self) {
+        self.iter().for_each(T::clear);
+    }
+}
 
-/// Defines a `#[repr(C)]` struct of [`Atomics`] whose size is a multiple of 128 bytes: two
-/// cache lines, because processors fetch them in pairs. Two processes that write to
-/// different structs never slow each other down.
-macro_rules! shared_struct {
-    ($(#[$meta:meta])* $vis:vis struct $name:ident {
+/// Defines `#[repr(C)]` structs of [`Atomics`], each with a size that is a multiple of 128
+/// bytes: two cache lines, because processors fetch them in pairs. Two processes that write
+/// to different structs never slow each other down.
+macro_rules! shared_structs {
+    ($($(#[$meta:meta])* $vis:vis struct $name:ident {
         $($(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty,)*
-    }) => {
+    })*) => {$(
         $(#[$meta])*
         #[derive(Debug)]
         #[repr(C, align(128))]
@@ -46,22 +57,57 @@ macro_rules! shared_struct {
         // The macro is expanded in another room, which denies the keyword.
         #[allow(unsafe_code)]
         unsafe impl $crate::sys::memory::Atomics for $name
-        where $($type: $crate::sys::memory::Atomics,)* {}
-    };
+        where $($type: $crate::sys::memory::Atomics,)*
+        {
+            fn clear(&self) {
+                $($crate::sys::memory::Atomics::clear(&self.$field);)*
+            }
+        }
+    )*};
 }
-pub(crate) use shared_struct;
+pub(crate) use shared_structs;
 
-/// Maps a `T`, all zero, that this process and all its later children see at the same
-/// address. It stays for as long as the process lives; pages that are never touched cost
-/// nothing.
+const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
+
+/// Maps a `T` that this process and all its later children see at the same address. It stays
+/// for as long as the process lives. Without a file it is all zero, and pages that are never
+/// touched cost nothing. With one it is the beginning of the file: what is written to it is
+/// in the file at once, and is seen by each process that maps or reads the file.
+///
+/// If the file is cut short, the memory is replaced by other memory, all zero, of this
+/// process and its later children alone. One file a process can be mapped.
 ///
 /// # Errors
-/// `ENOMEM` when the system has no room for the mapping, `EINVAL` for an empty one.
-pub fn map_shared<T: Atomics>() -> nix::Result<&'static T> {
+/// `ENOMEM` when the system has no room for the mapping, `EINVAL` for an empty one, and what
+/// mmap(2) lists for files.
+pub fn map_shared<T: Atomics>(file: Option<&File>) -> nix::Result<&'static T> {
+    map(file, READ_WRITE)
+}
+
+/// As [`map_shared`], but only to be read: a store to it is SIGSEGV.
+///
+/// # Errors
+/// As [`map_shared`].
+pub fn map_read_only<T: Atomics>(file: &File) -> nix::Result<&'static T> {
+    map(Some(file), ProtFlags::PROT_READ)
+}
+
+fn map<T: Atomics>(file: Option<&File>, access: ProtFlags) -> nix::Result<&'static T> {
+    let size = NonZeroUsize::new(size_of::<T>()).ok_or(Errno::EINVAL)?;
     // SAFETY: the kernel chooses the place, so no memory in use is mapped over.
-    let place = unsafe { mmap_anonymous(None, size::<T>()?, READ_WRITE, MapFlags::MAP_SHARED)? };
+    let place = unsafe {
+        match file {
+            Some(file) => mmap(None, size, access, MapFlags::MAP_SHARED, file, 0)?,
+            None => mmap_anonymous(None, size, access, MapFlags::MAP_SHARED)?,
+        }
+    };
+    if file.is_some() {
+        MAPPED_AT.store(place.as_ptr() as usize, Ordering::Relaxed);
+        MAPPED_SIZE.store(size.get(), Ordering::Relaxed);
+    }
     handle_bus_errors()?;
-    // SAFETY: just mapped, of this size, and never unmapped.
+    // SAFETY: just mapped, of this size, and never unmapped. A mapping starts on a page,
+    // and so is aligned.
     Ok(unsafe { place.cast().as_ref() })
 }
 
@@ -77,44 +123,6 @@ pub fn map_private(bytes: usize) -> nix::Result<&'static mut [u8]> {
     let place = unsafe { mmap_anonymous(None, size, READ_WRITE, MapFlags::MAP_PRIVATE)? };
     // SAFETY: just mapped, of this size, for this caller alone, and never undone.
     Ok(unsafe { std::slice::from_raw_parts_mut(place.cast::<u8>().as_ptr(), bytes) })
-}
-
-/// Maps the beginning of a file as a `T`: what is written to it is in the file at once, and
-/// is seen by each process that maps or reads the file.
-///
-/// If the file is cut short, the memory is replaced by other memory, all zero, of this
-/// process and its later children alone. One file a process can be mapped.
-///
-/// # Errors
-/// As [`map_shared`], and what mmap(2) lists for files.
-pub fn map_shared_file<T: Atomics>(file: &File) -> nix::Result<&'static T> {
-    map_file(file, READ_WRITE)
-}
-
-/// As [`map_shared_file`], but only to be read: a store to it is SIGSEGV.
-///
-/// # Errors
-/// As [`map_shared_file`].
-pub fn map_read_only<T: Atomics>(file: &File) -> nix::Result<&'static T> {
-    map_file(file, ProtFlags::PROT_READ)
-}
-
-const READ_WRITE: ProtFlags = ProtFlags::PROT_READ.union(ProtFlags::PROT_WRITE);
-
-fn map_file<T: Atomics>(file: &File, access: ProtFlags) -> nix::Result<&'static T> {
-    let size = size::<T>()?;
-    // SAFETY: the kernel chooses the place, so no memory in use is mapped over.
-    let place = unsafe { mmap(None, size, access, MapFlags::MAP_SHARED, file, 0)? };
-    MAPPED_AT.store(place.as_ptr() as usize, Ordering::Relaxed);
-    MAPPED_SIZE.store(size.get(), Ordering::Relaxed);
-    handle_bus_errors()?;
-    // SAFETY: just mapped, of this size, and never unmapped. A mapping starts on a page,
-    // and so is aligned.
-    Ok(unsafe { place.cast().as_ref() })
-}
-
-fn size<T: Atomics>() -> nix::Result<NonZeroUsize> {
-    NonZeroUsize::new(size_of::<T>()).ok_or(Errno::EINVAL)
 }
 
 // Where the file is mapped; a size of 0 says that none is.

@@ -1,8 +1,7 @@
 //! Processes: fork and waitpid, the death of the parent, what the system tells of a
-//! process, its limits, descriptors and user.
+//! process, its limits and descriptors.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{fmt, fs, io};
@@ -11,7 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::unistd::{self, ForkResult, Gid, Pid, Uid};
+use nix::unistd::{self, ForkResult, Pid};
 
 /// The exit code of a child that panicked, as Rust's own main uses it.
 const PANICKED: u8 = 101;
@@ -103,15 +102,18 @@ pub fn allow_descriptors(wanted: u64) {
 /// # Errors
 /// If the system has neither such a call nor a list of the open descriptors.
 pub fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
-    let mut ends = kept.to_vec();
-    ends.sort_unstable();
-    ends.push(RawFd::MAX);
-    let mut first = 0;
-    for end in ends {
-        if first < end && close_range(first, end - 1).is_err() {
-            return close_listed(kept);
-        }
-        first = end.saturating_add(1);
+    let mut edges = [kept, &[-1, RawFd::MAX]].concat();
+    edges.sort_unstable();
+    let gaps = edges.windows(2).map(|edge| (edge[0] + 1, edge[1] - 1));
+    if gaps.filter(|(first, last)| first <= last).all(|(first, last)| close_range(first, last).is_ok()) {
+        return Ok(());
+    }
+    // One by one, as the system lists them.
+    let list = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+    let open: Vec<RawFd> =
+        fs::read_dir(list)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| !kept.contains(fd)) {
+        let _ = unistd::close(fd); // The list's own descriptor is closed already.
     }
     Ok(())
 }
@@ -130,22 +132,11 @@ fn close_range(_: RawFd, _: RawFd) -> nix::Result<()> {
     Err(Errno::ENOSYS)
 }
 
-/// Closes them one by one, as the system lists them.
-fn close_listed(kept: &[RawFd]) -> io::Result<()> {
-    let list = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
-    let open: Vec<RawFd> =
-        fs::read_dir(list)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    for fd in open.into_iter().filter(|fd| !kept.contains(fd)) {
-        let _ = unistd::close(fd); // The list's own descriptor is closed already.
-    }
-    Ok(())
-}
-
 /// Arranges that this process is interrupted when `parent` dies.
 ///
 /// Linux then sends SIGCONT, which reaches a stopped process too, and is harmless if
 /// another process sends it. A change of user clears the setting: call this after
-/// [`change_user`]. macOS has no such setting: there the worker's slow timer makes it check
+/// [`Credentials::take`](super::credentials::Credentials::take). macOS has no such setting: there the worker's slow timer makes it check
 /// (see [`signal`](super::signal)). On both, [`is_orphan`] tells whether the parent is dead,
 /// also if it died before this call. See prctl(2), PR_SET_PDEATHSIG.
 ///
@@ -236,40 +227,4 @@ pub fn set_name(name: &str) {
     }
     #[cfg(not(target_os = "linux"))]
     let _ = name;
-}
-
-/// All groups of a user, `primary` among them, as the system's database lists
-/// them. See getgrouplist(3).
-///
-/// # Errors
-/// `EINVAL` if there are more than any system permits.
-pub fn groups_of(user: &CStr, primary: Gid) -> nix::Result<Vec<Gid>> {
-    const MOST: usize = 65_536; // NGROUPS_MAX of Linux; macOS has 16.
-    let mut groups: Vec<libc::gid_t> = vec![0; MOST];
-    let mut number = MOST as libc::c_int;
-    // SAFETY: the name is a C string, and the list is as long as `number` says.
-    // On macOS a group is an int here: the same bits.
-    let result = unsafe {
-        libc::getgrouplist(user.as_ptr(), primary.as_raw() as _, groups.as_mut_ptr().cast(), &mut number)
-    };
-    if result < 0 {
-        return Err(Errno::EINVAL);
-    }
-    groups.truncate(number as usize);
-    Ok(groups.into_iter().map(Gid::from_raw).collect())
-}
-
-/// Gives up this process's rights for those of another user, for good: the
-/// groups first, the user last, because each step needs the rights that the
-/// last step takes away. See setgroups(2), setgid(2), setuid(2).
-///
-/// # Errors
-/// `EPERM` if the process may not change its user.
-pub fn change_user(user: Option<Uid>, group: Gid, groups: &[Gid]) -> nix::Result<()> {
-    let most = if cfg!(target_os = "macos") { 16 } else { groups.len() };
-    let groups: Vec<libc::gid_t> = groups.iter().take(most).map(|group| group.as_raw()).collect();
-    // SAFETY: the pointer is to as many groups as the length says.
-    Errno::result(unsafe { libc::setgroups(groups.len() as _, groups.as_ptr()) })?;
-    unistd::setgid(group)?;
-    user.map_or(Ok(()), unistd::setuid)
 }

@@ -23,15 +23,6 @@ pub fn wait_for(fd: impl AsFd, events: PollFlags, deadline: Option<Instant>) -> 
     wait(&mut [PollFd::new(fd.as_fd(), events)], deadline).map(|ready| ready > 0)
 }
 
-/// Waits until `socket` has bytes, an end of file, or a connection to give; for `limit` at
-/// the most.
-///
-/// # Errors
-/// As [`wait`].
-pub fn readable_within(socket: impl AsFd, limit: Duration) -> nix::Result<bool> {
-    wait_for(socket, PollFlags::POLLIN, Some(Instant::now() + limit))
-}
-
 /// Sleeps for `limit`.
 ///
 /// # Errors

@@ -5,14 +5,12 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
-use nix::poll::PollFlags;
 use socket2::{SockAddr, Socket};
 
-use super::readiness::wait_for;
 pub use super::socket_list::{accept_queue, half_open, listening_at};
 
 /// Does an accepted socket inherit the listening socket's time-outs
@@ -37,17 +35,26 @@ pub fn address_bytes(address: &SockAddr) -> &[u8] {
 /// # Errors
 /// None for a socket that is connected, or was.
 pub fn send_queue_len(socket: impl AsFd) -> nix::Result<usize> {
-    let (fd, mut bytes) = (socket.as_fd().as_raw_fd(), 0 as libc::c_int);
-    #[cfg(target_os = "linux")]
-    // SAFETY: this request (SIOCOUTQ by its older name) writes one int.
-    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &mut bytes) };
     #[cfg(not(target_os = "linux"))]
-    let result = {
-        let mut size = size_of_val(&bytes) as libc::socklen_t;
-        // SAFETY: the option is one int, and the size says that there is room.
-        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_NWRITE, (&raw mut bytes).cast(), &mut size) }
-    };
-    Errno::result(result).map(|_| bytes as usize)
+    return getsockopt(socket, libc::SO_NWRITE).map(|[bytes]| bytes as usize);
+    #[cfg(target_os = "linux")]
+    {
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: this request (SIOCOUTQ by its older name) writes one int.
+        let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &mut bytes) };
+        Errno::result(result).map(|_| bytes as usize)
+    }
+}
+
+/// An option of the socket that is so many 32-bit numbers: for options that neither nix
+/// nor socket2 knows. See getsockopt(2).
+fn getsockopt<const N: usize>(socket: impl AsFd, name: libc::c_int) -> nix::Result<[u32; N]> {
+    let mut numbers = [0; N];
+    let mut size = size_of_val(&numbers) as libc::socklen_t;
+    let (fd, place) = (socket.as_fd().as_raw_fd(), numbers.as_mut_ptr().cast());
+    // SAFETY: each value of the bytes is a number, and the size says how many have room.
+    Errno::result(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, place, &mut size) })?;
+    if size as usize == size_of_val(&numbers) { Ok(numbers) } else { Err(Errno::EINVAL) }
 }
 
 /// Connects, and waits for that no longer than `timeout`, which the socket has as its
@@ -57,7 +64,12 @@ pub fn send_queue_len(socket: impl AsFd) -> nix::Result<usize> {
 /// `TimedOut`, and all that connect(2) lists.
 pub fn connect(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>) -> io::Result<()> {
     if !CONNECTING_IS_SENDING {
-        return connect_by_poll(socket, peer, timeout);
+        return match socket.connect_timeout(&peer.into(), timeout.unwrap_or(Duration::MAX)) {
+            // Connected, and the server has closed already: macOS reports that as it does a
+            // failure, but without an error.
+            Err(error) if error.kind() == io::ErrorKind::Other => Ok(()),
+            result => result,
+        };
     }
     loop {
         let Err(error) = socket.connect(&peer.into()) else { return Ok(()) };
@@ -70,29 +82,6 @@ pub fn connect(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>) -> 
             _ => return Err(error),
         }
     }
-}
-
-/// The same with a socket that doesn't block meanwhile, as connect(2) advises. Only room
-/// to send is waited for: on macOS poll reports a server that has closed already as it
-/// does a failure.
-fn connect_by_poll(socket: &Socket, peer: SocketAddr, timeout: Option<Duration>) -> io::Result<()> {
-    let deadline = timeout.map(|timeout| Instant::now() + timeout);
-    socket.set_nonblocking(true)?;
-    match socket.connect(&peer.into()) {
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
-            loop {
-                match wait_for(socket, PollFlags::POLLOUT, deadline) {
-                    Ok(true) => break,
-                    Ok(false) => return Err(io::ErrorKind::TimedOut.into()),
-                    Err(Errno::EINTR) => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            socket.take_error()?.map_or(Ok(()), Err)?;
-        }
-        result => result?,
-    }
-    socket.set_nonblocking(false)
 }
 
 /// Does it listen? On Linux each process that has the socket can end that for all, by
@@ -124,38 +113,28 @@ pub enum Match {
 pub fn address_match(listening: SocketAddr, is_dual_stack: bool, wanted: SocketAddr) -> Option<Match> {
     // ::ffff:127.0.0.1 is 127.0.0.1, on an IPv6 socket.
     let (here, there) = (listening.ip().to_canonical(), wanted.ip().to_canonical());
-    if listening.port() != wanted.port() {
-        None
-    } else if here == there {
-        Some(Match::Exact)
-    } else if !here.is_unspecified() {
-        None
-    } else if here.is_ipv4() == there.is_ipv4() {
-        Some(Match::Unspecified)
-    } else {
-        (here.is_ipv6() && is_dual_stack).then_some(Match::DualStack)
+    if listening.port() != wanted.port() || (here != there && !here.is_unspecified()) {
+        return None;
+    }
+    match here.is_ipv4() == there.is_ipv4() {
+        _ if here == there => Some(Match::Exact),
+        true => Some(Match::Unspecified),
+        false => (here.is_ipv6() && is_dual_stack).then_some(Match::DualStack),
     }
 }
+
+#[cfg(target_os = "linux")]
+const SO_MEMINFO: libc::c_int = libc::SO_MEMINFO;
+#[cfg(not(target_os = "linux"))]
+const SO_MEMINFO: libc::c_int = -1; // No option has this number.
 
 /// How many segments a socket has dropped. A listening socket does so mostly when its
 /// accept queue is full. None: the system can't tell. See SO_MEMINFO in the kernel's
 /// sock_diag.h.
 pub fn drops(socket: impl AsFd) -> Option<u64> {
-    #[cfg(target_os = "linux")]
-    {
-        const DROPS: usize = 8; // SK_MEMINFO_DROPS
-        let mut numbers = [0_u32; DROPS + 1];
-        let mut size = size_of_val(&numbers) as libc::socklen_t;
-        let (fd, place) = (socket.as_fd().as_raw_fd(), numbers.as_mut_ptr().cast());
-        // SAFETY: the option is an array of u32, and the size says for how many there is room.
-        let result = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, place, &mut size) };
-        (result == 0 && size as usize == size_of_val(&numbers)).then(|| numbers[DROPS].into())
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = socket;
-        None
-    }
+    const DROPS: usize = 8; // SK_MEMINFO_DROPS
+    let numbers: [_; DROPS + 1] = getsockopt(socket, SO_MEMINFO).ok()?;
+    Some(numbers[DROPS].into())
 }
 
 /// The length that the kernel gives an accept queue that was asked to hold

@@ -45,14 +45,13 @@ pub fn half_open(address: SocketAddr) -> HashSet<String> {
     own.map(|socket| socket.handshake).collect()
 }
 
-/// States of a socket, as Linux lists them.
-const SYN_RECV: u8 = 0x03;
-const LISTEN: u8 = 0x0A;
+/// The column of a socket's state, as Linux lists it.
+const SYN_RECV: &str = " 03 ";
+const LISTEN: &str = " 0A ";
 
 /// A line of Linux's list of TCP sockets.
 struct TcpSocket {
     local: SocketAddr,
-    state: u8,
     /// Of a listening socket, the length of its accept queue.
     queue: u64,
     /// The remote address, and how often a segment was repeated.
@@ -61,13 +60,13 @@ struct TcpSocket {
 }
 
 impl TcpSocket {
-    fn parse(line: &str) -> Option<TcpSocket> {
+    /// None: it is in another state.
+    fn parse(line: &str, wanted_state: &str) -> Option<TcpSocket> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, local, remote, state, queues, _, repeated, _, _, inode, ..] = words[..] else { return None };
         let (_, queue) = queues.split_once(':')?;
-        Some(TcpSocket {
+        (state == wanted_state.trim()).then_some(TcpSocket {
             local: listed_address(local)?,
-            state: u8::from_str_radix(state, 16).ok()?,
             queue: u64::from_str_radix(queue, 16).ok()?,
             handshake: format!("{remote} {repeated}"),
             inode: inode.parse().ok()?,
@@ -77,19 +76,16 @@ impl TcpSocket {
 
 /// The TCP sockets in this state, in the network namespace of process `pid`; none elsewhere
 /// than on Linux.
-fn tcp_sockets(pid: impl fmt::Display, state: u8) -> impl Iterator<Item = TcpSocket> {
+fn tcp_sockets(pid: impl fmt::Display, state: &'static str) -> impl Iterator<Item = TcpSocket> {
     let lists = ["tcp", "tcp6"].map(|list| File::open(format!("/proc/{pid}/net/{list}")));
-    let column = format!(" {state:02X} ");
     lists.into_iter().flatten().flat_map(move |list| {
-        let (here, wanted) = (column.clone(), column.clone());
         let lines = BufReader::new(list).lines().skip(1).map_while(Result::ok);
         // Listening ones come first: no need to read on through thousands of connections. Of
         // those, only lines that may be of the wanted state are taken apart.
         lines
-            .take_while(move |line| state != LISTEN || line.contains(&here))
-            .filter(move |line| line.contains(&wanted))
-            .filter_map(|line| TcpSocket::parse(&line))
-            .filter(move |socket| socket.state == state)
+            .take_while(move |line| state != LISTEN || line.contains(LISTEN))
+            .filter(move |line| line.contains(state))
+            .filter_map(move |line| TcpSocket::parse(&line, state))
     })
 }
 

@@ -11,9 +11,10 @@ use nix::unistd::{self, geteuid, getpid};
 use super::accept::PAUSE;
 use super::{WorkerContext, syscalls, wakeup};
 use crate::echo::BUFFER_SIZE;
+use crate::error::{shortage, strerror};
 use crate::log::log_fd;
 use crate::log::narrate::worker as narrate;
-use crate::sys::sandbox::{Layer, LayerError, Sandbox};
+use crate::sys::sandbox::{Layer, Sandbox};
 use crate::sys::{memory, process, readiness};
 
 /// Makes this child a worker. The order matters: a change of user undoes the watch on the
@@ -79,26 +80,20 @@ fn enter_sandbox(context: &WorkerContext<'_>) -> Sandbox {
 fn enter(layer: Layer, context: &WorkerContext<'_>) -> Result<(), String> {
     let mut said = false;
     loop {
-        match layer.enter(&syscalls::allowed(&shared(context))) {
-            Ok(()) => return Ok(()),
-            Err(LayerError::Unsupported(why)) => return Err(why),
-            Err(LayerError::Transient(why))
-                if wakeup::stop_requested() || process::is_orphan(context.parent) =>
-            {
-                return Err(why);
-            }
-            Err(LayerError::Transient(why)) => {
-                if !said {
-                    warn!(
-                        "cannot enter the sandbox's {}: {why}; serving no client, and trying again every {PAUSE:?}; \
-                         look at ulimit -n, fs.file-max and free memory",
-                        layer.name()
-                    );
-                }
-                said = true;
-                // The flag that a signal sets is read above.
-                let _ = readiness::sleep(PAUSE);
-            }
+        let Err(error) = layer.enter(&syscalls::allowed(&shared(context))) else { return Ok(()) };
+        let why = strerror(&error);
+        if shortage(&error).is_none() || wakeup::stop_requested() || process::is_orphan(context.parent) {
+            return Err(why);
         }
+        if !said {
+            warn!(
+                "cannot enter the sandbox's {}: {why}; serving no client, and trying again every {PAUSE:?}; \
+                 look at ulimit -n, fs.file-max and free memory",
+                layer.name()
+            );
+        }
+        said = true;
+        // The flag that a signal sets is read above.
+        let _ = readiness::sleep(PAUSE);
     }
 }

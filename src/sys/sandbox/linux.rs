@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::error::Error;
-use std::io;
+use std::{io, iter};
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope};
-use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
 use seccompiler::SeccompCmpOp::{Eq, MaskedEq, Ne};
@@ -15,31 +14,21 @@ use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use super::{Condition, LayerError, Rule};
+use super::{Condition, Rule};
 
-pub(super) fn no_new_privs() -> Result<(), LayerError> {
-    prctl::set_no_new_privs().map_err(|error| refusal(&io::Error::from(error)))
+pub(super) fn no_new_privs() -> io::Result<()> {
+    Ok(prctl::set_no_new_privs()?)
 }
 
-/// Looks for the system's reason behind an error.
-fn refusal(error: &(dyn Error + 'static)) -> LayerError {
-    let mut reason = Some(error);
-    while let Some(cause) = reason {
-        if let Some(number) = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-            let errno = Errno::from_raw(number);
-            let why = errno.desc().to_lowercase();
-            return match errno {
-                Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM => LayerError::Transient(why),
-                _ => LayerError::Unsupported(why),
-            };
-        }
-        reason = cause.source();
-    }
-    LayerError::Unsupported(error.to_string())
+/// The system's reason behind an error, or the text of the error.
+fn system_error(error: &(dyn Error + 'static)) -> io::Error {
+    let mut causes = iter::successors(Some(error), |&cause| cause.source());
+    let number = causes.find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    number.map_or_else(|| io::Error::other(error.to_string()), io::Error::from_raw_os_error)
 }
 
 /// Handles each right of the first version that has all that is needed, and grants none.
-pub(super) fn landlock() -> Result<(), LayerError> {
+pub(super) fn landlock() -> io::Result<()> {
     // Linux 6.12. Newer ones know more rights, for what seccomp refuses anyway.
     const COMPLETE: ABI = ABI::V6;
     let restrict = || -> Result<RulesetStatus, RulesetError> {
@@ -52,18 +41,18 @@ pub(super) fn landlock() -> Result<(), LayerError> {
     match restrict() {
         Ok(RulesetStatus::FullyEnforced) => Ok(()),
         Ok(RulesetStatus::PartiallyEnforced) => {
-            Err(LayerError::Unsupported("this kernel is old, and has only a part of it".into()))
+            Err(io::Error::other("this kernel is old, and has only a part of it"))
         }
-        Ok(RulesetStatus::NotEnforced) => Err(LayerError::Unsupported("this kernel has none".into())),
-        Err(error) => Err(refusal(&error)),
+        Ok(RulesetStatus::NotEnforced) => Err(io::Error::other("this kernel has none")),
+        Err(error) => Err(system_error(&error)),
     }
 }
 
-pub(super) fn seccomp(allowed: &[Rule]) -> Result<(), LayerError> {
-    let filter = filter(allowed).map_err(|error| refusal(&error))?;
+pub(super) fn seccomp(allowed: &[Rule]) -> io::Result<()> {
+    let filter = filter(allowed).map_err(|error| system_error(&error))?;
     seccompiler::apply_filter(&filter).map_err(|error| match error {
-        seccompiler::Error::Seccomp(reason) => refusal(&reason),
-        _ => refusal(&error),
+        seccompiler::Error::Seccomp(reason) => system_error(&reason),
+        _ => system_error(&error),
     })
 }
 

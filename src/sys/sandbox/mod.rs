@@ -6,7 +6,7 @@
 //! seccomp allows is handed in, as a list of [`Rule`]s. Only Linux has these layers;
 //! elsewhere the sandbox is empty.
 
-use std::fmt;
+use std::{fmt, io};
 
 use nix::libc::c_int;
 
@@ -57,8 +57,8 @@ impl Layer {
     ///
     /// # Errors
     /// The kernel lacks the layer or refuses it, has only a part of it, or lacks what it
-    /// takes at the moment.
-    pub fn enter(self, allowed: &[Rule]) -> Result<(), LayerError> {
+    /// takes at the moment: descriptors or memory.
+    pub fn enter(self, allowed: &[Rule]) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         return match self {
             Layer::NoNewPrivs => linux::no_new_privs(),
@@ -68,17 +68,8 @@ impl Layer {
         #[cfg(not(target_os = "linux"))]
         let _ = allowed;
         #[cfg(not(target_os = "linux"))]
-        Err(LayerError::Unsupported("this system has none".into()))
+        Err(io::Error::other("this system has none"))
     }
-}
-
-/// Why a layer could not be entered, with the reason in words.
-#[derive(Debug)]
-pub enum LayerError {
-    /// The kernel doesn't have the layer, or not wholly. That won't change.
-    Unsupported(String),
-    /// The system lacks descriptors or memory. Later it may have some.
-    Transient(String),
 }
 
 /// The number of a system call.
@@ -124,24 +115,14 @@ pub enum Condition {
     Has(u8, c_int, c_int),
 }
 
-/// The layers that are in force, wholly, in some process.
+/// The layers that are in force, wholly, in some process: a bit for each.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sandbox(u64);
+pub struct Sandbox(pub u64);
 
 impl Sandbox {
     /// This sandbox, with one layer more.
     pub fn with(self, layer: Layer) -> Sandbox {
         Sandbox(self.0 | 1 << layer as u64)
-    }
-
-    /// The sandbox as a number, with a bit for each layer.
-    pub fn bits(self) -> u64 {
-        self.0
-    }
-
-    /// The sandbox of such a number.
-    pub fn from_bits(bits: u64) -> Sandbox {
-        Sandbox(bits)
     }
 
     /// The layers in force.
