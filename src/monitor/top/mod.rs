@@ -136,7 +136,7 @@ impl Top {
             return;
         }
         if !lives {
-            let pid = snapshot.header.pid;
+            let pid = snapshot.pid;
             self.view.end = Some(match snapshot.phase {
                 Phase::Ended(status) => {
                     format!("the server (pid {pid}) has ended, with exit status {status}")
@@ -144,7 +144,7 @@ impl Top {
                 _ => format!("the server (pid {pid}) is dead: it was killed"),
             });
         }
-        self.measure(snapshot.served);
+        self.measure(snapshot.totals.served);
         self.view.selected = self.view.selected.min(snapshot.workers.len().saturating_sub(1));
         self.view.snapshot = snapshot;
     }
@@ -183,7 +183,7 @@ impl Top {
     /// the process may have died since.
     fn signal_worker(&mut self, signal: Signal) {
         let Some(worker) = self.view.snapshot.workers.get(self.view.selected) else { return };
-        let (slot, pid) = (worker.slot, worker.process.as_ref().and_then(|process| process.pid));
+        let (slot, pid) = (worker.slot, worker.pid.map(Pid::from_raw));
         let note = match (self.reader.holder(), pid) {
             (None, _) => GONE.into(),
             (Some(server), Some(pid)) if process::inspect(pid).is_some_and(|look| look.parent == server) => {

@@ -11,7 +11,7 @@ use ratatui::style::{Color, Stylize};
 use ratatui::text::{Line, Span};
 
 use self::help::{HELP, KEYS};
-use crate::monitor::{format, table};
+use crate::monitor::{distribution, format, table};
 use crate::scoreboard::snapshot::{Snapshot, Worker};
 use crate::scoreboard::{Phase, Served, State};
 use crate::sys::process::ProcessState;
@@ -74,14 +74,14 @@ impl TopView {
     }
 
     fn title(&self, width: usize) -> Line<'static> {
-        let Snapshot { header, phase, uptime, .. } = &self.snapshot;
+        let Snapshot { version, address, phase, uptime, .. } = &self.snapshot;
         let state = match (&self.end, phase) {
             (None, Phase::Running) => format!("running for {}", format::span(*uptime)),
             (None, Phase::Draining) => format!("DRAINING, after {}", format::span(*uptime)),
             _ => "ENDED".into(),
         };
         let paused = if self.paused { "   PAUSED" } else { "" };
-        let text = format!(" prefork-echo {}   {}   {state}{paused}", header.version, header.address);
+        let text = format!(" prefork-echo {version}   {address}   {state}{paused}");
         Line::raw(format!("{text:<width$}")).reversed().bold()
     }
 
@@ -124,11 +124,11 @@ impl TopView {
 
     /// The way of a connection: the queue, the socket, and the parent that opened it.
     fn head(&self) -> Vec<Line<'static>> {
-        let Snapshot { queue, queue_limit, header, served, restarts, .. } = &self.snapshot;
-        let waiting = match queue {
+        let Snapshot { accept_queue, pid, totals, .. } = &self.snapshot;
+        let waiting = match accept_queue.length {
             // So few can be seen one by one.
             Some(queue @ 1..=20) => {
-                Span::raw(format!("{} {queue} waiting", "●".repeat(*queue as usize))).yellow()
+                Span::raw(format!("{} {queue} waiting", "●".repeat(queue as usize))).yellow()
             }
             Some(0) => Span::raw("none waiting"),
             Some(queue) => Span::raw(format!("{}… {queue} waiting", "●".repeat(20))).yellow().bold(),
@@ -137,27 +137,29 @@ impl TopView {
         let queue = vec![
             Span::raw(" clients → accept queue: "),
             waiting,
-            Span::raw(format!(" (backlog {queue_limit})")).dim(),
+            Span::raw(format!(" (backlog {})", accept_queue.limit)).dim(),
         ];
         let workers = self.snapshot.workers.iter();
-        let processes = workers.clone().filter(|worker| worker.state() != State::Down).count();
-        let busy = workers.filter(|worker| worker.state().is_busy()).count();
+        let processes = workers.clone().filter(|worker| worker.state != State::Down).count();
+        let busy = workers.filter(|worker| worker.state.is_busy()).count();
         let load = Span::raw(format!("{busy} of {} busy", count(processes as u64, "worker"))).bold();
         let load = if busy > 0 && busy == processes { load.yellow() } else { load };
         let socket = vec![Span::raw(" → one listening socket, shared by all processes: "), load];
         let parent = match self.snapshot.parent {
             ProcessState::Stopped => Span::raw("  STOPPED: no process reaps and replaces the workers").red(),
-            _ => Span::raw(format!("  serves no client; forks the workers, has replaced {restarts}")),
+            _ => {
+                Span::raw(format!("  serves no client; forks the workers, has replaced {}", totals.restarts))
+            }
         };
-        let parent = vec![Span::raw(format!(" parent {}", header.pid)).bold(), parent];
+        let parent = vec![Span::raw(format!(" parent {pid}")).bold(), parent];
         let rate = self.rate.map_or(String::new(), |rate| {
             let bytes = format::fraction(rate.bytes);
             format!(" {} connections/s, {bytes} bytes/s;", format::fraction(rate.connections))
         });
         let total = format!(
             "{rate} in all {}, {} bytes",
-            count(served.connections, "connection"),
-            format::number(served.bytes)
+            count(totals.served.connections, "connection"),
+            format::number(totals.served.bytes)
         );
         vec![Line::raw(total).cyan(), Line::from(queue), Line::from(socket), Line::from(parent)]
     }
@@ -190,9 +192,9 @@ impl TopView {
 
     /// The lesson of separate address spaces.
     fn counter(&self) -> Vec<Line<'static>> {
-        let Snapshot { header, parents_counter, workers, served, .. } = &self.snapshot;
+        let Snapshot { private_counter, workers, totals, .. } = &self.snapshot;
         let private = workers.iter().filter_map(|worker| {
-            let value = worker.process.as_ref()?.private_counter;
+            let value = worker.private_counter?;
             // A worker that is leaving has a replacement in the same slot.
             let (open, close) = if worker.leaving { ("(", ")") } else { ("", "") };
             Some(format!(" {open}{}={value}{close}", worker.slot))
@@ -200,12 +202,14 @@ impl TopView {
         vec![
             Line::default(),
             Line::raw(format!(
-                " One variable, one address ({:#x}), another value in each process:",
-                header.private_counter
+                " One variable, one address ({}), another value in each process:",
+                private_counter.address
             )),
-            Line::raw(format!("   clients counted by all, in shared memory: {}", served.connections)).cyan(),
+            Line::raw(format!("   clients counted by all, in shared memory: {}", totals.served.connections))
+                .cyan(),
             Line::raw(format!(
-                "   by each, in its own: parent {parents_counter}, workers{}",
+                "   by each, in its own: parent {}, workers{}",
+                private_counter.parent,
                 private.collect::<String>()
             ))
             .bold(),
@@ -218,7 +222,7 @@ impl TopView {
         const WIDE: usize = 6;
         let room = width.saturating_sub(2).max(1);
         let by_slot = self.snapshot.by_slot(|served| served.connections);
-        let bars = by_slot.by_group(room);
+        let bars = distribution::by_group(&by_slot, room);
         let most = bars.iter().map(|(_, mean)| *mean).fold(0.0, f64::max);
         let is_wide = bars.len() * (WIDE + 1) <= room;
         let (bar, gap) = if is_wide { (WIDE, " ") } else { (1, "") };
@@ -229,7 +233,7 @@ impl TopView {
             };
             Line::raw(format!("  {}", bars.iter().map(|(_, mean)| level(*mean)).collect::<String>())).blue()
         };
-        let evenness = match by_slot.skew() {
+        let evenness = match distribution::skew(&by_slot) {
             Some(ratio) => format!("the most are {ratio:.2} times the mean"),
             None => "no client has come yet".into(),
         };
@@ -258,8 +262,8 @@ impl TopView {
 }
 
 fn color(worker: &Worker) -> Color {
-    match worker.state() {
-        _ if worker.is_stopped() => Color::Red,
+    match worker.state {
+        _ if worker.condition == ProcessState::Stopped => Color::Red,
         State::Down => Color::Red,
         State::Starting => Color::Cyan,
         State::Idle => Color::Reset,
