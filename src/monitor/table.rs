@@ -15,25 +15,17 @@ pub struct Column {
     /// Words stand to the left, numbers to the right.
     is_number: bool,
     /// What it says of a worker, in so many characters.
-    cell: fn(&Worker, usize) -> Option<String>,
+    cell: Cell,
 }
 
-const fn words(
-    heading: &'static str,
-    width: usize,
-    place: usize,
-    cell: fn(&Worker, usize) -> Option<String>,
-) -> Column {
+type Cell = fn(&Worker, usize) -> Option<String>;
+
+const fn words(heading: &'static str, width: usize, place: usize, cell: Cell) -> Column {
     Column { heading, width, place, is_number: false, cell }
 }
 
-const fn number(
-    heading: &'static str,
-    width: usize,
-    place: usize,
-    cell: fn(&Worker, usize) -> Option<String>,
-) -> Column {
-    Column { is_number: true, ..words(heading, width, place, cell) }
+const fn number(heading: &'static str, width: usize, place: usize, cell: Cell) -> Column {
+    Column { heading, width, place, is_number: true, cell }
 }
 
 const CLIENT: &str = "CLIENT";
