@@ -5,7 +5,7 @@
 
 mod help;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ratatui::style::{Color, Stylize};
 use ratatui::text::{Line, Span};
@@ -30,8 +30,8 @@ pub struct TopView {
     pub paused: bool,
     /// Is the explanation shown instead?
     pub help: bool,
-    /// What a key has done.
-    pub note: Option<String>,
+    /// When a key has done something, and what.
+    pub note: Option<(Instant, String)>,
     /// How the server has ended.
     pub end: Option<String>,
 }
@@ -88,7 +88,7 @@ impl TopView {
     fn foot(&self) -> Line<'static> {
         match (&self.end, &self.note) {
             (Some(end), _) => Line::raw(format!(" {end}; press q")).red().bold(),
-            (_, Some(note)) => Line::raw(format!(" {note}")).yellow(),
+            (_, Some((_, note))) => Line::raw(format!(" {note}")).yellow(),
             _ => Line::raw(KEYS).dim(),
         }
     }
@@ -96,9 +96,7 @@ impl TopView {
     /// What is between title and keys, in `room` lines; none: as many as it takes.
     fn body(&self, width: usize, room: Option<usize>) -> Vec<Line<'static>> {
         const FEW: usize = 4;
-        let (workers, events) = (self.snapshot.workers.len(), self.snapshot.events.len());
-        let [head, counter, distribution] = [self.head(), self.counter(), self.distribution(width)];
-
+        let (head, workers) = (self.head(), self.snapshot.workers.len());
         // A few workers first; then each section, if the whole of it has room; what
         // is left goes to more workers and to more events.
         let mut left = room.unwrap_or(usize::MAX).saturating_sub(head.len() + 1);
@@ -108,18 +106,15 @@ impl TopView {
             fits
         };
         let few = (0..=workers.min(FEW)).rev().find(|few| take(*few)).unwrap_or(0);
-        let has_counter = take(counter.len());
-        let has_events = take(1 + events.min(FEW));
-        let has_distribution = take(distribution.len());
+        let mut whole = |section: Vec<Line<'static>>| if take(section.len()) { section } else { Vec::new() };
+        let counter = whole(self.counter());
+        let mut events = whole(self.events(FEW));
+        let distribution = whole(self.distribution(width));
         let more = left.min(workers - few);
-        let latest = if has_events { (events.min(FEW) + left - more).min(events) } else { 0 };
-
-        let mut lines = head;
-        lines.extend(self.tree(width, few + more));
-        lines.extend(has_counter.then_some(counter).into_iter().flatten());
-        lines.extend(has_distribution.then_some(distribution).into_iter().flatten());
-        lines.extend(has_events.then(|| self.events(latest)).into_iter().flatten());
-        lines
+        if !events.is_empty() {
+            events = self.events((left - more).saturating_add(FEW));
+        }
+        [head, self.tree(width, few + more), counter, distribution, events].concat()
     }
 
     /// The way of a connection: the queue, the socket, and the parent that opened it.

@@ -156,7 +156,7 @@ fn the_last_line_says_what_a_key_has_done_and_how_the_server_ended() {
     let last = |view: &TopView| shown(view, 80, 24).lines().last().unwrap().to_owned();
     let mut view = five();
     assert_eq!(last(&view), KEYS);
-    view.note = Some("SIGKILL sent".into());
+    view.note = Some((Instant::now(), "SIGKILL sent".into()));
     assert_eq!(last(&view), " SIGKILL sent");
     view.end = Some("the server is dead".into());
     assert_eq!(last(&view), " the server is dead; press q");
