@@ -12,7 +12,7 @@ use ratatui::text::{Line, Span};
 
 use self::help::{HELP, KEYS};
 use crate::monitor::{distribution, format, table};
-use crate::scoreboard::snapshot::{Snapshot, Worker};
+use crate::scoreboard::snapshot::{PrivateCounter, Snapshot, Totals, Worker};
 use crate::scoreboard::{Phase, Served, State};
 use crate::sys::process::ProcessState;
 use crate::text::count;
@@ -119,51 +119,44 @@ impl TopView {
 
     /// The way of a connection: the queue, the socket, and the parent that opened it.
     fn head(&self) -> Vec<Line<'static>> {
-        let Snapshot { accept_queue, pid, totals, .. } = &self.snapshot;
-        let waiting = match accept_queue.length {
-            // So few can be seen one by one.
-            Some(queue @ 1..=20) => {
-                Span::raw(format!("{} {queue} waiting", "●".repeat(queue as usize))).yellow()
-            }
-            Some(0) => Span::raw("none waiting"),
-            Some(queue) => Span::raw(format!("{}… {queue} waiting", "●".repeat(20))).yellow().bold(),
-            None => Span::raw("(this system doesn't tell how many wait)"),
-        };
-        let queue = vec![
-            Span::raw(" clients → accept queue: "),
-            waiting,
-            Span::raw(format!(" (backlog {})", accept_queue.limit)).dim(),
-        ];
-        let workers = self.snapshot.workers.iter();
-        let processes = workers.clone().filter(|worker| worker.state != State::Down).count();
-        let busy = workers.filter(|worker| worker.state.is_busy()).count();
-        let load = Span::raw(format!("{busy} of {} busy", count(processes as u64, "worker"))).bold();
-        let load = if busy > 0 && busy == processes { load.yellow() } else { load };
-        let socket = vec![Span::raw(" → one listening socket, shared by all processes: "), load];
-        let parent = match self.snapshot.parent {
-            ProcessState::Stopped => Span::raw("  STOPPED: no process reaps and replaces the workers").red(),
-            _ => {
-                Span::raw(format!("  serves no client; forks the workers, has replaced {}", totals.restarts))
-            }
-        };
-        let parent = vec![Span::raw(format!(" parent {pid}")).bold(), parent];
-        let rate = self.rate.map_or(String::new(), |rate| {
-            let bytes = format::fraction(rate.bytes);
-            format!(" {} connections/s, {bytes} bytes/s;", format::fraction(rate.connections))
+        let Snapshot { accept_queue, pid, parent, totals: Totals { served, restarts }, .. } = &self.snapshot;
+        let a_second = self.rate.map_or(String::new(), |Rate { connections, bytes }| {
+            let [connections, bytes] = [connections, bytes].map(format::fraction);
+            format!(" {connections} connections/s, {bytes} bytes/s;")
         });
-        let total = format!(
-            "{rate} in all {}, {} bytes",
-            count(totals.served.connections, "connection"),
-            format::number(totals.served.bytes)
-        );
-        vec![Line::raw(total).cyan(), Line::from(queue), Line::from(socket), Line::from(parent)]
+        let connections = count(served.connections, "connection");
+        let total = format!("{a_second} in all {connections}, {} bytes", format::number(served.bytes));
+        let waiting = match accept_queue.length {
+            None => "(this system doesn't tell how many wait)".into(),
+            Some(0) => "none waiting".into(),
+            // So few can be seen one by one.
+            Some(few @ 1..=20) => format!("{} {few} waiting", "●".repeat(few as usize)).yellow(),
+            Some(many) => format!("{}… {many} waiting", "●".repeat(20)).yellow().bold(),
+        };
+        let backlog = format!(" (backlog {})", accept_queue.limit).dim();
+        let processes = self.snapshot.workers.iter().filter(|worker| worker.state != State::Down);
+        let busy = processes.clone().filter(|worker| worker.state.is_busy()).count();
+        let processes = processes.count();
+        let load = format!("{busy} of {} busy", count(processes as u64, "worker")).bold();
+        let load = if busy > 0 && busy == processes { load.yellow() } else { load };
+        let role = match parent {
+            ProcessState::Stopped => "  STOPPED: no process reaps and replaces the workers".red(),
+            _ => format!("  serves no client; forks the workers, has replaced {restarts}").into(),
+        };
+        vec![
+            Line::raw(total).cyan(),
+            Line::from(vec![" clients → accept queue: ".into(), waiting, backlog]),
+            Line::from(vec![" → one listening socket, shared by all processes: ".into(), load]),
+            Line::from(vec![format!(" parent {pid}").bold(), role]),
+        ]
     }
 
     /// The tree: the headings, and as many workers as have room, the selected one
     /// among them.
     fn tree(&self, width: usize, room: usize) -> Vec<Line<'static>> {
         let workers = &self.snapshot.workers;
-        let columns = table::columns(width.saturating_sub(4));
+        let row_width = width.saturating_sub(4);
+        let columns = table::columns(row_width);
         let mut lines = vec![Line::raw(format!("  │ {}", table::headings(&columns))).dim()];
         // Where some are hidden, the last line says so.
         let hidden = if (2..workers.len()).contains(&room) { workers.len() + 1 - room } else { 0 };
@@ -175,8 +168,7 @@ impl TopView {
             let twig = if index + 1 == workers.len() { "└─" } else { "├─" };
             let mark = if index == selected { "▸" } else { " " };
             let row = table::row(&columns, worker);
-            let line =
-                Line::raw(format!("{mark} {twig}{row:<0$}", width.saturating_sub(4))).fg(color(worker));
+            let line = Line::raw(format!("{mark} {twig}{row:<row_width$}")).fg(color(worker));
             lines.push(if index == selected { line.reversed() } else { line });
         }
         if hidden > 0 {
@@ -188,26 +180,19 @@ impl TopView {
     /// The lesson of separate address spaces.
     fn counter(&self) -> Vec<Line<'static>> {
         let Snapshot { private_counter, workers, totals, .. } = &self.snapshot;
-        let private = workers.iter().filter_map(|worker| {
-            let value = worker.private_counter?;
+        let by_each = workers.iter().filter_map(|worker| {
+            let (slot, value) = (worker.slot, worker.private_counter?);
             // A worker that is leaving has a replacement in the same slot.
-            let (open, close) = if worker.leaving { ("(", ")") } else { ("", "") };
-            Some(format!(" {open}{}={value}{close}", worker.slot))
+            Some(if worker.leaving { format!(" ({slot}={value})") } else { format!(" {slot}={value}") })
         });
+        let by_each: String = by_each.collect();
+        let PrivateCounter { address, parent } = private_counter;
+        let by_all = totals.served.connections;
         vec![
             Line::default(),
-            Line::raw(format!(
-                " One variable, one address ({}), another value in each process:",
-                private_counter.address
-            )),
-            Line::raw(format!("   clients counted by all, in shared memory: {}", totals.served.connections))
-                .cyan(),
-            Line::raw(format!(
-                "   by each, in its own: parent {}, workers{}",
-                private_counter.parent,
-                private.collect::<String>()
-            ))
-            .bold(),
+            Line::raw(format!(" One variable, one address ({address}), another value in each process:")),
+            Line::raw(format!("   clients counted by all, in shared memory: {by_all}")).cyan(),
+            Line::raw(format!("   by each, in its own: parent {parent}, workers{by_each}")).bold(),
         ]
     }
 

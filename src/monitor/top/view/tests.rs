@@ -7,7 +7,7 @@ use ratatui::text::Text;
 
 use super::*;
 use crate::scoreboard::Event;
-use crate::scoreboard::snapshot::{AcceptQueue, PrivateCounter, Totals, Worker};
+use crate::scoreboard::snapshot::AcceptQueue;
 
 const SECOND: Duration = Duration::from_secs(1);
 
