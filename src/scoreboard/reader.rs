@@ -55,7 +55,11 @@ impl Reader {
         let file = open(path).map_err(|error| failed(&error))?;
         let header = Header::read(&file).map_err(|what| Error::plain(format!("{shown} {what}")))?;
         if !is_held(&file) {
-            return Err(died(&header, path));
+            let Header { address, pid, .. } = header;
+            return Err(Error::plain(format!(
+                "the server at {address} (pid {pid}) is dead, and could not remove {shown}; the next server \
+                 at that address takes its place, or remove it yourself"
+            )));
         }
         let memory = memory::map_read_only(&file).map_err(|error| failed(&error.into()))?;
         Ok(Reader { header, scoreboard: Scoreboard(memory), file, path: path.into() })
@@ -72,8 +76,7 @@ impl Reader {
         let living: Vec<&Found> = found.iter().filter(|found| found.lives).collect();
         let why = match wanted {
             Some(wanted) => match reached_at(&wanted.resolve("give its IP address")?, &found) {
-                Ok(one) if one.lives => return Reader::open(&one.path),
-                Ok(one) => return Err(died(&one.header, &one.path)),
+                Ok(one) => return Reader::open(&one.path),
                 Err(Some(address)) => {
                     format!("no server of this user listens at {address}, but something else does")
                 }
@@ -140,16 +143,6 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn is_held(file: &File) -> bool {
     matches!(lock_holder(file), Ok(Some(_)))
-}
-
-fn died(header: &Header, path: &Path) -> Error {
-    Error::plain(format!(
-        "the server at {} (pid {}) is dead, and could not remove {}; the next server at that address takes \
-         its place, or remove it yourself",
-        header.address,
-        header.pid,
-        path.display()
-    ))
 }
 
 struct Found {

@@ -137,8 +137,8 @@ impl Top {
             });
         }
         self.measure(snapshot.totals.served);
-        self.view.selected = self.view.selected.min(snapshot.workers.len().saturating_sub(1));
         self.view.snapshot = snapshot;
+        self.select(0); // There may be fewer workers.
     }
 
     fn measure(&mut self, served: Served) {
