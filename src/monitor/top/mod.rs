@@ -148,7 +148,12 @@ impl Top {
             self.history.pop_front();
         }
         let (then, before) = self.history[0];
-        self.view.rate = (then < now).then(|| Rate::between(before, served, now - then));
+        let time = (now - then).as_secs_f64();
+        let a_second = |before: u64, after: u64| after.saturating_sub(before) as f64 / time;
+        self.view.rate = (then < now).then(|| Rate {
+            connections: a_second(before.connections, served.connections),
+            bytes: a_second(before.bytes, served.bytes),
+        });
     }
 
     fn select(&mut self, by: isize) {

@@ -5,7 +5,7 @@
 
 mod help;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ratatui::style::{Color, Stylize};
 use ratatui::text::{Line, Span};
@@ -13,7 +13,7 @@ use ratatui::text::{Line, Span};
 use self::help::{HELP, KEYS};
 use crate::monitor::{distribution, format, table};
 use crate::scoreboard::snapshot::{PrivateCounter, Snapshot, Totals, Worker};
-use crate::scoreboard::{Phase, Served, State};
+use crate::scoreboard::{Phase, State};
 use crate::sys::process::ProcessState;
 use crate::text::count;
 
@@ -43,17 +43,6 @@ pub struct Rate {
     pub connections: f64,
     /// Bytes a second.
     pub bytes: f64,
-}
-
-impl Rate {
-    /// From what had been served before, and what a while later.
-    pub fn between(before: Served, after: Served, time: Duration) -> Rate {
-        let a_second = |before: u64, after: u64| after.saturating_sub(before) as f64 / time.as_secs_f64();
-        Rate {
-            connections: a_second(before.connections, after.connections),
-            bytes: a_second(before.bytes, after.bytes),
-        }
-    }
 }
 
 impl TopView {

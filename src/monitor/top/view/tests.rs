@@ -1,13 +1,15 @@
 //! What the view looks like.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::text::Text;
 
 use super::*;
-use crate::scoreboard::Event;
 use crate::scoreboard::snapshot::AcceptQueue;
+use crate::scoreboard::{Event, Served};
 
 const SECOND: Duration = Duration::from_secs(1);
 
