@@ -82,9 +82,7 @@ pub fn start(config: &LogConfig, label: ProcessLabel) -> Result<(), Error> {
     let terminal = config.log_file.is_none() && io::stderr().is_terminal();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let logger = Logger {
-        level: config.level(),
-        explain: config.explain,
-        json: config.log_format == LogFormat::Json,
+        config: config.clone(),
         colored: match config.color {
             Color::Auto => terminal && !no_color,
             when => when == Color::Always,
@@ -98,16 +96,14 @@ pub fn start(config: &LogConfig, label: ProcessLabel) -> Result<(), Error> {
         time_offset: UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC),
         lines: Lines::open(config.log_file.as_deref(), terminal)?,
     };
-    log::set_max_level(if config.explain { logger.level.max(LevelFilter::Info) } else { logger.level });
+    log::set_max_level(if config.explain { config.level().max(LevelFilter::Info) } else { config.level() });
     log::set_boxed_logger(Box::new(logger)).expect("the log is started once");
     set_label(label);
     Ok(())
 }
 
 struct Logger {
-    level: LevelFilter,
-    explain: bool,
-    json: bool,
+    config: LogConfig,
     colored: bool,
     time_format: StaticFormatDescription,
     time_offset: UtcOffset,
@@ -117,9 +113,9 @@ struct Logger {
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         match metadata.target() {
-            EXPLAIN => self.explain,
+            EXPLAIN => self.config.explain,
             ANSWER => true,
-            _ => metadata.level() <= self.level,
+            _ => metadata.level() <= self.config.level(),
         }
     }
 
@@ -150,9 +146,9 @@ impl Logger {
         let Some((label, pid)) = *LABEL.lock().expect("no thread panics while it holds the label") else {
             return Ok(());
         };
-        let line = match self.json {
-            true => json(record, label, pid),
-            false => self.text(record, label, pid),
+        let line = match self.config.log_format {
+            LogFormat::Json => json(record, label, pid),
+            LogFormat::Text => self.text(record, label, pid),
         };
         self.lines.write(format!("{line}\n").as_bytes())
     }

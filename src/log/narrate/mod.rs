@@ -20,19 +20,27 @@ macro_rules! explain {
     };
 }
 
-/// Functions that narrate a step each: the body is the text, as [`format_args`] takes it.
+/// Functions that narrate a step each: their texts, and the values in these.
 macro_rules! steps {
-    ($($(#[$doc:meta])* fn $name:ident($($argument:ident: $type:ty),*) { $($text:tt)+ })+) => {
-        $($(#[$doc])* pub(crate) fn $name($($argument: $type),*) { explain!($($text)+) })+
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident($($argument:ident: $type:ty),*) => $($text:literal $(, $value:expr)*;)+
+    )+) => {
+        $($(#[$doc])* pub(crate) fn $name($($argument: $type),*) {
+            $(explain!($text $(, $value)*);)+
+        })+
     };
 }
 
-/// The same for calls on a socket: the caller passes the socket, and the text has its `fd`.
+/// The same for calls on a socket: the caller passes the socket, and the texts have its `fd`.
 macro_rules! calls {
-    ($($(#[$doc:meta])* fn $name:ident($fd:ident $(, $argument:ident: $type:ty)*) { $($text:tt)+ })+) => {
+    ($(
+        $(#[$doc:meta])*
+        fn $name:ident($fd:ident $(, $argument:ident: $type:ty)*) => $($text:literal $(, $value:expr)*;)+
+    )+) => {
         $($(#[$doc])* pub(crate) fn $name($fd: &impl std::os::fd::AsRawFd $(, $argument: $type)*) {
             let $fd = $fd.as_raw_fd();
-            explain!($($text)+)
+            $(explain!($text $(, $value)*);)+
         })+
     };
 }

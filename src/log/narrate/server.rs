@@ -15,71 +15,37 @@ use crate::sys::credentials::Credentials;
 use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, address_bytes};
 
 calls! {
-    fn socket(fd) {
-        "socket() = {fd}: a new TCP socket, not yet bound to an address, is descriptor {fd}"
-    }
+    fn socket(fd) => "socket() = {fd}: a new TCP socket, not yet bound to an address, is descriptor {fd}";
+
+    fn bind(fd, address: SocketAddr, result: &io::Result<()>) =>
+        "bind({fd}, {address}): the kernel gets the address as the bytes {}; the port in it is {}, its high \
+         byte first, as on the wire",
+        hex(address_bytes(&SockAddr::from(address))), hex(&address.port().to_be_bytes());
+        "bind({fd}, {address}){}",
+        outcome(result, ": the socket has its address; no client can connect yet");
 
     /// It is closed because it was opened only to learn that.
-    fn address_is_free(fd, address: SocketAddr) {
-        "close({fd}): {address} is free as well; one socket is enough, on the first address"
-    }
+    fn address_is_free(fd, address: SocketAddr) =>
+        "close({fd}): {address} is free as well; one socket is enough, on the first address";
 
-    fn getsockname(fd, address: SocketAddr) {
-        "getsockname({fd}) = {address}: the port is the one that the kernel has chosen, where 0 was asked for"
-    }
+    fn getsockname(fd, address: SocketAddr) =>
+        "getsockname({fd}) = {address}: the port is the one that the kernel has chosen, where 0 was asked \
+         for";
 
-    fn listen(fd, backlog: i32, called: Instant, result: &io::Result<()>) {
+    fn listen(fd, backlog: i32, called: Instant, result: &io::Result<()>) =>
         "listen({fd}, {backlog}){}",
         outcome(result, format_args!(
             ", after {:.1?}: it doesn't wait for a client; from now on the kernel completes handshakes by \
              itself, and up to {backlog} connections (or fewer, if its own limit is lower) wait to be \
-             accepted",
-            called.elapsed()
-        ))
-    }
+             accepted", called.elapsed()
+        ));
 
-    fn resize(fd, backlog: i32, result: &io::Result<()>) {
+    fn resize(fd, backlog: i32, result: &io::Result<()>) =>
         "listen({fd}, {backlog}) = {}: called again, it only changes the length of the accept queue",
-        if result.is_ok() { 0 } else { -1 }
-    }
+        if result.is_ok() { 0 } else { -1 };
 
-    fn close_listener(fd) {
-        "close({fd}): this process listens no more; when no process has the socket open, the port is free"
-    }
-}
-
-steps! {
-    fn sigaction(signals: &[Signal]) {
-        "sigaction({}): from now on these signals only write a byte into a pipe, at whose end the parent \
-         waits",
-        names(signals)
-    }
-
-    fn scoreboard_mapped(path: &Path) {
-        "mmap({}, MAP_SHARED): memory that this process and all its children share, for what all are to see",
-        path.display()
-    }
-
-    fn fork(pid: Pid, slot: usize) {
-        "fork() = {pid}: worker {slot}, a copy of this process with the same listening socket"
-    }
-
-    fn exit(code: u8) {
-        "_exit({code}): the kernel closes what is still open, and sends SIGCHLD to the parent"
-    }
-
-    fn waitpid(pid: Pid) {
-        "waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes"
-    }
-
-    fn kill(pid: Pid, signal: Signal) {
-        "kill({pid}, {signal}): {}",
-        match signal {
-            Signal::SIGTERM => "asks the worker to finish its client and leave",
-            Signal::SIGCONT => "lets it go on, should it be stopped",
-            _ => "ends it at once",
-        }
-    }
+    fn close_listener(fd) =>
+        "close({fd}): this process listens no more; when no process has the socket open, the port is free";
 }
 
 /// The options that are set before bind.
@@ -93,16 +59,31 @@ pub(crate) fn setsockopt(socket: &Socket) {
     }
 }
 
-pub(crate) fn bind(socket: &Socket, address: SocketAddr, result: &io::Result<()>) {
-    let fd = socket.as_raw_fd();
-    explain!(
-        "bind({fd}, {address}): the kernel gets the address as the bytes {}; the port in it is {}, its high \
-         byte first, as on the wire",
-        hex(address_bytes(&SockAddr::from(address))),
-        hex(&address.port().to_be_bytes())
-    );
-    let bound = ": the socket has its address; no client can connect yet";
-    explain!("bind({fd}, {address}){}", outcome(result, bound));
+steps! {
+    fn sigaction(signals: &[Signal]) =>
+        "sigaction({}): from now on these signals only write a byte into a pipe, at whose end the parent \
+         waits", names(signals);
+
+    fn scoreboard_mapped(path: &Path) =>
+        "mmap({}, MAP_SHARED): memory that this process and all its children share, for what all are to see",
+        path.display();
+
+    fn fork(pid: Pid, slot: usize) =>
+        "fork() = {pid}: worker {slot}, a copy of this process with the same listening socket";
+
+    fn exit(code: u8) =>
+        "_exit({code}): the kernel closes what is still open, and sends SIGCHLD to the parent";
+
+    fn waitpid(pid: Pid) =>
+        "waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes";
+
+    fn kill(pid: Pid, signal: Signal) =>
+        "kill({pid}, {signal}): {}",
+        match signal {
+            Signal::SIGTERM => "asks the worker to finish its client and leave",
+            Signal::SIGCONT => "lets it go on, should it be stopped",
+            _ => "ends it at once",
+        };
 }
 
 pub(crate) fn poll(deadline: Option<Instant>) {
