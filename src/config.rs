@@ -29,8 +29,13 @@ pub type TimeLimit = Option<Duration>;
 #[command(next_help_heading = "Supervision")]
 pub struct Config {
     /// Address to listen on: a name, IPv4, or IPv6 in brackets; port 0 lets the kernel choose
-    #[arg(short, long, value_name = "[HOST:]PORT", default_value = "127.0.0.1:7777")]
-    #[arg(help_heading = "Serving")]
+    #[arg(
+        short,
+        long,
+        value_name = "[HOST:]PORT",
+        default_value = "127.0.0.1:7777",
+        help_heading = "Serving"
+    )]
     pub bind: BindAddress,
 
     /// Worker processes, 1 to 4096; each serves one client at a time

@@ -46,8 +46,7 @@ impl Lines {
                 let what = format_args!("open the log file {}", path.display());
                 Error::new(what, &error, "choose another with --log-file")
             })?),
-            None if terminal => reopen_terminal(),
-            None => None,
+            None => reopen_terminal(),
         };
         let output: Box<dyn AsFd + Send + Sync> = match file {
             Some(file) => Box::new(file),
@@ -70,7 +69,8 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// A terminal that is stopped (Ctrl-S) blocks a write, and it can take a line in part. Opened
-/// once more it has an O_NONBLOCK of its own, which other processes don't share.
+/// once more it has an O_NONBLOCK of its own, which other processes don't share. None: stderr
+/// is no terminal, or cannot be opened.
 fn reopen_terminal() -> Option<File> {
     unistd::ttyname(io::stderr()).ok().and_then(|path| open(&path).ok())
 }
