@@ -23,16 +23,7 @@ pub fn number(number: u64) -> String {
     if number < 1_000_000 {
         return number.to_string();
     }
-    let (mut unit, mut units) = (1_000_000_f64, "MGTPE".chars());
-    let mut name = units.next().unwrap_or(' ');
-    // 999.5 would be rounded to a fourth digit.
-    while number as f64 / unit >= 999.5 {
-        unit *= 1_000.0;
-        name = units.next().unwrap_or(' ');
-    }
-    let number = number as f64 / unit;
-    let digits = if number < 9.995 { 2 } else { usize::from(number < 99.95) };
-    format!("{number:.digits$}{name}")
+    three_digits(number as f64, &[(1e6, "M"), (1e9, "G"), (1e12, "T"), (1e15, "P"), (1e18, "E")])
 }
 
 /// A number that may have a fraction: one digit of it where that says something.
@@ -46,15 +37,17 @@ pub fn fraction(number: f64) -> String {
 
 /// Three digits and a unit: `41.5 µs`, `2.10 ms`, `12.0 s`.
 pub fn latency(time: Duration) -> String {
-    let seconds = time.as_secs_f64();
-    let (unit, name) = match seconds {
-        _ if seconds < 0.999_5e-3 => (1e-6, "µs"),
-        _ if seconds < 0.999_5 => (1e-3, "ms"),
-        _ => (1.0, "s"),
-    };
-    let number = seconds / unit;
+    three_digits(time.as_secs_f64(), &[(1e-6, " µs"), (1e-3, " ms"), (1.0, " s")])
+}
+
+/// The number in the first of these units in which it has three digits; otherwise in the last.
+fn three_digits(number: f64, units: &[(f64, &str)]) -> String {
+    // 999.5 would be rounded to a fourth digit.
+    let fits = |(unit, _): &&(f64, &str)| number / unit < 999.5;
+    let (unit, name) = units.iter().find(fits).unwrap_or(&units[units.len() - 1]);
+    let number = number / unit;
     let digits = if number < 9.995 { 2 } else { usize::from(number < 99.95) };
-    format!("{number:.digits$} {name}")
+    format!("{number:.digits$}{name}")
 }
 
 /// At most `width` characters: of a long address the middle is left out, so that

@@ -4,105 +4,78 @@
 use crate::monitor::format;
 use crate::scoreboard::snapshot::Worker;
 
-/// A column, and its width in characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A column.
+#[derive(Debug, Clone, Copy)]
 pub struct Column {
-    kind: ColumnKind,
+    heading: &'static str,
+    /// In characters.
     width: usize,
+    /// Its place in the table, from the left.
+    place: usize,
+    /// Words stand to the left, numbers to the right.
+    is_number: bool,
+    /// What it says of a worker, in so many characters.
+    cell: Cell,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum ColumnKind {
-    Slot,
-    Pid,
-    State,
-    Since,
-    Client,
-    Served,
-    Bytes,
-    Private,
-    Restarts,
+type Cell = fn(&Worker, usize) -> Option<String>;
+
+const fn words(heading: &'static str, width: usize, place: usize, cell: Cell) -> Column {
+    Column { heading, width, place, is_number: false, cell }
 }
 
-/// The most important first: a narrow table leaves out the last ones.
-const COLUMNS: [Column; 9] = [
-    Column { kind: ColumnKind::Slot, width: 4 },
-    Column { kind: ColumnKind::Pid, width: 7 },
-    Column { kind: ColumnKind::State, width: 8 },
-    Column { kind: ColumnKind::Served, width: 6 },
-    Column { kind: ColumnKind::Private, width: 7 },
-    Column { kind: ColumnKind::Client, width: 17 },
-    Column { kind: ColumnKind::Restarts, width: 8 },
-    Column { kind: ColumnKind::Since, width: 5 },
-    Column { kind: ColumnKind::Bytes, width: 6 },
-];
+const fn number(heading: &'static str, width: usize, place: usize, cell: Cell) -> Column {
+    Column { heading, width, place, is_number: true, cell }
+}
+
+const CLIENT: &str = "CLIENT";
 
 /// A client's address in full, but for some of IPv6.
 const WHOLE_CLIENT: usize = 21;
 
+/// The most important first: a narrow table leaves out the last ones.
+const COLUMNS: [Column; 9] = [
+    number("SLOT", 4, 0, |worker, _| Some(worker.slot.to_string())),
+    number("PID", 7, 1, |worker, _| worker.pid.map(|pid| pid.to_string())),
+    words("STATE", 8, 2, |worker, _| Some(worker.state_name().into())),
+    number("SERVED", 6, 5, |worker, _| Some(format::number(worker.served.connections))),
+    number("PRIVATE", 7, 7, |worker, _| worker.private_counter.map(format::number)),
+    words(CLIENT, 17, 4, |worker, width| worker.peer.map(|peer| format::address(peer, width))),
+    number("RESTARTS", 8, 8, |worker, _| Some(format::number(worker.restarts))),
+    number("FOR", 5, 3, |worker, _| worker.since.map(format::span)),
+    number("BYTES", 6, 6, |worker, _| Some(format::number(worker.served.bytes))),
+];
+
 /// The columns that fit into `room` characters, in the order of their places.
 pub fn columns(room: usize) -> Vec<Column> {
     let mut left = room + 1; // The first has no space before it.
-    let mut columns = Vec::new();
-    for column in COLUMNS {
-        if column.width < left {
-            left -= column.width + 1;
-            columns.push(column);
-        }
+    let mut columns = COLUMNS.to_vec();
+    columns.retain(|column| {
+        let fits = column.width < left;
+        left -= if fits { column.width + 1 } else { 0 };
+        fits
+    });
+    if let Some(client) = columns.iter_mut().find(|column| column.heading == CLIENT) {
+        client.width = WHOLE_CLIENT.min(client.width + left);
     }
-    for column in columns.iter_mut().filter(|column| column.kind == ColumnKind::Client) {
-        column.width = WHOLE_CLIENT.min(column.width + left);
-    }
-    columns.sort_by_key(|column| column.kind);
+    columns.sort_by_key(|column| column.place);
     columns
 }
 
 /// The line of headings.
 pub fn headings(columns: &[Column]) -> String {
-    line(columns, |column| {
-        String::from(match column.kind {
-            ColumnKind::Slot => "SLOT",
-            ColumnKind::Pid => "PID",
-            ColumnKind::State => "STATE",
-            ColumnKind::Since => "FOR",
-            ColumnKind::Client => "CLIENT",
-            ColumnKind::Served => "SERVED",
-            ColumnKind::Bytes => "BYTES",
-            ColumnKind::Private => "PRIVATE",
-            ColumnKind::Restarts => "RESTARTS",
-        })
-    })
+    line(columns, |column| column.heading.into())
 }
 
 /// A worker's line.
 pub fn row(columns: &[Column], worker: &Worker) -> String {
-    let process = worker.process.as_ref();
-    line(columns, |column| {
-        let text = match column.kind {
-            ColumnKind::Slot => Some(worker.slot.to_string()),
-            ColumnKind::Pid => process.and_then(|process| process.pid).map(|pid| pid.to_string()),
-            ColumnKind::State => Some(worker.state_name().into()),
-            ColumnKind::Since => process.map(|process| format::span(process.since)),
-            ColumnKind::Client => {
-                process.and_then(|process| process.peer).map(|peer| format::address(peer, column.width))
-            }
-            ColumnKind::Served => Some(format::number(worker.served.connections)),
-            ColumnKind::Bytes => Some(format::number(worker.served.bytes)),
-            ColumnKind::Private => process.map(|process| format::number(process.private_counter)),
-            ColumnKind::Restarts => Some(format::number(worker.restarts)),
-        };
-        text.unwrap_or_else(|| "-".into())
-    })
+    line(columns, |column| (column.cell)(worker, column.width).unwrap_or_else(|| "-".into()))
 }
 
-/// Words to the left, numbers to the right.
-fn line(columns: &[Column], cell: impl Fn(&Column) -> String) -> String {
-    let cells: Vec<_> = columns
-        .iter()
-        .map(|column| match column.kind {
-            ColumnKind::State | ColumnKind::Client => format!("{:<1$}", cell(column), column.width),
-            _ => format!("{:>1$}", cell(column), column.width),
-        })
-        .collect();
-    cells.join(" ").trim_end().to_owned()
+fn line(columns: &[Column], text: impl Fn(&Column) -> String) -> String {
+    let cell = |column: &Column| match column.is_number {
+        true => format!("{:>1$}", text(column), column.width),
+        false => format!("{:<1$}", text(column), column.width),
+    };
+    columns.iter().map(cell).collect::<Vec<_>>().join(" ").trim_end().to_owned()
 }

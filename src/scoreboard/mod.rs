@@ -46,14 +46,15 @@ pub use self::writer::Writer;
 pub struct Scoreboard(&'static Layout);
 
 /// Where a server is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// It serves.
     Running,
     /// It shuts down.
     Draining,
     /// It has ended by itself, with this exit status.
-    Ended(u8),
+    Ended(#[serde(skip)] u8),
 }
 
 /// What a process, or all of them, have served.

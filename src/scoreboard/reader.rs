@@ -55,7 +55,11 @@ impl Reader {
         let file = open(path).map_err(|error| failed(&error))?;
         let header = Header::read(&file).map_err(|what| Error::plain(format!("{shown} {what}")))?;
         if !is_held(&file) {
-            return Err(died(&header, path));
+            let Header { address, pid, .. } = header;
+            return Err(Error::plain(format!(
+                "the server at {address} (pid {pid}) is dead, and could not remove {shown}; the next server \
+                 at that address takes its place, or remove it yourself"
+            )));
         }
         let memory = memory::map_read_only(&file).map_err(|error| failed(&error.into()))?;
         Ok(Reader { header, scoreboard: Scoreboard(memory), file, path: path.into() })
@@ -70,29 +74,25 @@ impl Reader {
         let (found, damaged) = scoreboards()
             .map_err(|error| Error::new("look for scoreboards", &error, "give the server's --scoreboard"))?;
         let living: Vec<&Found> = found.iter().filter(|found| found.lives).collect();
-        let Some(wanted) = wanted else {
-            return match living.as_slice() {
-                [one] => Reader::open(&one.path),
-                [] => Err(Error::plain(format!(
-                    "no server of this user is running; start one with prefork-echo; one that has \
-                     --scoreboard PATH is found with the same option, another user's by that user{damaged}",
-                ))),
-                several => Err(Error::plain(format!(
-                    "{} servers are running; choose one:{}",
-                    several.len(),
-                    list(several, |server| {
+        let why = match wanted {
+            Some(wanted) => match reached_at(&wanted.resolve("give its IP address")?, &found) {
+                Ok(one) => return Reader::open(&one.path),
+                Err(Some(address)) => {
+                    format!("no server of this user listens at {address}, but something else does")
+                }
+                Err(None) => format!("no server of this user listens at {wanted}"),
+            },
+            None => match living.as_slice() {
+                [one] => return Reader::open(&one.path),
+                [] => "no server of this user is running; start one with prefork-echo".into(),
+                several => {
+                    let how_to = |server: &Header| {
                         format!("prefork-echo {command} {}   (pid {})", typed(server.address), server.pid)
-                    })
-                ))),
-            };
-        };
-        let why = match reached_at(&wanted.resolve("give its IP address")?, &found) {
-            Reached::Found(one) if one.lives => return Reader::open(&one.path),
-            Reached::Found(one) => return Err(died(&one.header, &one.path)),
-            Reached::Other(address) => {
-                format!("no server of this user listens at {address}, but something else does")
-            }
-            Reached::Nothing => format!("no server of this user listens at {wanted}"),
+                    };
+                    let (number, list) = (several.len(), list(several, how_to));
+                    return Err(Error::plain(format!("{number} servers are running; choose one:{list}")));
+                }
+            },
         };
         Err(Error::plain(format!(
             "{why}; one that has --scoreboard PATH is found with the same option, another user's by that \
@@ -145,16 +145,6 @@ fn is_held(file: &File) -> bool {
     matches!(lock_holder(file), Ok(Some(_)))
 }
 
-fn died(header: &Header, path: &Path) -> Error {
-    Error::plain(format!(
-        "the server at {} (pid {}) is dead, and could not remove {}; the next server at that address takes \
-         its place, or remove it yourself",
-        header.address,
-        header.pid,
-        path.display()
-    ))
-}
-
 struct Found {
     path: PathBuf,
     header: Header,
@@ -180,51 +170,41 @@ fn scoreboards() -> io::Result<(Vec<Found>, String)> {
     Ok((found, damaged))
 }
 
-/// What a client reaches.
-enum Reached<'a> {
-    /// This server; or it would have, before it died.
-    Found(&'a Found),
-    /// Something else listens at this address: another program, another user's server, or
-    /// one without a scoreboard.
-    Other(SocketAddr),
-    Nothing,
-}
-
-/// What a client reaches that tries these addresses in turn, as all clients of a name do.
-fn reached_at<'a>(addresses: &[SocketAddr], found: &'a [Found]) -> Reached<'a> {
+/// The server that a client reaches that tries these addresses in turn, as all clients of a
+/// name do; or that it would have reached, before that server died.
+///
+/// # Errors
+/// The address where something else listens: another program, another user's server, or one
+/// without a scoreboard. None: nothing does.
+fn reached_at<'a>(addresses: &[SocketAddr], found: &'a [Found]) -> Result<&'a Found, Option<SocketAddr>> {
     let addresses: Vec<SocketAddr> = addresses.iter().copied().map(destination).collect();
     for address in &addresses {
         let listening = listening_at(*address);
         match found.iter().find(|found| listening.contains(&found.header.inode)) {
-            Some(one) if one.header.address_match(*address).is_some() => return Reached::Found(one),
+            Some(one) if one.header.address_match(*address).is_some() => return Ok(one),
             // It listens on IPv6 alone: the kernel's list doesn't say so.
             Some(_) => {}
-            None if !listening.is_empty() => return Reached::Other(*address),
+            None if !listening.is_empty() => return Err(Some(*address)),
             None => {}
         }
     }
     // No socket can be seen: the server is in another network namespace, or listens no
-    // more, or the system doesn't tell.
-    let best = |lives: bool| {
-        let matching = |wanted: SocketAddr| {
-            let found = found.iter().filter(move |found| found.lives == lives);
-            found.filter_map(move |found| Some((found.header.address_match(wanted)?, found)))
-        };
-        addresses.iter().find_map(|wanted| matching(*wanted).min_by_key(|(quality, _)| *quality))
-    };
-    best(true).or_else(|| best(false)).map_or(Reached::Nothing, |(_, one)| Reached::Found(one))
+    // more, or the system doesn't tell. Rather a living server, then the first address.
+    let pairs = addresses.iter().enumerate().flat_map(|pair| found.iter().map(move |found| (pair, found)));
+    let matching = pairs.filter_map(|((index, address), found)| {
+        Some(((!found.lives, index, found.header.address_match(*address)?), found))
+    });
+    matching.min_by_key(|(rank, _)| *rank).map(|(_, found)| found).ok_or(None)
 }
 
 /// A client that connects to the unspecified address reaches the loopback (ip(7)).
-fn destination(address: SocketAddr) -> SocketAddr {
-    let loopback = |ip: IpAddr| match ip {
-        IpAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(_) => IpAddr::from(Ipv6Addr::LOCALHOST),
-    };
+fn destination(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
-        ip if ip.is_unspecified() => SocketAddr::new(loopback(ip), address.port()),
-        _ => address,
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
     }
+    address
 }
 
 /// A line for each server, made of what it is.

@@ -6,79 +6,116 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::unistd::Pid;
+use serde::{Serialize, Serializer};
 
-use crate::monitor::distribution::Distribution;
 use crate::scoreboard::{Event, Header, Phase, Reader, Row, Scoreboard, Served, State};
 use crate::sys::process::{ProcessState, inspect};
-use crate::sys::sandbox::Sandbox;
+use crate::sys::sandbox::{Layer, Sandbox};
 use crate::sys::{clock, socket};
 
-/// What a server is doing.
-#[derive(Debug, Clone)]
+/// What a server is doing. Serialized it is `status --json`: programs rely on the names.
+#[derive(Debug, Clone, Serialize)]
 pub struct Snapshot {
-    /// The server's name, address and start.
-    pub header: Header,
+    /// The program's version.
+    pub version: String,
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// The parent's pid.
+    pub pid: i32,
     /// Where the server is in its life.
+    #[serde(rename = "state")]
     pub phase: Phase,
     /// How long the server has lived.
+    #[serde(rename = "uptime_s", serialize_with = "seconds")]
     pub uptime: Duration,
-    /// Connections that wait to be accepted, where the system tells.
-    pub queue: Option<u64>,
-    /// How many connections can wait.
-    pub queue_limit: u64,
-    /// All that was ever served, by all processes.
-    pub served: Served,
-    /// How many workers were replaced.
-    pub restarts: u64,
-    /// The parent's own copy of the private counter.
-    pub parents_counter: u64,
+    /// Connections that wait to be accepted.
+    #[serde(serialize_with = "if_known")]
+    pub accept_queue: AcceptQueue,
+    /// What all processes have done.
+    pub totals: Totals,
+    /// One variable, of which each process has a copy.
+    pub private_counter: PrivateCounter,
     /// The slots in their order, then the workers that are leaving.
     pub workers: Vec<Worker>,
     /// The state of the parent, as the kernel tells it.
+    #[serde(skip)]
     pub parent: ProcessState,
     /// The latest events, the latest one last.
+    #[serde(skip)]
     pub events: Vec<Event>,
     /// When the snapshot was taken, on the clock of the events.
+    #[serde(skip)]
     pub taken: Duration,
 }
 
-/// A slot with the process that fills it, or a process that fills none any more.
-#[derive(Debug, Clone)]
+/// Connections that wait to be accepted.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct AcceptQueue {
+    /// How many wait, where the system tells.
+    pub length: Option<u64>,
+    /// How many can wait.
+    pub limit: u64,
+}
+
+/// What all processes have done.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Totals {
+    /// All that was ever served.
+    #[serde(flatten)]
+    pub served: Served,
+    /// How many workers were replaced.
+    pub restarts: u64,
+}
+
+/// The [private counter](crate::private_counter).
+#[derive(Debug, Clone, Serialize)]
+pub struct PrivateCounter {
+    /// Where it lies in each process.
+    pub address: String,
+    /// The parent's own copy.
+    pub parent: u64,
+}
+
+/// A slot with the process that fills it, or a process that fills none any more. Where there
+/// is no process, nothing is known of it.
+#[derive(Debug, Clone, Serialize)]
 pub struct Worker {
     /// Its slot.
     pub slot: usize,
-    /// Is the worker leaving, and its slot filled by another worker, or removed?
-    pub leaving: bool,
-    /// The process; None when the slot is empty.
-    pub process: Option<Process>,
+    /// The process; None also for an instant after the fork.
+    pub pid: Option<i32>,
+    /// What it is doing. A dead process that is not yet reaped is down.
+    #[serde(serialize_with = "name")]
+    pub state: State,
     /// How many workers have filled the slot before.
     pub restarts: u64,
+    /// How long the process has lived.
+    #[serde(rename = "uptime_s", serialize_with = "seconds")]
+    pub uptime: Option<Duration>,
     /// What was served in this slot, with what its reaped workers have served. Of a worker
     /// that is leaving: what it has served itself.
+    #[serde(flatten)]
     pub served: Served,
-    /// How the last worker that left the slot has ended.
-    pub last_exit: Option<String>,
-}
-
-/// A worker process.
-#[derive(Debug, Clone)]
-pub struct Process {
-    /// None for an instant after the fork.
-    pub pid: Option<Pid>,
-    /// Its state, as the kernel tells it: a worker that is stopped can't say so.
-    pub condition: ProcessState,
-    /// What it is doing.
-    pub state: State,
-    /// How long it has been in that state.
-    pub since: Duration,
-    /// How long it has lived.
-    pub uptime: Duration,
     /// Its private counter.
-    pub private_counter: u64,
+    pub private_counter: Option<u64>,
     /// The address of its client.
     pub peer: Option<SocketAddr>,
-    /// Its user's number and its sandbox. None while it starts.
-    pub credentials: Option<(u32, Sandbox)>,
+    /// How the last worker that left the slot has ended.
+    pub last_exit: Option<String>,
+    /// Its user's number. None also while it starts.
+    pub uid: Option<u32>,
+    /// Its sandbox. None also while it starts.
+    #[serde(serialize_with = "layers")]
+    pub sandbox: Option<Sandbox>,
+    /// How long it has been in its state.
+    #[serde(skip)]
+    pub since: Option<Duration>,
+    /// The state of the process, as the kernel tells it: a worker that is stopped can't say so.
+    #[serde(skip)]
+    pub condition: ProcessState,
+    /// Is the worker leaving, and its slot filled by another worker, or removed?
+    #[serde(skip)]
+    pub leaving: bool,
 }
 
 impl Snapshot {
@@ -91,23 +128,24 @@ impl Snapshot {
     /// nothing, and a number that makes no sense is shown as it is.
     pub fn take(scoreboard: Scoreboard, header: &Header) -> Snapshot {
         let now = clock::now();
-        let queue = socket::accept_queue(header.pid, header.inode);
+        let length = socket::accept_queue(header.pid, header.inode);
         let mut snapshot = scoreboard.seqlock_read(|| {
             let workers = workers(scoreboard, now);
             // Summed up from what was read once: they go on counting meanwhile.
-            let served = workers
-                .iter()
-                .map(|worker| worker.served)
-                .chain([scoreboard.reaped_totals_of_removed_slots()]);
+            let removed = scoreboard.reaped_totals_of_removed_slots();
+            let served = workers.iter().map(|worker| worker.served).chain([removed]).sum();
             Snapshot {
-                header: header.clone(),
+                version: header.version.clone(),
+                address: header.address,
+                pid: header.pid,
                 phase: scoreboard.phase(),
                 uptime: now.saturating_sub(Duration::from_nanos(header.started)),
-                queue,
-                queue_limit: scoreboard.queue_limit(),
-                served: served.sum(),
-                restarts: scoreboard.restarts(),
-                parents_counter: scoreboard.parents_counter(),
+                accept_queue: AcceptQueue { length, limit: scoreboard.queue_limit() },
+                totals: Totals { served, restarts: scoreboard.restarts() },
+                private_counter: PrivateCounter {
+                    address: format!("{:#x}", header.private_counter),
+                    parent: scoreboard.parents_counter(),
+                },
                 workers,
                 parent: ProcessState::Alive,
                 events: scoreboard.events(),
@@ -120,18 +158,23 @@ impl Snapshot {
 
     /// Adds which processes are stopped or dead.
     fn inspect_processes(&mut self) {
-        let server = Pid::from_raw(self.header.pid);
+        let server = Pid::from_raw(self.pid);
         if let Some(look) = inspect(server) {
             self.parent = look.condition;
         }
-        for process in self.workers.iter_mut().filter_map(|worker| worker.process.as_mut()) {
-            let look = process.pid.and_then(inspect).filter(|look| look.parent == server);
-            process.condition = look.map_or(ProcessState::Alive, |look| look.condition);
+        for worker in &mut self.workers {
+            let look = worker.pid.and_then(|pid| inspect(Pid::from_raw(pid)));
+            if let Some(look) = look.filter(|look| look.parent == server) {
+                worker.condition = look.condition;
+            }
+            if worker.condition == ProcessState::Dead {
+                worker.state = State::Down;
+            }
         }
     }
 
     /// What was served in each slot, also by workers that are leaving: connections, or bytes.
-    pub fn by_slot(&self, count: impl Fn(Served) -> u64) -> Distribution {
+    pub fn by_slot(&self, count: impl Fn(Served) -> u64) -> Vec<u64> {
         let slots = self.workers.iter().filter(|worker| !worker.leaving).count();
         let mut counts = vec![0_u64; slots];
         for worker in &self.workers {
@@ -139,73 +182,81 @@ impl Snapshot {
                 *slot = slot.saturating_add(count(worker.served));
             }
         }
-        Distribution(counts)
+        counts
     }
 }
 
 impl Worker {
-    /// What it is doing. A dead process that is not yet reaped is down.
-    pub fn state(&self) -> State {
-        let process = self.process.as_ref().filter(|process| process.condition != ProcessState::Dead);
-        process.map_or(State::Down, |process| process.state)
-    }
-
-    /// Has SIGSTOP stopped it?
-    pub fn is_stopped(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.condition == ProcessState::Stopped)
-    }
-
-    /// The word for it in tables.
-    pub fn state_name(&self) -> &'static str {
-        match self.process.as_ref().map(|process| process.condition) {
-            Some(ProcessState::Stopped) => "stopped",
-            Some(ProcessState::Dead) => "dead",
-            _ => self.state().name(),
+    /// The worker of `row`, by its own numbers alone.
+    fn new(slot: usize, row: Option<Row>, now: Duration) -> Worker {
+        let (state, since) = row.map_or((State::Down, Duration::ZERO), Row::state);
+        let age = if since.is_zero() { Duration::ZERO } else { now.saturating_sub(since) };
+        let (uid, sandbox) = row.and_then(Row::credentials).unzip();
+        Worker {
+            slot,
+            pid: row.and_then(Row::pid).map(Pid::as_raw),
+            state,
+            restarts: row.map_or(0, Row::restarts),
+            uptime: row.map(|row| now.saturating_sub(row.forked_at())),
+            served: row.map_or(Served::default(), Row::served),
+            private_counter: row.map(Row::private_counter),
+            peer: row.and_then(Row::peer),
+            last_exit: None,
+            uid,
+            sandbox,
+            since: row.map(|_| age),
+            condition: ProcessState::Alive,
+            leaving: false,
         }
     }
-}
 
-impl Process {
-    fn new(row: Row, now: Duration) -> Process {
-        let (state, since) = row.state();
-        Process {
-            pid: row.pid(),
-            condition: ProcessState::Alive,
-            state,
-            since: if since.is_zero() { Duration::ZERO } else { now.saturating_sub(since) },
-            uptime: now.saturating_sub(row.forked_at()),
-            private_counter: row.private_counter(),
-            peer: row.peer(),
-            credentials: row.credentials(),
+    /// The word for what it is doing, in tables.
+    pub fn state_name(&self) -> &'static str {
+        match self.condition {
+            ProcessState::Stopped => "stopped",
+            ProcessState::Dead => "dead",
+            ProcessState::Alive => self.state.name(),
         }
     }
 }
 
 fn workers(scoreboard: Scoreboard, now: Duration) -> Vec<Worker> {
     let in_place = (0..scoreboard.slots()).map(|slot| {
-        let row = scoreboard.in_place(slot);
+        let worker = Worker::new(slot, scoreboard.in_place(slot), now);
         Worker {
-            slot,
-            leaving: false,
-            process: row.map(|row| Process::new(row, now)),
             restarts: scoreboard.slot_restarts(slot),
-            served: row.map(Row::served).into_iter().chain([scoreboard.reaped_totals(slot)]).sum(),
+            served: [worker.served, scoreboard.reaped_totals(slot)].into_iter().sum(),
             last_exit: scoreboard.last_exit(slot),
+            ..worker
         }
     });
-    let is_in_place = |row: &Row, slot| {
-        slot < scoreboard.slots() && scoreboard.in_place(slot).is_some_and(|other| other == *row)
-    };
+    let is_in_place = |row: Row, slot| slot < scoreboard.slots() && scoreboard.in_place(slot) == Some(row);
     let leaving = scoreboard.rows_ever().filter_map(|row| {
-        let slot = row.slot()?;
-        (!is_in_place(&row, slot)).then(|| Worker {
-            slot,
-            leaving: true,
-            process: Some(Process::new(row, now)),
-            restarts: row.restarts(),
-            served: row.served(),
-            last_exit: None,
-        })
+        let slot = row.slot().filter(|slot| !is_in_place(row, *slot))?;
+        Some(Worker { leaving: true, ..Worker::new(slot, Some(row), now) })
     });
     in_place.chain(leaving).collect()
+}
+
+// How the JSON is written where it differs.
+
+fn seconds<S: Serializer>(
+    time: &(impl Copy + Into<Option<Duration>>),
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let time: Option<Duration> = (*time).into();
+    time.map(|time| time.as_millis() as f64 / 1_000.0).serialize(serializer)
+}
+
+fn if_known<S: Serializer>(queue: &AcceptQueue, serializer: S) -> Result<S::Ok, S::Error> {
+    queue.length.map(|_| queue).serialize(serializer)
+}
+
+fn name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+    state.name().serialize(serializer)
+}
+
+fn layers<S: Serializer>(sandbox: &Option<Sandbox>, serializer: S) -> Result<S::Ok, S::Error> {
+    let names = |sandbox: Sandbox| sandbox.parts().map(Layer::name).collect::<Vec<_>>();
+    sandbox.map(names).serialize(serializer)
 }

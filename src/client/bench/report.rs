@@ -9,8 +9,7 @@ use super::stats::Stats;
 use crate::client::Kind;
 use crate::config::{BenchOptions, Mode};
 use crate::error::Error;
-use crate::monitor::distribution::Distribution;
-use crate::monitor::format;
+use crate::monitor::{distribution, format};
 use crate::scoreboard::snapshot::Snapshot;
 use crate::text::{self, count};
 
@@ -30,20 +29,19 @@ pub(super) struct Report<'a> {
     /// From the first message to the last answer.
     pub(super) elapsed: Duration,
     /// Messages that each worker has answered, if the server's scoreboard could be read.
-    pub(super) by_worker: Option<Distribution>,
+    pub(super) by_worker: Option<Vec<u64>>,
 }
 
 /// The messages of `size` bytes that each worker has answered between two snapshots.
 /// None: some workers have left with their slots (TTOU), and what they had served belongs
 /// to no slot now.
-pub(super) fn by_worker(before: &Snapshot, after: &Snapshot, size: usize) -> Option<Distribution> {
-    let bytes = |snapshot: &Snapshot| snapshot.by_slot(|served| served.bytes).0;
+pub(super) fn by_worker(before: &Snapshot, after: &Snapshot, size: usize) -> Option<Vec<u64>> {
+    let bytes = |snapshot: &Snapshot| snapshot.by_slot(|served| served.bytes);
     let mut earlier = bytes(before).into_iter();
     let since = |bytes: u64| bytes.saturating_sub(earlier.next().unwrap_or(0));
     let since: Vec<u64> = bytes(after).into_iter().map(since).collect();
-    let all = after.served.bytes.saturating_sub(before.served.bytes);
-    (since.iter().sum::<u64>() == all)
-        .then(|| Distribution(since.into_iter().map(|bytes| bytes / size as u64).collect()))
+    let all = after.totals.served.bytes.saturating_sub(before.totals.served.bytes);
+    (since.iter().sum::<u64>() == all).then(|| since.into_iter().map(|bytes| bytes / size as u64).collect())
 }
 
 impl Report<'_> {
@@ -78,8 +76,8 @@ impl Report<'_> {
         }
         if let Some(by_worker) = &self.by_worker {
             lines.push(String::new());
-            lines.extend(by_worker.lines("messages answered"));
-            let workers = by_worker.0.len();
+            lines.extend(distribution::lines(by_worker, "messages answered"));
+            let workers = by_worker.len();
             if self.options.mode != Mode::Connect && usize::from(self.options.connections) > workers {
                 lines.push(format!(
                     "each of the {} serves one connection at a time; others wait in the accept queue",
@@ -170,7 +168,7 @@ impl Report<'_> {
             mb_per_second: rounded(self.mb_per_second(), 1e3),
             latency_us: self.quantiles().map(|(name, time)| (name.replace('.', ""), micros(time))).into(),
             errors: Kind::ALL.map(|kind| (kind, self.stats.errors(kind))).into_iter().filter(told).collect(),
-            by_worker: self.by_worker.as_ref().map(|by_worker| by_worker.0.as_slice()),
+            by_worker: self.by_worker.as_deref(),
         };
         serde_json::to_string(&json).expect("numbers and texts can be written as JSON")
     }

@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use ratatui::text::Line;
 
 use self::terminal::{Input, Screen};
 use self::view::{Rate, TopView};
@@ -69,18 +68,14 @@ fn lost(error: &io::Error) -> Error {
 fn print(top: &Top) -> Result<(), Error> {
     let size = io::stdout().is_terminal().then(|| ratatui::crossterm::terminal::size().ok()).flatten();
     let width = size.map_or(80, |(width, _)| width.into());
-    let text = |line: &Line| line.spans.iter().map(|span| span.content.as_ref()).collect::<String>();
-    let lines = top.view.lines(width, None);
-    crate::text::print(
-        &lines.iter().map(|line| text(line).trim_end().to_owned()).collect::<Vec<_>>().join("\n"),
-    )
+    let lines = top.view.lines(width, None).into_iter();
+    let lines: Vec<_> = lines.map(|line| line.to_string().trim_end().to_owned()).collect();
+    crate::text::print(&lines.join("\n"))
 }
 
 struct Top {
     reader: Reader,
     view: TopView,
-    /// When a key has done something.
-    noted: Option<Instant>,
     /// What had been served at some moments before.
     history: VecDeque<(Instant, Served)>,
 }
@@ -96,7 +91,7 @@ impl Top {
             note: None,
             end: None,
         };
-        Top { reader, view, noted: None, history: VecDeque::new() }
+        Top { reader, view, history: VecDeque::new() }
     }
 
     /// Shows views until the user leaves. Some: by this signal.
@@ -108,12 +103,9 @@ impl Top {
                 if !self.view.paused && self.view.end.is_none() {
                     self.refresh();
                 }
-                if self.noted.is_some_and(|noted| noted.elapsed() >= NOTE) {
-                    (self.noted, self.view.note) = (None, None);
-                }
+                self.view.note.take_if(|(noted, _)| noted.elapsed() >= NOTE);
             }
-            let (width, height) = screen.size();
-            screen.show(self.view.lines(width, Some(height)))?;
+            screen.show(|width, height| self.view.lines(width, Some(height)))?;
             for input in screen.wait(refresh_at)? {
                 match input {
                     Input::End(signal) => return Ok(Some(signal)),
@@ -136,7 +128,7 @@ impl Top {
             return;
         }
         if !lives {
-            let pid = snapshot.header.pid;
+            let pid = snapshot.pid;
             self.view.end = Some(match snapshot.phase {
                 Phase::Ended(status) => {
                     format!("the server (pid {pid}) has ended, with exit status {status}")
@@ -144,9 +136,9 @@ impl Top {
                 _ => format!("the server (pid {pid}) is dead: it was killed"),
             });
         }
-        self.measure(snapshot.served);
-        self.view.selected = self.view.selected.min(snapshot.workers.len().saturating_sub(1));
+        self.measure(snapshot.totals.served);
         self.view.snapshot = snapshot;
+        self.select(0); // There may be fewer workers.
     }
 
     fn measure(&mut self, served: Served) {
@@ -183,7 +175,7 @@ impl Top {
     /// the process may have died since.
     fn signal_worker(&mut self, signal: Signal) {
         let Some(worker) = self.view.snapshot.workers.get(self.view.selected) else { return };
-        let (slot, pid) = (worker.slot, worker.process.as_ref().and_then(|process| process.pid));
+        let (slot, pid) = (worker.slot, worker.pid.map(Pid::from_raw));
         let note = match (self.reader.holder(), pid) {
             (None, _) => GONE.into(),
             (Some(server), Some(pid)) if process::inspect(pid).is_some_and(|look| look.parent == server) => {
@@ -191,16 +183,12 @@ impl Top {
             }
             _ => format!("worker {slot} has no process at this moment"),
         };
-        self.note(note);
+        self.view.note = Some((Instant::now(), note));
     }
 
     fn signal_parent(&mut self, signal: Signal) {
         let note = self.reader.holder().map_or(GONE.into(), |pid| send(signal, pid, "the parent"));
-        self.note(note);
-    }
-
-    fn note(&mut self, what: String) {
-        (self.view.note, self.noted) = (Some(what), Some(Instant::now()));
+        self.view.note = Some((Instant::now(), note));
     }
 }
 

@@ -19,14 +19,14 @@ use nix::sys::select::{FdSet, select};
 use nix::sys::signal::{Signal, kill, raise};
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::{self, Pid};
-use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
+use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
-use ratatui::crossterm::{execute, terminal};
 use ratatui::text::{Line, Text};
+use ratatui::{Frame, Terminal};
 
 /// Signals that end the program.
 const ENDS: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
@@ -70,9 +70,8 @@ impl Screen {
             // The second one ends it where it is: it may hang in a write.
             signal_hook::flag::register_conditional_default(number, Arc::clone(&ending))?;
             signal_hook::flag::register(number, Arc::clone(&ending))?;
-            signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)?;
         }
-        for number in REDRAWS.map(|signal| signal as i32) {
+        for number in ENDS.into_iter().chain(REDRAWS).map(|signal| signal as i32) {
             signal_hook::flag::register_usize(number, Arc::clone(&signal), number as usize)?;
         }
         // A panic leaves the alternate screen before it prints its message.
@@ -84,18 +83,16 @@ impl Screen {
         Ok(Screen { terminal: take()?, signal })
     }
 
-    /// Width and height in characters.
-    pub fn size(&self) -> (usize, usize) {
-        let size = self.terminal.size().unwrap_or_default();
-        (size.width.into(), size.height.into())
-    }
-
-    /// Shows these lines.
+    /// Shows the lines that are made for its width and height.
     ///
     /// # Errors
     /// If the terminal is gone.
-    pub fn show(&mut self, lines: Vec<Line<'static>>) -> io::Result<()> {
-        self.terminal.draw(|frame| frame.render_widget(Text::from(lines), frame.area())).map(drop)
+    pub fn show(&mut self, lines: impl FnOnce(usize, usize) -> Vec<Line<'static>>) -> io::Result<()> {
+        let draw = |frame: &mut Frame| {
+            let area = frame.area();
+            frame.render_widget(Text::from(lines(area.width.into(), area.height.into())), area);
+        };
+        self.terminal.draw(draw).map(drop)
     }
 
     /// Waits for the user, until `deadline` at the latest. Nothing: the view is
@@ -159,7 +156,7 @@ fn take() -> io::Result<ManuallyDrop<Terminal<CrosstermBackend<Stdout>>>> {
 }
 
 fn leave() -> io::Result<()> {
-    let raw = if terminal::is_raw_mode_enabled()? { disable_raw_mode() } else { Ok(()) };
+    let raw = disable_raw_mode();
     execute!(stdout(), LeaveAlternateScreen, Show)?;
     raw
 }

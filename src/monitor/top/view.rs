@@ -5,14 +5,14 @@
 
 mod help;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ratatui::style::{Color, Stylize};
 use ratatui::text::{Line, Span};
 
 use self::help::{HELP, KEYS};
-use crate::monitor::{format, table};
-use crate::scoreboard::snapshot::{Snapshot, Worker};
+use crate::monitor::{distribution, format, table};
+use crate::scoreboard::snapshot::{PrivateCounter, Snapshot, Totals, Worker};
 use crate::scoreboard::{Phase, Served, State};
 use crate::sys::process::ProcessState;
 use crate::text::count;
@@ -30,8 +30,8 @@ pub struct TopView {
     pub paused: bool,
     /// Is the explanation shown instead?
     pub help: bool,
-    /// What a key has done.
-    pub note: Option<String>,
+    /// When a key has done something, and what.
+    pub note: Option<(Instant, String)>,
     /// How the server has ended.
     pub end: Option<String>,
 }
@@ -74,21 +74,21 @@ impl TopView {
     }
 
     fn title(&self, width: usize) -> Line<'static> {
-        let Snapshot { header, phase, uptime, .. } = &self.snapshot;
+        let Snapshot { version, address, phase, uptime, .. } = &self.snapshot;
         let state = match (&self.end, phase) {
             (None, Phase::Running) => format!("running for {}", format::span(*uptime)),
             (None, Phase::Draining) => format!("DRAINING, after {}", format::span(*uptime)),
             _ => "ENDED".into(),
         };
         let paused = if self.paused { "   PAUSED" } else { "" };
-        let text = format!(" prefork-echo {}   {}   {state}{paused}", header.version, header.address);
+        let text = format!(" prefork-echo {version}   {address}   {state}{paused}");
         Line::raw(format!("{text:<width$}")).reversed().bold()
     }
 
     fn foot(&self) -> Line<'static> {
         match (&self.end, &self.note) {
             (Some(end), _) => Line::raw(format!(" {end}; press q")).red().bold(),
-            (_, Some(note)) => Line::raw(format!(" {note}")).yellow(),
+            (_, Some((_, note))) => Line::raw(format!(" {note}")).yellow(),
             _ => Line::raw(KEYS).dim(),
         }
     }
@@ -96,9 +96,7 @@ impl TopView {
     /// What is between title and keys, in `room` lines; none: as many as it takes.
     fn body(&self, width: usize, room: Option<usize>) -> Vec<Line<'static>> {
         const FEW: usize = 4;
-        let (workers, events) = (self.snapshot.workers.len(), self.snapshot.events.len());
-        let [head, counter, distribution] = [self.head(), self.counter(), self.distribution(width)];
-
+        let (head, workers) = (self.head(), self.snapshot.workers.len());
         // A few workers first; then each section, if the whole of it has room; what
         // is left goes to more workers and to more events.
         let mut left = room.unwrap_or(usize::MAX).saturating_sub(head.len() + 1);
@@ -108,65 +106,57 @@ impl TopView {
             fits
         };
         let few = (0..=workers.min(FEW)).rev().find(|few| take(*few)).unwrap_or(0);
-        let has_counter = take(counter.len());
-        let has_events = take(1 + events.min(FEW));
-        let has_distribution = take(distribution.len());
+        let mut whole = |section: Vec<Line<'static>>| if take(section.len()) { section } else { Vec::new() };
+        let counter = whole(self.counter());
+        let mut events = whole(self.events(FEW));
+        let distribution = whole(self.distribution(width));
         let more = left.min(workers - few);
-        let latest = if has_events { (events.min(FEW) + left - more).min(events) } else { 0 };
-
-        let mut lines = head;
-        lines.extend(self.tree(width, few + more));
-        lines.extend(has_counter.then_some(counter).into_iter().flatten());
-        lines.extend(has_distribution.then_some(distribution).into_iter().flatten());
-        lines.extend(has_events.then(|| self.events(latest)).into_iter().flatten());
-        lines
+        if !events.is_empty() {
+            events = self.events((left - more).saturating_add(FEW));
+        }
+        [head, self.tree(width, few + more), counter, distribution, events].concat()
     }
 
     /// The way of a connection: the queue, the socket, and the parent that opened it.
     fn head(&self) -> Vec<Line<'static>> {
-        let Snapshot { queue, queue_limit, header, served, restarts, .. } = &self.snapshot;
-        let waiting = match queue {
-            // So few can be seen one by one.
-            Some(queue @ 1..=20) => {
-                Span::raw(format!("{} {queue} waiting", "●".repeat(*queue as usize))).yellow()
-            }
-            Some(0) => Span::raw("none waiting"),
-            Some(queue) => Span::raw(format!("{}… {queue} waiting", "●".repeat(20))).yellow().bold(),
-            None => Span::raw("(this system doesn't tell how many wait)"),
-        };
-        let queue = vec![
-            Span::raw(" clients → accept queue: "),
-            waiting,
-            Span::raw(format!(" (backlog {queue_limit})")).dim(),
-        ];
-        let workers = self.snapshot.workers.iter();
-        let processes = workers.clone().filter(|worker| worker.state() != State::Down).count();
-        let busy = workers.filter(|worker| worker.state().is_busy()).count();
-        let load = Span::raw(format!("{busy} of {} busy", count(processes as u64, "worker"))).bold();
-        let load = if busy > 0 && busy == processes { load.yellow() } else { load };
-        let socket = vec![Span::raw(" → one listening socket, shared by all processes: "), load];
-        let parent = match self.snapshot.parent {
-            ProcessState::Stopped => Span::raw("  STOPPED: no process reaps and replaces the workers").red(),
-            _ => Span::raw(format!("  serves no client; forks the workers, has replaced {restarts}")),
-        };
-        let parent = vec![Span::raw(format!(" parent {}", header.pid)).bold(), parent];
-        let rate = self.rate.map_or(String::new(), |rate| {
-            let bytes = format::fraction(rate.bytes);
-            format!(" {} connections/s, {bytes} bytes/s;", format::fraction(rate.connections))
+        let Snapshot { accept_queue, pid, parent, totals: Totals { served, restarts }, .. } = &self.snapshot;
+        let a_second = self.rate.map_or(String::new(), |Rate { connections, bytes }| {
+            let [connections, bytes] = [connections, bytes].map(format::fraction);
+            format!(" {connections} connections/s, {bytes} bytes/s;")
         });
-        let total = format!(
-            "{rate} in all {}, {} bytes",
-            count(served.connections, "connection"),
-            format::number(served.bytes)
-        );
-        vec![Line::raw(total).cyan(), Line::from(queue), Line::from(socket), Line::from(parent)]
+        let connections = count(served.connections, "connection");
+        let total = format!("{a_second} in all {connections}, {} bytes", format::number(served.bytes));
+        let waiting = match accept_queue.length {
+            None => "(this system doesn't tell how many wait)".into(),
+            Some(0) => "none waiting".into(),
+            // So few can be seen one by one.
+            Some(few @ 1..=20) => format!("{} {few} waiting", "●".repeat(few as usize)).yellow(),
+            Some(many) => format!("{}… {many} waiting", "●".repeat(20)).yellow().bold(),
+        };
+        let backlog = format!(" (backlog {})", accept_queue.limit).dim();
+        let processes = self.snapshot.workers.iter().filter(|worker| worker.state != State::Down);
+        let busy = processes.clone().filter(|worker| worker.state.is_busy()).count();
+        let processes = processes.count();
+        let load = format!("{busy} of {} busy", count(processes as u64, "worker")).bold();
+        let load = if busy > 0 && busy == processes { load.yellow() } else { load };
+        let role = match parent {
+            ProcessState::Stopped => "  STOPPED: no process reaps and replaces the workers".red(),
+            _ => format!("  serves no client; forks the workers, has replaced {restarts}").into(),
+        };
+        vec![
+            Line::raw(total).cyan(),
+            Line::from(vec![" clients → accept queue: ".into(), waiting, backlog]),
+            Line::from(vec![" → one listening socket, shared by all processes: ".into(), load]),
+            Line::from(vec![format!(" parent {pid}").bold(), role]),
+        ]
     }
 
     /// The tree: the headings, and as many workers as have room, the selected one
     /// among them.
     fn tree(&self, width: usize, room: usize) -> Vec<Line<'static>> {
         let workers = &self.snapshot.workers;
-        let columns = table::columns(width.saturating_sub(4));
+        let row_width = width.saturating_sub(4);
+        let columns = table::columns(row_width);
         let mut lines = vec![Line::raw(format!("  │ {}", table::headings(&columns))).dim()];
         // Where some are hidden, the last line says so.
         let hidden = if (2..workers.len()).contains(&room) { workers.len() + 1 - room } else { 0 };
@@ -178,8 +168,7 @@ impl TopView {
             let twig = if index + 1 == workers.len() { "└─" } else { "├─" };
             let mark = if index == selected { "▸" } else { " " };
             let row = table::row(&columns, worker);
-            let line =
-                Line::raw(format!("{mark} {twig}{row:<0$}", width.saturating_sub(4))).fg(color(worker));
+            let line = Line::raw(format!("{mark} {twig}{row:<row_width$}")).fg(color(worker));
             lines.push(if index == selected { line.reversed() } else { line });
         }
         if hidden > 0 {
@@ -190,25 +179,20 @@ impl TopView {
 
     /// The lesson of separate address spaces.
     fn counter(&self) -> Vec<Line<'static>> {
-        let Snapshot { header, parents_counter, workers, served, .. } = &self.snapshot;
-        let private = workers.iter().filter_map(|worker| {
-            let value = worker.process.as_ref()?.private_counter;
+        let Snapshot { private_counter, workers, totals, .. } = &self.snapshot;
+        let by_each = workers.iter().filter_map(|worker| {
+            let (slot, value) = (worker.slot, worker.private_counter?);
             // A worker that is leaving has a replacement in the same slot.
-            let (open, close) = if worker.leaving { ("(", ")") } else { ("", "") };
-            Some(format!(" {open}{}={value}{close}", worker.slot))
+            Some(if worker.leaving { format!(" ({slot}={value})") } else { format!(" {slot}={value}") })
         });
+        let by_each: String = by_each.collect();
+        let PrivateCounter { address, parent } = private_counter;
+        let by_all = totals.served.connections;
         vec![
             Line::default(),
-            Line::raw(format!(
-                " One variable, one address ({:#x}), another value in each process:",
-                header.private_counter
-            )),
-            Line::raw(format!("   clients counted by all, in shared memory: {}", served.connections)).cyan(),
-            Line::raw(format!(
-                "   by each, in its own: parent {parents_counter}, workers{}",
-                private.collect::<String>()
-            ))
-            .bold(),
+            Line::raw(format!(" One variable, one address ({address}), another value in each process:")),
+            Line::raw(format!("   clients counted by all, in shared memory: {by_all}")).cyan(),
+            Line::raw(format!("   by each, in its own: parent {parent}, workers{by_each}")).bold(),
         ]
     }
 
@@ -218,7 +202,7 @@ impl TopView {
         const WIDE: usize = 6;
         let room = width.saturating_sub(2).max(1);
         let by_slot = self.snapshot.by_slot(|served| served.connections);
-        let bars = by_slot.by_group(room);
+        let bars = distribution::by_group(&by_slot, room);
         let most = bars.iter().map(|(_, mean)| *mean).fold(0.0, f64::max);
         let is_wide = bars.len() * (WIDE + 1) <= room;
         let (bar, gap) = if is_wide { (WIDE, " ") } else { (1, "") };
@@ -229,7 +213,7 @@ impl TopView {
             };
             Line::raw(format!("  {}", bars.iter().map(|(_, mean)| level(*mean)).collect::<String>())).blue()
         };
-        let evenness = match by_slot.skew() {
+        let evenness = match distribution::skew(&by_slot) {
             Some(ratio) => format!("the most are {ratio:.2} times the mean"),
             None => "no client has come yet".into(),
         };
@@ -258,8 +242,8 @@ impl TopView {
 }
 
 fn color(worker: &Worker) -> Color {
-    match worker.state() {
-        _ if worker.is_stopped() => Color::Red,
+    match worker.state {
+        _ if worker.condition == ProcessState::Stopped => Color::Red,
         State::Down => Color::Red,
         State::Starting => Color::Cyan,
         State::Idle => Color::Reset,

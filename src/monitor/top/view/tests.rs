@@ -1,60 +1,58 @@
 //! What the view looks like.
 
-use nix::unistd::Pid;
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::text::Text;
 
 use super::*;
-use crate::scoreboard::snapshot::{Process, Worker};
-use crate::scoreboard::{Event, Header};
+use crate::scoreboard::Event;
+use crate::scoreboard::snapshot::AcceptQueue;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn worker(slot: usize, state: State, peer: Option<&str>) -> Worker {
     let number = slot as u64;
+    let there = state != State::Down;
     Worker {
         slot,
-        leaving: state == State::Draining,
-        process: (state != State::Down).then(|| Process {
-            pid: Some(Pid::from_raw(4243 + slot as i32)),
-            condition: if slot == 1 { ProcessState::Stopped } else { ProcessState::Alive },
-            state,
-            since: SECOND * (slot as u32 + 3),
-            uptime: SECOND * 245,
-            private_counter: 10 + number,
-            peer: peer.map(|peer| peer.parse().unwrap()),
-            credentials: None,
-        }),
+        pid: there.then_some(4243 + slot as i32),
+        state,
         restarts: number,
+        uptime: there.then_some(SECOND * 245),
         served: Served { connections: 10 + number, bytes: 1280 * (number + 1) },
+        private_counter: there.then_some(10 + number),
+        peer: peer.map(|peer| peer.parse().unwrap()),
         last_exit: None,
+        uid: None,
+        sandbox: None,
+        since: there.then_some(SECOND * (slot as u32 + 3)),
+        condition: if slot == 1 { ProcessState::Stopped } else { ProcessState::Alive },
+        leaving: state == State::Draining,
     }
 }
 
 fn view(workers: Vec<Worker>) -> TopView {
-    let mut header = Header::new(Pid::from_raw(4242), "127.0.0.1:7777".parse().unwrap(), 1, false);
-    (header.private_counter, header.version) = (0x55d0_c8a0_10e8, "0.1.0".into());
+    let served = workers.iter().map(|worker| worker.served).sum();
     let event = |ago: u32, text: &str| Event { time: SECOND * (1000 - ago), text: text.into() };
     TopView {
         snapshot: Snapshot {
-            header,
+            version: "0.1.0".into(),
+            address: "127.0.0.1:7777".parse().unwrap(),
+            pid: 4242,
             phase: Phase::Running,
             uptime: SECOND * 245,
-            queue: Some(2),
-            queue_limit: 10,
-            served: workers.iter().map(|worker| worker.served).sum(),
-            restarts: 6,
-            parents_counter: 0,
+            accept_queue: AcceptQueue { length: Some(2), limit: 10 },
+            totals: Totals { served, restarts: 6 },
+            private_counter: PrivateCounter { address: "0x55d0c8a010e8".into(), parent: 0 },
             workers,
             parent: ProcessState::Alive,
-            taken: SECOND * 1000,
             events: vec![
                 event(245, "worker 0 (pid 4243) forked"),
                 event(7, "worker 3 (pid 4240) killed by SIGKILL after 3.2s and 5 connections"),
                 event(7, "worker 3 (pid 4246) replaces pid 4240, 135.5µs after its death was seen"),
             ],
+            taken: SECOND * 1000,
         },
         rate: Some(Rate { connections: 12.4, bytes: 1_234_567.0 }),
         selected: 1,
@@ -158,7 +156,7 @@ fn the_last_line_says_what_a_key_has_done_and_how_the_server_ended() {
     let last = |view: &TopView| shown(view, 80, 24).lines().last().unwrap().to_owned();
     let mut view = five();
     assert_eq!(last(&view), KEYS);
-    view.note = Some("SIGKILL sent".into());
+    view.note = Some((Instant::now(), "SIGKILL sent".into()));
     assert_eq!(last(&view), " SIGKILL sent");
     view.end = Some("the server is dead".into());
     assert_eq!(last(&view), " the server is dead; press q");
