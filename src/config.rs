@@ -1,11 +1,10 @@
-//! What the user wants, as plain data. For the server, `status` and `top` each option is said
-//! once: the comment on its field is its help, the attribute how it is written and what it is
-//! without being given. [`cli`](crate::cli) reads them from the command line and the
-//! environment. The other rooms use the values only; of clap's types they see none.
+//! What the user wants, as plain data. Each option is said once: the comment on its field is its
+//! help, the attribute how it is written and what it is without being given.
+//! [`cli`](crate::cli) reads them from the command line and the environment. The other rooms use the values only; of clap's types they see none.
 
+mod client;
 pub(crate) mod value;
 
-use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,8 +12,8 @@ use std::{fmt, io};
 
 use clap::{Args, ValueEnum};
 use log::LevelFilter;
-use serde::Serialize;
 
+pub use self::client::{BenchOptions, ClientOptions, Mode};
 use self::value::{duration, number, time_limit};
 use crate::error::Error;
 
@@ -184,58 +183,6 @@ pub struct ServerSelector {
     /// The file that the server was given with --scoreboard
     #[arg(long, value_name = "PATH", conflicts_with = "address")]
     pub scoreboard: Option<PathBuf>,
-}
-
-/// What `client` is to do.
-#[derive(Debug)]
-pub struct ClientOptions {
-    /// The server.
-    pub server: BindAddress,
-    /// The longest wait for a connection, or for a byte that is due; None: for ever.
-    pub timeout: Option<Duration>,
-    /// Sent as a line each; if there are none, stdin is sent.
-    pub messages: Vec<OsString>,
-    /// Whether each step and system call is narrated.
-    pub explain: bool,
-}
-
-/// What `bench` is to do.
-#[derive(Debug, Clone)]
-pub struct BenchOptions {
-    /// The server.
-    pub server: BindAddress,
-    /// The longest wait for a connection, or for a byte that is due; None: for ever.
-    pub timeout: Option<Duration>,
-    /// What it measures.
-    pub mode: Mode,
-    /// Connections at once, a thread each.
-    pub connections: u16,
-    /// Messages in all; None: as many as there is time for.
-    pub messages: Option<u64>,
-    /// A message that is due later is not sent; None: no limit.
-    pub duration: Option<Duration>,
-    /// How long after the duration it waits for what is in flight.
-    pub grace: Duration,
-    /// Bytes of a message.
-    pub size: usize,
-    /// Messages a second in all; None: as many as possible.
-    pub rate: Option<u32>,
-    /// Whether it prints JSON.
-    pub json: bool,
-    /// The file of the server's scoreboard, which tells the workers apart.
-    pub scoreboard: Option<PathBuf>,
-}
-
-/// What `bench` measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Messages, one after the other, on connections that are kept open.
-    Keep,
-    /// A connection for each message.
-    Connect,
-    /// As many bytes as possible, both ways at once.
-    Stream,
 }
 
 impl LogConfig {

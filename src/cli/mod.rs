@@ -2,17 +2,14 @@
 //!
 //! It runs first, in every process that is started, and turns the command line and the
 //! environment into plain [`config`](crate::config), where the options stand: `server`
-//! checks the server's, `client` has those of `client` and `bench`.
+//! checks the server's.
 
-mod client;
 mod server;
 
 use clap::builder::FalseyValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use self::client::{BenchArgs, ClientArgs};
-use crate::config::value::{duration, number, unless_zero};
 use crate::config::{BenchOptions, ClientOptions, Config, Mode, StatusOptions, TopOptions};
 
 const AFTER_HELP: &str = "\
@@ -72,11 +69,9 @@ enum Subcommands {
     #[command(after_help = TOP_KEYS)]
     Top(TopOptions),
     /// Be a client: send messages, or what stdin has, and check what comes back
-    #[command(after_help = client::CLIENT_EXAMPLES)]
-    Client(ClientArgs),
+    Client(ClientOptions),
     /// Be many clients: measure an echo server, and check every byte
-    #[command(after_help = client::BENCH_EXAMPLES)]
-    Bench(BenchArgs),
+    Bench(BenchOptions),
 }
 
 /// What the program is to be.
@@ -115,7 +110,7 @@ impl Command {
             None => Command::Serve(server::checked(line.server, &matches)),
             Some(Subcommands::Status(options)) => Command::Status(options),
             Some(Subcommands::Top(options)) => Command::Top(options),
-            Some(Subcommands::Client(client)) => Command::Client(client.options()),
+            Some(Subcommands::Client(client)) => Command::Client(client),
             Some(Subcommands::Bench(bench)) if bench.mode == Mode::Stream && bench.rate.is_some() => {
                 let message = "--rate makes no sense with --mode stream, which goes as fast as it can";
                 let mut command = CommandLine::command();
@@ -123,7 +118,7 @@ impl Command {
                 let bench = command.find_subcommand_mut("bench").expect("it is defined above");
                 bench.error(ErrorKind::ArgumentConflict, message).exit();
             }
-            Some(Subcommands::Bench(bench)) => Command::Bench(bench.options()),
+            Some(Subcommands::Bench(bench)) => Command::Bench(bench),
         }
     }
 }

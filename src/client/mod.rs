@@ -45,8 +45,8 @@ use crate::text::{check_stdout, count, eprint_line};
 pub fn run(options: &ClientOptions) -> Result<(), Error> {
     check_stdout()?;
     crate::log::start(&LogConfig::for_client(options.explain), ProcessLabel::Client)?;
-    let addresses = options.server.resolve("give its IP address")?;
-    let mut stream = Stream::open(&addresses, options.timeout, None)?;
+    let addresses = options.server.address.resolve("give its IP address")?;
+    let mut stream = Stream::open(&addresses, options.server.timeout, None)?;
     stream.set_nonblocking()?;
     if stream.as_fd().as_raw_fd() as usize >= FD_SETSIZE {
         return Err(Error::plain("more descriptors are open than select(2) can watch; close some"));

@@ -89,7 +89,7 @@ impl<'a> BenchClient<'a> {
 
     fn connect(&mut self) -> Result<Stream, ClientError> {
         let addresses = self.server.as_ref().map_or(self.shared.addresses.as_slice(), std::slice::from_ref);
-        let stream = Stream::open(addresses, self.shared.options.timeout, self.shared.limit())?;
+        let stream = Stream::open(addresses, self.shared.options.server.timeout, self.shared.limit())?;
         if self.server.replace(stream.peer).is_none() {
             let is_local = stream.peer.ip().is_loopback() || stream.peer.ip() == stream.local.ip();
             self.shared.stats().server = is_local.then_some(stream.peer);

@@ -97,7 +97,7 @@ impl Report<'_> {
             Mode::Stream => format!("{number} streaming both ways"),
         };
         let size = count(self.options.size as u64, "byte");
-        format!("{}: {connections}, messages of {size}", server)
+        format!("{}: {connections}, messages of {size}", server.address)
     }
 
     fn rate(&self) -> String {
