@@ -143,7 +143,7 @@ impl Session<'_> {
         let got = match self.stream.receive(buffer, self.due()) {
             Ok(None) => return Ok(Continue(())),
             Ok(Some(0)) if self.is_complete() => return Ok(Break(())),
-            Ok(Some(0)) => return Err(ClientError::lost(&self.stream).into()),
+            Ok(Some(0)) => return Err(self.stream.lost().into()),
             Ok(Some(length)) => &buffer[..length],
             Err(error) if self.is_complete() => {
                 self.report_missing_close(&error);
@@ -156,7 +156,7 @@ impl Session<'_> {
         let expected: Vec<u8> = self.awaited.drain(..got.len().min(self.awaited.len())).collect();
         self.stream.check(&expected, &got[..expected.len()])?;
         if expected.len() < got.len() {
-            Err(ClientError::too_much(&self.stream).into())
+            Err(self.stream.transfer.too_much().into())
         } else {
             Ok(Continue(()))
         }
@@ -165,7 +165,7 @@ impl Session<'_> {
     /// All has come back, so what is wrong with the server's end of file is no error.
     fn report_missing_close(&self, error: &ClientError) {
         if error.kind == Kind::Timeout {
-            let bytes = count(self.stream.sent, "byte");
+            let bytes = count(self.stream.transfer.sent, "byte");
             eprint_line(&format_args!("all {bytes} came back, but the server doesn't close its side"));
         } else {
             eprint_line(error);

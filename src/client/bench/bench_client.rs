@@ -26,8 +26,8 @@ pub(super) struct BenchClient<'a> {
     shared: &'a Shared,
     /// Which of the clients it is, from 0 on.
     index: u64,
-    /// How many messages it may still begin.
-    left: u64,
+    /// How many messages it may begin.
+    share: u64,
     /// How many messages it has begun.
     begun: u64,
     /// The messages in flight, the oldest first: since when the latency of each counts.
@@ -52,7 +52,7 @@ impl<'a> BenchClient<'a> {
         BenchClient {
             shared,
             index,
-            left: share.unwrap_or(u64::MAX),
+            share: share.unwrap_or(u64::MAX),
             begun: 0,
             in_flight: VecDeque::new(),
             returned: 0,
@@ -127,11 +127,11 @@ impl<'a> BenchClient<'a> {
     fn take_back(&mut self, stream: &mut Stream) -> Result<bool, ClientError> {
         let Some(length) = stream.receive(&mut self.buffer, Some(self.since))? else { return Ok(false) };
         if length == 0 {
-            return Err(ClientError::lost(stream));
+            return Err(stream.lost());
         }
         self.since = Instant::now();
         if length > self.in_flight.len() * self.shared.payloads.size() - self.returned {
-            return Err(ClientError::too_much(stream));
+            return Err(stream.transfer.too_much());
         }
         let mut start = 0;
         while let Some(from) = self.in_flight.front()
@@ -168,7 +168,7 @@ impl<'a> BenchClient<'a> {
             match stream.receive(&mut self.buffer, Some(since))? {
                 None => stream.wait(false, since)?,
                 Some(0) => return Ok(()),
-                Some(_) => return Err(ClientError::too_much(&stream)),
+                Some(_) => return Err(stream.transfer.too_much()),
             }
         }
     }
@@ -203,7 +203,6 @@ impl<'a> BenchClient<'a> {
         }
         self.in_flight.push_back(from);
         self.begun += 1;
-        self.left -= 1;
         true
     }
 
@@ -218,7 +217,7 @@ impl<'a> BenchClient<'a> {
 
     /// True if there is another message for this client, which is `due` then.
     fn has_more(&self, due: Instant) -> bool {
-        self.left > 0 && self.shared.limit().is_none_or(|limit| due < limit.end)
+        self.begun < self.share && self.shared.limit().is_none_or(|limit| due < limit.end)
     }
 
     /// Counts the messages that an error has cost. False: this client has ended, because
