@@ -64,19 +64,20 @@ impl Report<'_> {
     }
 
     fn text(&self) -> String {
-        let mut lines = vec![self.setting(), self.rate(), self.errors(), String::new(), self.latency()];
-        lines.push(String::new());
-        lines.extend(histogram::lines(&self.stats.latencies));
+        let mut paragraphs = vec![
+            [self.setting(), self.rate(), self.errors()].join("\n"),
+            self.latency(),
+            histogram::lines(&self.stats.latencies).join("\n"),
+        ];
         if self.options.mode == Mode::Connect && self.stats.messages() > MOST_PORTS {
-            lines.push(format!(
-                "\nafter some {MOST_PORTS} connections the kernel may lack ports, and that is measured as \
+            paragraphs.push(format!(
+                "after some {MOST_PORTS} connections the kernel may lack ports, and that is measured as \
                  well:\nit keeps those of closed connections for a while (TIME_WAIT); \
                  -n {MOST_PORTS} avoids that"
             ));
         }
         if let Some(by_worker) = &self.by_worker {
-            lines.push(String::new());
-            lines.extend(distribution::lines(by_worker, "messages answered"));
+            let mut lines = distribution::lines(by_worker, "messages answered");
             let workers = by_worker.len();
             if self.options.mode != Mode::Connect && usize::from(self.options.connections) > workers {
                 lines.push(format!(
@@ -84,8 +85,9 @@ impl Report<'_> {
                     count(workers as u64, "worker")
                 ));
             }
+            paragraphs.push(lines.join("\n"));
         }
-        lines.join("\n")
+        paragraphs.join("\n\n")
     }
 
     fn setting(&self) -> String {
