@@ -37,12 +37,6 @@ pub enum Kind {
     Other,
 }
 
-impl Kind {
-    /// All of them, in the order in which they are reported.
-    pub(super) const ALL: [Kind; 6] =
-        [Kind::Wrong, Kind::Lost, Kind::Refused, Kind::Reset, Kind::Timeout, Kind::Other];
-}
-
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

@@ -22,6 +22,16 @@ const MOST_PORTS: u64 = 14_000;
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
+/// The errors that are reported, in the order in which they are, with their names in the text.
+const ERRORS: [(Kind, &str); 6] = [
+    (Kind::Wrong, "wrong"),
+    (Kind::Lost, "lost"),
+    (Kind::Refused, "refused"),
+    (Kind::Reset, "reset"),
+    (Kind::Timeout, "timed out"),
+    (Kind::Other, "failed here"),
+];
+
 /// The result of a run.
 pub(super) struct Report<'a> {
     pub(super) options: &'a BenchOptions,
@@ -114,15 +124,7 @@ impl Report<'_> {
     }
 
     fn errors(&self) -> String {
-        let name = |kind| match kind {
-            Kind::Wrong => "wrong",
-            Kind::Lost => "lost",
-            Kind::Refused => "refused",
-            Kind::Reset => "reset",
-            Kind::Timeout => "timed out",
-            Kind::Other => "failed here",
-        };
-        let failed = Kind::ALL.map(|kind| (self.stats.errors(kind), name(kind)));
+        let failed = ERRORS.map(|(kind, name)| (self.stats.errors(kind), name));
         let numbers = failed.into_iter().chain([(self.never_sent(), "never sent")]);
         let named: Vec<_> = numbers
             .filter(|(number, _)| *number > 0)
@@ -169,7 +171,11 @@ impl Report<'_> {
             per_second: rounded(self.per_second(), 10.0),
             mb_per_second: rounded(self.mb_per_second(), 1e3),
             latency_us: self.quantiles().map(|(name, time)| (name.replace('.', ""), micros(time))).into(),
-            errors: Kind::ALL.map(|kind| (kind, self.stats.errors(kind))).into_iter().filter(told).collect(),
+            errors: ERRORS
+                .map(|(kind, _)| (kind, self.stats.errors(kind)))
+                .into_iter()
+                .filter(told)
+                .collect(),
             by_worker: self.by_worker.as_deref(),
         };
         serde_json::to_string(&json).expect("numbers and texts can be written as JSON")
