@@ -74,9 +74,10 @@ impl Report<'_> {
     }
 
     fn text(&self) -> String {
+        let quantiles = self.quantiles().map(|(name, time)| format!("{name} {}", format::latency(time)));
         let mut paragraphs = vec![
             [self.setting(), self.rate(), self.errors()].join("\n"),
-            self.latency(),
+            format!("latency: {}", quantiles.join(", ")),
             histogram::lines(&self.stats.latencies).join("\n"),
         ];
         if self.options.mode == Mode::Connect && self.stats.messages() > MOST_PORTS {
@@ -149,11 +150,6 @@ impl Report<'_> {
     fn quantiles(&self) -> [(&'static str, Duration); 5] {
         let at = |quantile| Duration::from_nanos(self.stats.latencies.value_at_quantile(quantile));
         QUANTILES.map(|(name, quantile)| (name, at(quantile)))
-    }
-
-    fn latency(&self) -> String {
-        let quantiles = self.quantiles().map(|(name, time)| format!("{name} {}", format::latency(time)));
-        format!("latency: {}", quantiles.join(", "))
     }
 
     /// One line, for programs.
