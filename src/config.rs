@@ -1,64 +1,143 @@
-//! What the user wants, as plain data: the command line, checked and converted by
-//! [`cli`](crate::cli). The other rooms know only this, so nothing here comes from clap.
+//! What the user wants, as plain data. Each option is said once: the comment on its field is its
+//! help, the attribute how it is written and what it is without being given.
+//! [`cli`](crate::cli) reads them from the command line and the environment. The other rooms use the values only; of clap's types they see none.
 
-use std::ffi::OsString;
+mod client;
+pub(crate) mod value;
+
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 use std::{fmt, io};
 
+use clap::{Args, ValueEnum};
 use log::LevelFilter;
-use serde::Serialize;
 
+pub use self::client::{BenchOptions, ClientOptions, Mode};
+use self::value::{duration, number, time_limit};
 use crate::error::Error;
 
 /// The most workers that one server runs.
 pub const MAX_WORKERS: u16 = 4096;
 
+/// How long something may last; None: for ever.
+pub type TimeLimit = Option<Duration>;
+
 /// What the server is to do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Supervision")]
 pub struct Config {
-    /// Where it listens.
+    /// Address to listen on: a name, IPv4, or IPv6 in brackets; port 0 lets the kernel choose
+    #[arg(
+        short,
+        long,
+        value_name = "[HOST:]PORT",
+        default_value = "127.0.0.1:7777",
+        help_heading = "Serving"
+    )]
     pub bind: BindAddress,
-    /// The length of the accept queue that is asked of the kernel.
-    pub backlog: i32,
-    /// Worker processes, 1 to [`MAX_WORKERS`].
+
+    /// Worker processes, 1 to 4096; each serves one client at a time
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 4)]
+    #[arg(help_heading = "Serving", value_parser = |text: &str| number(text, 1..=MAX_WORKERS))]
     pub workers: u16,
-    /// How long a client may neither send nor take bytes; None: for ever.
-    pub idle_timeout: Option<Duration>,
-    /// How long an orderly shutdown may take.
+
+    /// Length of the accept queue asked of the kernel
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1024)]
+    #[arg(help_heading = "Serving", value_parser = |text: &str| number(text, 1..=i32::MAX))]
+    pub backlog: i32,
+
+    /// Close a client that neither sends nor takes bytes for so long; 0 is never
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5m")]
+    #[arg(help_heading = "Serving", value_parser = time_limit)]
+    pub idle_timeout: TimeLimit,
+
+    /// From the first SIGTERM until workers that still run are killed
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "10s")]
+    #[arg(value_parser = duration)]
     pub grace: Duration,
-    /// A worker leaves after so many connections; 0: never.
+
+    /// A worker leaves after so many, plus up to 10 %, and is replaced; 0 is never
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
+    #[arg(value_parser = |text: &str| number(text, 0..=u64::MAX))]
     pub max_connections: u64,
-    /// The user that the workers change to, by name or number.
+
+    /// Workers change to this user; the parent binds first, so port 7 works
+    #[arg(long, value_name = "USER")]
     pub user: Option<String>,
-    /// The group that the workers change to, by name or number.
+
+    /// Workers change to this group [default: the user's own]
+    #[arg(long, value_name = "GROUP")]
     pub group: Option<String>,
-    /// Whether workers keep the rights that serving does not need.
+
+    /// Let workers keep the rights that serving doesn't need (Linux)
+    #[arg(long)]
     pub no_sandbox: bool,
-    /// The file that holds the parent's pid.
+
+    /// Holds the parent's pid while the server runs
+    #[arg(long, value_name = "PATH")]
     pub pid_file: Option<PathBuf>,
-    /// The scoreboard's file; None: one in the user's runtime directory.
+
+    /// File of the scoreboard, for status and top [default: in the user's runtime directory]
+    #[arg(long, value_name = "PATH", overrides_with = "no_scoreboard")]
     pub scoreboard: Option<PathBuf>,
-    /// Whether the scoreboard has no file.
+
+    /// Keep the scoreboard in memory without a name: status and top can't see it
+    #[arg(long, overrides_with = "scoreboard")]
     pub no_scoreboard: bool,
-    /// What is logged, and where to.
+
+    /// What is logged, in which form, and where to.
+    #[command(flatten)]
     pub log: LogConfig,
 }
 
-/// What is logged, and where to.
-#[derive(Debug, Clone)]
+/// What is logged, in which form, and where to.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Log")]
 pub struct LogConfig {
-    /// The least important lines that are logged.
-    pub level: LevelFilter,
-    /// Whether each step and system call is narrated.
+    /// Narrate each step with its system calls in plain words; with -q, nothing else
+    #[arg(long)]
     pub explain: bool,
-    /// The file to append to; None: stderr.
-    pub file: Option<PathBuf>,
-    /// Whether a line is a JSON object.
-    pub json: bool,
-    /// Whether lines are coloured; None: on a terminal, unless NO_COLOR is set.
-    pub colored: Option<bool>,
+
+    /// Log more: every echo
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Log warnings and errors only
+    #[arg(short, long)]
+    pub quiet: bool,
+
+    /// Append the log to this file instead of stderr, each line with its date
+    #[arg(long, value_name = "PATH")]
+    pub log_file: Option<PathBuf>,
+
+    /// Form of the log's lines
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Colour the log; auto is on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub color: Color,
+}
+
+/// The form of the log's lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// For programs: an object a line
+    Json,
+}
+
+/// When the log is coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// Where it goes to a terminal and NO_COLOR isn't set
+    Auto,
+    /// Also into files and pipes
+    Always,
+    /// Nowhere
+    Never,
 }
 
 /// The address of a server, as the user wrote it.
@@ -71,88 +150,55 @@ pub struct BindAddress {
 }
 
 /// What `status` is to do.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct StatusOptions {
     /// The server to look at.
+    #[command(flatten)]
     pub which: ServerSelector,
-    /// Whether it prints JSON.
+
+    /// Print JSON, one object on one line
+    #[arg(long)]
     pub json: bool,
 }
 
 /// What `top` is to do.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct TopOptions {
     /// The server to look at.
+    #[command(flatten)]
     pub which: ServerSelector,
-    /// Whether it prints one picture as text, and ends.
+
+    /// Print one picture as text, and end
+    #[arg(long)]
     pub once: bool,
 }
 
 /// One of the running servers; without address and file, the only one of this user.
-#[derive(Debug)]
+#[derive(Debug, Args)]
 pub struct ServerSelector {
-    /// Where the server listens.
+    /// Where the server listens [default: this user's only one]
+    #[arg(value_name = "[HOST:]PORT")]
     pub address: Option<BindAddress>,
-    /// Its scoreboard's file.
+
+    /// The file that the server was given with --scoreboard
+    #[arg(long, value_name = "PATH", conflicts_with = "address")]
     pub scoreboard: Option<PathBuf>,
-}
-
-/// What `client` is to do.
-#[derive(Debug)]
-pub struct ClientOptions {
-    /// The server.
-    pub server: BindAddress,
-    /// The longest wait for a connection, or for a byte that is due; None: for ever.
-    pub timeout: Option<Duration>,
-    /// Sent as a line each; if there are none, stdin is sent.
-    pub messages: Vec<OsString>,
-    /// Whether each step and system call is narrated.
-    pub explain: bool,
-}
-
-/// What `bench` is to do.
-#[derive(Debug, Clone)]
-pub struct BenchOptions {
-    /// The server.
-    pub server: BindAddress,
-    /// The longest wait for a connection, or for a byte that is due; None: for ever.
-    pub timeout: Option<Duration>,
-    /// What it measures.
-    pub mode: Mode,
-    /// Connections at once, a thread each.
-    pub connections: u16,
-    /// Messages in all; None: as many as there is time for.
-    pub messages: Option<u64>,
-    /// A message that is due later is not sent; None: no limit.
-    pub duration: Option<Duration>,
-    /// How long after the duration it waits for what is in flight.
-    pub grace: Duration,
-    /// Bytes of a message.
-    pub size: usize,
-    /// Messages a second in all; None: as many as possible.
-    pub rate: Option<u32>,
-    /// Whether it prints JSON.
-    pub json: bool,
-    /// The file of the server's scoreboard, which tells the workers apart.
-    pub scoreboard: Option<PathBuf>,
-}
-
-/// What `bench` measures.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Messages, one after the other, on connections that are kept open.
-    Keep,
-    /// A connection for each message.
-    Connect,
-    /// As many bytes as possible, both ways at once.
-    Stream,
 }
 
 impl LogConfig {
     /// A client's log: warnings on stderr, and the narration if it is wanted.
     pub fn for_client(explain: bool) -> LogConfig {
-        LogConfig { level: LevelFilter::Warn, explain, file: None, json: false, colored: None }
+        let (log_format, color) = (LogFormat::Text, Color::Auto);
+        LogConfig { explain, verbose: false, quiet: true, log_file: None, log_format, color }
+    }
+
+    /// The least important lines that are logged.
+    pub fn level(&self) -> LevelFilter {
+        match (self.verbose, self.quiet) {
+            (true, _) => LevelFilter::Debug,
+            (false, true) => LevelFilter::Warn,
+            (false, false) => LevelFilter::Info,
+        }
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::io;
-use std::process::{ExitCode, Termination};
 
 use nix::errno::Errno;
 
@@ -24,12 +23,6 @@ impl Exit {
     /// The number that the shell sees.
     pub fn code(self) -> u8 {
         self as u8
-    }
-}
-
-impl Termination for Exit {
-    fn report(self) -> ExitCode {
-        self.code().into()
     }
 }
 

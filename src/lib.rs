@@ -3,7 +3,8 @@
 //! # Layout
 //! A room for each part of the system, in the order of events:
 //!
-//! - [`cli`]: what the user may ask for; it converts the command line into [`config`]
+//! - [`cli`]: the commands and `--help`; it reads the options of [`config`] from the command
+//!   line and the environment
 //! - [`listener`]: socket, bind, listen: once, in the parent
 //! - [`supervisor`]: the parent, which forks workers, reaps and replaces them, and answers
 //!   signals

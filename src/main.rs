@@ -2,6 +2,7 @@
 //! are its clients, and returns the exit status.
 
 use std::panic;
+use std::process::ExitCode;
 
 use prefork_echo::cli::Command;
 use prefork_echo::client::{self, bench};
@@ -13,7 +14,7 @@ use prefork_echo::monitor::{status, top};
 use prefork_echo::supervisor::Supervisor;
 use prefork_echo::{log, sys, text};
 
-fn main() -> Exit {
+fn main() -> ExitCode {
     let done = match Command::read() {
         Command::Serve(config) => serve(&config),
         Command::Status(options) => status::run(&options).map(|()| Exit::Success),
@@ -21,10 +22,11 @@ fn main() -> Exit {
         Command::Client(options) => client::run(&options).map(|()| Exit::Success),
         Command::Bench(options) => bench::run(&options),
     };
-    done.unwrap_or_else(|error| {
+    let exit = done.unwrap_or_else(|error| {
         text::eprint_line(&error);
         Exit::Failed
-    })
+    });
+    exit.code().into()
 }
 
 fn serve(config: &Config) -> Result<Exit, Error> {

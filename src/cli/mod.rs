@@ -1,29 +1,16 @@
 //! What the user may ask for: commands, options, their defaults, and `--help`.
 //!
 //! It runs first, in every process that is started, and turns the command line and the
-//! environment into plain [`config`](crate::config). What clap needs stays here: `server`
-//! with its `log`, `client` for `client` and `bench`, and `address`.
+//! environment into plain [`config`](crate::config), where the options stand: `server`
+//! checks the server's.
 
-mod address;
-mod client;
-mod log;
 mod server;
-
-use std::fmt;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use self::client::{BenchArgs, ClientArgs};
-use self::server::ServerArgs;
-use crate::config::{
-    BenchOptions, BindAddress, ClientOptions, Config, Mode, ServerSelector, StatusOptions, TopOptions,
-};
+use crate::config::{BenchOptions, ClientOptions, Config, Mode, StatusOptions, TopOptions};
 
 const AFTER_HELP: &str = "\
 Signals to the parent:
@@ -69,7 +56,7 @@ Keys:
 #[command(args_conflicts_with_subcommands = true)]
 struct CommandLine {
     #[command(flatten)]
-    serve: ServerArgs,
+    server: Config,
     #[command(subcommand)]
     subcommand: Option<Subcommands>,
 }
@@ -77,40 +64,14 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     /// Look once at a running server: its workers, their clients and counts
-    Status {
-        #[command(flatten)]
-        which: Selector,
-        /// Print JSON, one object on one line
-        #[arg(long)]
-        json: bool,
-    },
+    Status(StatusOptions),
     /// Watch a running server live; kill, stop and add workers by a key
     #[command(after_help = TOP_KEYS)]
-    Top {
-        #[command(flatten)]
-        which: Selector,
-        /// Print one picture as text, and end
-        #[arg(long)]
-        once: bool,
-    },
+    Top(TopOptions),
     /// Be a client: send messages, or what stdin has, and check what comes back
-    #[command(after_help = client::CLIENT_EXAMPLES)]
-    Client(ClientArgs),
+    Client(ClientOptions),
     /// Be many clients: measure an echo server, and check every byte
-    #[command(after_help = client::BENCH_EXAMPLES)]
-    Bench(BenchArgs),
-}
-
-/// One of the running servers.
-#[derive(Debug, Args)]
-struct Selector {
-    /// Where the server listens [default: this user's only one]
-    #[arg(value_name = "[HOST:]PORT")]
-    address: Option<BindAddress>,
-
-    /// The file that the server was given with --scoreboard
-    #[arg(long, value_name = "PATH", conflicts_with = "address")]
-    scoreboard: Option<PathBuf>,
+    Bench(BenchOptions),
 }
 
 /// What the program is to be.
@@ -146,14 +107,10 @@ impl Command {
         };
         let line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         match line.subcommand {
-            None => Command::Serve(line.serve.checked(&matches)),
-            Some(Subcommands::Status { which, json }) => {
-                Command::Status(StatusOptions { which: which.selector(), json })
-            }
-            Some(Subcommands::Top { which, once }) => {
-                Command::Top(TopOptions { which: which.selector(), once })
-            }
-            Some(Subcommands::Client(client)) => Command::Client(client.options()),
+            None => Command::Serve(server::checked(line.server, &matches)),
+            Some(Subcommands::Status(options)) => Command::Status(options),
+            Some(Subcommands::Top(options)) => Command::Top(options),
+            Some(Subcommands::Client(client)) => Command::Client(client),
             Some(Subcommands::Bench(bench)) if bench.mode == Mode::Stream && bench.rate.is_some() => {
                 let message = "--rate makes no sense with --mode stream, which goes as fast as it can";
                 let mut command = CommandLine::command();
@@ -161,14 +118,8 @@ impl Command {
                 let bench = command.find_subcommand_mut("bench").expect("it is defined above");
                 bench.error(ErrorKind::ArgumentConflict, message).exit();
             }
-            Some(Subcommands::Bench(bench)) => Command::Bench(bench.options()),
+            Some(Subcommands::Bench(bench)) => Command::Bench(bench),
         }
-    }
-}
-
-impl Selector {
-    fn selector(self) -> ServerSelector {
-        ServerSelector { address: self.address, scoreboard: self.scoreboard }
     }
 }
 
@@ -203,34 +154,6 @@ fn name_variable(mut error: clap::Error, command: &clap::Command) -> clap::Error
     error
 }
 
-fn number<T: FromStr + PartialOrd + fmt::Display>(text: &str, range: RangeInclusive<T>) -> Result<T, String> {
-    let number = text.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| format!("write a number from {} to {}", range.start(), range.end()))
-}
-
-/// Reads `250ms`, `10s`, `5m` or a plain `0`.
-fn duration(text: &str) -> Result<Duration, String> {
-    const LONGEST: Duration = Duration::from_secs(31_557_600); // 365.25 days, as humantime has it.
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration.is_zero() => Ok(duration),
-        // Finer than the clocks that end a wait; 0 would mean "never" to them.
-        Ok(duration) if duration < Duration::from_millis(1) => {
-            Err("shorter than 1ms, the shortest there is".into())
-        }
-        Ok(duration) if duration > LONGEST => Err("longer than a year, the longest there is".into()),
-        Ok(duration) => Ok(duration),
-        Err(_) => Err("not a duration; write a number with its unit, as in 250ms, 10s or 5m".into()),
-    }
-}
-
-/// Where 0 stands for "never" or "for ever".
-fn unless_zero(duration: Duration) -> Option<Duration> {
-    (!duration.is_zero()).then_some(duration)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,16 +161,5 @@ mod tests {
     #[test]
     fn the_definition_of_the_options_is_sound() {
         CommandLine::command().debug_assert();
-    }
-
-    #[test]
-    fn a_duration_has_a_unit_and_makes_sense() {
-        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(duration("10s"), Ok(Duration::from_secs(10)));
-        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
-        assert_eq!(duration("0"), Ok(Duration::ZERO));
-        for wrong in ["", "10", "-1s", "soon", "1ns", "2000y", "99999999999999999999s"] {
-            assert!(duration(wrong).is_err(), "{wrong:?} was taken for a duration");
-        }
     }
 }

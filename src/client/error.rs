@@ -4,11 +4,10 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
-use super::stream::Stream;
 use crate::error::{Error, shortage, strerror};
 use crate::text::count;
 
@@ -36,12 +35,6 @@ pub enum Kind {
     Timeout,
     /// This machine has run out of something, or has no route to the server.
     Other,
-}
-
-impl Kind {
-    /// All of them, in the order in which they are reported.
-    pub(super) const ALL: [Kind; 6] =
-        [Kind::Wrong, Kind::Lost, Kind::Refused, Kind::Reset, Kind::Timeout, Kind::Other];
 }
 
 impl fmt::Display for ClientError {
@@ -77,54 +70,63 @@ impl ClientError {
         };
         ClientError { kind, text: format!("cannot connect to {peer}: {reason}; {remedy}") }
     }
+}
 
+/// How far the bytes of a stream have come.
+#[derive(Debug, Default)]
+pub(super) struct Transfer {
+    /// How many bytes the kernel has taken.
+    pub(super) sent: u64,
+    /// How many bytes have come back, and were right.
+    pub(super) returned: u64,
+}
+
+impl Transfer {
     /// The connection has ended by an error.
-    pub(super) fn broken(stream: &Stream, error: &io::Error) -> ClientError {
-        let (kind, event) = match error.kind() {
-            _ if is_reset(error) => (Kind::Reset, "was reset".into()),
-            ErrorKind::TimedOut => (Kind::Timeout, format!("broke ({})", strerror(error))),
-            _ => (Kind::Other, format!("broke ({})", strerror(error))),
+    pub(super) fn broken(&self, error: &io::Error) -> ClientError {
+        let kind = match error.kind() {
+            _ if is_reset(error) => return self.missing(Kind::Reset, "the connection was reset"),
+            ErrorKind::TimedOut => Kind::Timeout,
+            _ => Kind::Other,
         };
-        ClientError { kind, text: format!("the connection {event}, and {}", missing(stream)) }
+        self.missing(kind, format_args!("the connection broke ({})", strerror(error)))
     }
 
     /// The next byte isn't the one that was sent.
-    pub(super) fn wrong(stream: &Stream, expected: u8, got: u8) -> ClientError {
-        let (at, expected, got) = (stream.returned + 1, name(expected), name(got));
+    pub(super) fn wrong(&self, expected: u8, got: u8) -> ClientError {
+        let (at, expected, got) = (self.returned + 1, name(expected), name(got));
         let text = format!("the answer is wrong at byte {at}: {expected} was sent, and {got} came back");
         ClientError { kind: Kind::Wrong, text }
     }
 
     /// More came back than was sent.
-    pub(super) fn too_much(stream: &Stream) -> ClientError {
-        let text = format!("more came back than the {} sent", count(stream.sent, "byte"));
+    pub(super) fn too_much(&self) -> ClientError {
+        let text = format!("more came back than the {} sent", count(self.sent, "byte"));
         ClientError { kind: Kind::Wrong, text }
     }
 
     /// The end of file has come too early.
-    pub(super) fn lost(stream: &Stream) -> ClientError {
-        if stream.is_reset {
-            return ClientError::broken(stream, &ErrorKind::ConnectionReset.into());
-        }
-        let text = format!("the server closed the connection, and {}", missing(stream));
-        ClientError { kind: Kind::Lost, text }
+    pub(super) fn lost(&self) -> ClientError {
+        self.missing(Kind::Lost, "the server closed the connection")
     }
 
-    /// What is due has not come for too long.
-    pub(super) fn overdue(stream: &Stream) -> ClientError {
-        let event = match (stream.timeout, stream.limit) {
-            (timeout, Some(limit)) if limit.deadline() <= Instant::now() => format!(
-                "no whole answer within {}{} of the end (--duration)",
-                humantime::format_duration(limit.grace),
-                if timeout.is_some() { " (--timeout)" } else { "" }
-            ),
-            (timeout, _) => format!("{} (--timeout)", no_answer(timeout.unwrap_or_default())),
+    /// What is due has not come for too long, as `event` says.
+    pub(super) fn overdue(&self, event: String) -> ClientError {
+        let mut error = self.missing(Kind::Timeout, event);
+        if self.returned == 0 && self.sent > 0 {
+            error.text += "; are all workers busy? the kernel connects, but one of them has to accept";
+        }
+        error
+    }
+
+    /// Says which byte the stream still waited for at the `event`.
+    fn missing(&self, kind: Kind, event: impl fmt::Display) -> ClientError {
+        let missing = match (self.returned, self.sent) {
+            (_, 0) => "nothing had been sent".into(),
+            (returned, sent) if returned == sent => format!("all {} had come back", count(sent, "byte")),
+            (returned, sent) => format!("byte {} of {sent} sent has not come back", returned + 1),
         };
-        let hint = match (stream.returned, stream.sent) {
-            (0, 1..) => "; are all workers busy? the kernel connects, but one of them has to accept",
-            _ => "",
-        };
-        ClientError { kind: Kind::Timeout, text: format!("{event}, and {}{hint}", missing(stream)) }
+        ClientError { kind, text: format!("{event}, and {missing}") }
     }
 }
 
@@ -134,16 +136,7 @@ pub(super) fn is_reset(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::NotConnected)
 }
 
-/// Which byte the stream still waits for.
-fn missing(stream: &Stream) -> String {
-    match (stream.returned, stream.sent) {
-        (_, 0) => "nothing had been sent".into(),
-        (returned, sent) if returned == sent => format!("all {} had come back", count(sent, "byte")),
-        (returned, sent) => format!("byte {} of {sent} sent has not come back", returned + 1),
-    }
-}
-
-fn no_answer(timeout: Duration) -> String {
+pub(super) fn no_answer(timeout: Duration) -> String {
     format!("no answer within {}", humantime::format_duration(timeout))
 }
 

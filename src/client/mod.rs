@@ -45,8 +45,8 @@ use crate::text::{check_stdout, count, eprint_line};
 pub fn run(options: &ClientOptions) -> Result<(), Error> {
     check_stdout()?;
     crate::log::start(&LogConfig::for_client(options.explain), ProcessLabel::Client)?;
-    let addresses = options.server.resolve("give its IP address")?;
-    let mut stream = Stream::open(&addresses, options.timeout, None)?;
+    let addresses = options.server.address.resolve("give its IP address")?;
+    let mut stream = Stream::open(&addresses, options.server.timeout, None)?;
     stream.set_nonblocking()?;
     if stream.as_fd().as_raw_fd() as usize >= FD_SETSIZE {
         return Err(Error::plain("more descriptors are open than select(2) can watch; close some"));
@@ -143,7 +143,7 @@ impl Session<'_> {
         let got = match self.stream.receive(buffer, self.due()) {
             Ok(None) => return Ok(Continue(())),
             Ok(Some(0)) if self.is_complete() => return Ok(Break(())),
-            Ok(Some(0)) => return Err(ClientError::lost(&self.stream).into()),
+            Ok(Some(0)) => return Err(self.stream.lost().into()),
             Ok(Some(length)) => &buffer[..length],
             Err(error) if self.is_complete() => {
                 self.report_missing_close(&error);
@@ -156,7 +156,7 @@ impl Session<'_> {
         let expected: Vec<u8> = self.awaited.drain(..got.len().min(self.awaited.len())).collect();
         self.stream.check(&expected, &got[..expected.len()])?;
         if expected.len() < got.len() {
-            Err(ClientError::too_much(&self.stream).into())
+            Err(self.stream.transfer.too_much().into())
         } else {
             Ok(Continue(()))
         }
@@ -165,7 +165,7 @@ impl Session<'_> {
     /// All has come back, so what is wrong with the server's end of file is no error.
     fn report_missing_close(&self, error: &ClientError) {
         if error.kind == Kind::Timeout {
-            let bytes = count(self.stream.sent, "byte");
+            let bytes = count(self.stream.transfer.sent, "byte");
             eprint_line(&format_args!("all {bytes} came back, but the server doesn't close its side"));
         } else {
             eprint_line(error);

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::error::{ClientError, is_reset};
+use super::error::{ClientError, Transfer, is_reset, no_answer};
 use crate::log::narrate::client as narrate;
 use crate::sys::readiness::wait_for;
 use crate::sys::socket::connect;
@@ -69,10 +69,8 @@ pub struct Stream {
     /// Whether send or shutdown has told of a reset. What came before the reset can
     /// still be received.
     pub(super) is_reset: bool,
-    /// How many bytes the kernel has taken.
-    pub(super) sent: u64,
-    /// How many bytes have come back, and were right.
-    pub(super) returned: u64,
+    /// How far its bytes have come.
+    pub(super) transfer: Transfer,
 }
 
 impl Stream {
@@ -124,14 +122,14 @@ impl Stream {
             return Err(ErrorKind::ConnectionRefused.into());
         }
         narrate::local_address(&socket, local);
-        let (blocks, is_reset) = (true, false);
-        Ok(Stream { socket, peer, local, timeout, limit, blocks, is_reset, sent: 0, returned: 0 })
+        let (blocks, is_reset, transfer) = (true, false, Transfer::default());
+        Ok(Stream { socket, peer, local, timeout, limit, blocks, is_reset, transfer })
     }
 
     /// From now on send and receive return at once, and [`Stream::wait`] waits.
     pub(super) fn set_nonblocking(&mut self) -> Result<(), ClientError> {
         if self.blocks {
-            self.socket.set_nonblocking(true).map_err(|error| ClientError::broken(self, &error))?;
+            self.socket.set_nonblocking(true).map_err(|error| self.transfer.broken(&error))?;
             self.blocks = false;
             narrate::nonblocking(&self.socket);
         }
@@ -148,7 +146,7 @@ impl Stream {
             match self.socket.send(bytes) {
                 Ok(sent) => {
                     narrate::sent(&self.socket, sent);
-                    self.sent += sent as u64;
+                    self.transfer.sent += sent as u64;
                     return Ok(sent);
                 }
                 // The process was stopped and continued (signal(7)).
@@ -161,7 +159,7 @@ impl Stream {
                     narrate::send_failed(&self.socket, &error);
                     self.is_reset = true;
                 }
-                Err(error) => return Err(ClientError::broken(self, &error)),
+                Err(error) => return Err(self.transfer.broken(&error)),
             }
         }
         Ok(0)
@@ -180,7 +178,7 @@ impl Stream {
     ) -> Result<Option<usize>, ClientError> {
         if let Some((limit, due)) = self.limit.zip(due) {
             if limit.deadline() <= due {
-                return Err(ClientError::overdue(self));
+                return Err(self.overdue());
             }
             // Each byte that comes after the end would renew the time-out of recv.
             if limit.end <= due {
@@ -197,13 +195,13 @@ impl Stream {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock && is_overdue => {
-                    return Err(ClientError::overdue(self));
+                    return Err(self.overdue());
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.set_nonblocking()?;
                     return Ok(None);
                 }
-                Err(error) => return Err(ClientError::broken(self, &error)),
+                Err(error) => return Err(self.transfer.broken(&error)),
             }
         }
     }
@@ -214,7 +212,7 @@ impl Stream {
         let room = if room && !self.is_reset { PollFlags::POLLOUT } else { PollFlags::empty() };
         match wait_for(&self.socket, PollFlags::POLLIN | room, self.deadline(Some(due))) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(ClientError::broken(self, &error.into())),
+            Err(error) => Err(self.transfer.broken(&error.into())),
         }
     }
 
@@ -224,18 +222,38 @@ impl Stream {
         timeout.into_iter().chain(self.limit.map(Limit::deadline)).min()
     }
 
+    /// What is due has not come for too long.
+    fn overdue(&self) -> ClientError {
+        let by_timeout = if self.timeout.is_some() { " (--timeout)" } else { "" };
+        self.transfer.overdue(match self.limit {
+            Some(limit) if limit.deadline() <= Instant::now() => {
+                let grace = humantime::format_duration(limit.grace);
+                format!("no whole answer within {grace}{by_timeout} of the end (--duration)")
+            }
+            _ => no_answer(self.timeout.unwrap_or_default()) + by_timeout,
+        })
+    }
+
+    /// The end of file has come too early.
+    pub(super) fn lost(&self) -> ClientError {
+        match self.is_reset {
+            true => self.transfer.broken(&ErrorKind::ConnectionReset.into()),
+            false => self.transfer.lost(),
+        }
+    }
+
     /// Counts bytes that have come back.
     ///
     /// # Errors
     /// If they aren't the `expected` ones, which are as many.
     pub(super) fn check(&mut self, expected: &[u8], got: &[u8]) -> Result<(), ClientError> {
         if expected == got {
-            self.returned += got.len() as u64;
+            self.transfer.returned += got.len() as u64;
             return Ok(());
         }
         let right = expected.iter().zip(got).take_while(|(expected, got)| expected == got).count();
-        self.returned += right as u64;
-        Err(ClientError::wrong(self, expected[right], got[right]))
+        self.transfer.returned += right as u64;
+        Err(self.transfer.wrong(expected[right], got[right]))
     }
 
     /// Says that nothing more will be sent; the server is to do the same when all has
@@ -247,7 +265,7 @@ impl Stream {
         match self.socket.shutdown(Shutdown::Write) {
             Ok(()) => narrate::half_closed(&self.socket),
             Err(error) if is_reset(&error) => self.is_reset = true,
-            Err(error) => return Err(ClientError::broken(self, &error)),
+            Err(error) => return Err(self.transfer.broken(&error)),
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! shell.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -20,7 +20,6 @@ use nix::poll::PollFlags;
 use nix::sys::stat::fstat;
 use nix::unistd;
 
-use super::DROPPED;
 use crate::error::Error;
 use crate::sys::readiness::wait_for;
 use crate::sys::signal;
@@ -33,12 +32,10 @@ pub(crate) fn log_fd() -> RawFd {
     DESCRIPTOR.load(Ordering::Relaxed)
 }
 
-/// Gathers what simplelog writes in pieces, and writes it a line at a time.
+/// Where the lines go.
 pub(super) struct Lines {
-    /// None: to stderr.
-    file: Option<File>,
+    output: Box<dyn AsFd + Send + Sync>,
     terminal: bool,
-    line: Vec<u8>,
 }
 
 impl Lines {
@@ -49,38 +46,19 @@ impl Lines {
                 let what = format_args!("open the log file {}", path.display());
                 Error::new(what, &error, "choose another with --log-file")
             })?),
-            None if terminal => reopen_terminal(),
-            None => None,
+            None => reopen_terminal(),
         };
-        if let Some(file) = &file {
-            DESCRIPTOR.store(file.as_raw_fd(), Ordering::Relaxed);
-        }
-        Ok(Lines { file, terminal, line: Vec::with_capacity(256) })
+        let output: Box<dyn AsFd + Send + Sync> = match file {
+            Some(file) => Box::new(file),
+            None => Box::new(io::stderr()),
+        };
+        DESCRIPTOR.store(output.as_fd().as_raw_fd(), Ordering::Relaxed);
+        Ok(Lines { output, terminal })
     }
 
-    fn write_line(&self) -> nix::Result<()> {
-        let write = || match &self.file {
-            None => write_if_room(io::stderr(), &self.line),
-            Some(file) => write_if_room(file, &self.line),
-        };
+    pub(super) fn write(&self, line: &[u8]) -> nix::Result<()> {
+        let write = || write_if_room(&self.output, line);
         if self.terminal { signal::without_ttou(|| retry_eagain(write)) } else { write() }
-    }
-}
-
-impl Write for Lines {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        self.line.extend_from_slice(piece);
-        if piece.ends_with(b"\n") {
-            if self.write_line().is_err() {
-                DROPPED.fetch_add(1, Ordering::Relaxed);
-            }
-            self.line.clear();
-        }
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
@@ -91,7 +69,8 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// A terminal that is stopped (Ctrl-S) blocks a write, and it can take a line in part. Opened
-/// once more it has an O_NONBLOCK of its own, which other processes don't share.
+/// once more it has an O_NONBLOCK of its own, which other processes don't share. None: stderr
+/// is no terminal, or cannot be opened.
 fn reopen_terminal() -> Option<File> {
     unistd::ttyname(io::stderr()).ok().and_then(|path| open(&path).ok())
 }

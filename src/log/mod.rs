@@ -15,11 +15,12 @@ use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::unistd::{Pid, getpid};
-use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
+use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
+use time::{OffsetDateTime, UtcOffset};
 
 use self::lines::Lines;
-use crate::config::LogConfig;
+use crate::config::{Color, LogConfig, LogFormat};
 use crate::error::Error;
 use crate::text::count;
 
@@ -47,20 +48,12 @@ pub enum ProcessLabel {
 }
 
 impl ProcessLabel {
-    fn name(self, pid: Pid) -> String {
+    /// The kind of process, and the slot that it fills.
+    fn parts(self) -> (&'static str, Option<usize>) {
         match self {
-            ProcessLabel::Parent => format!("parent {pid}"),
-            ProcessLabel::Worker(slot) => format!("worker {slot} (pid {pid})"),
-            ProcessLabel::Client => format!("client {pid}"),
-        }
-    }
-
-    /// The colour of the name (ECMA-48, Select Graphic Rendition): bold for the parent and the
-    /// client, one of six colours for a worker's slot.
-    fn color(self) -> usize {
-        match self {
-            ProcessLabel::Parent | ProcessLabel::Client => 1,
-            ProcessLabel::Worker(slot) => 31 + (slot + 1) % 6,
+            ProcessLabel::Parent => ("parent", None),
+            ProcessLabel::Worker(slot) => ("worker", Some(slot)),
+            ProcessLabel::Client => ("client", None),
         }
     }
 }
@@ -86,44 +79,43 @@ pub(crate) fn answer(line: &str) {
 /// # Errors
 /// If the log file cannot be opened.
 pub fn start(config: &LogConfig, label: ProcessLabel) -> Result<(), Error> {
-    let terminal = config.file.is_none() && io::stderr().is_terminal();
+    let terminal = config.log_file.is_none() && io::stderr().is_terminal();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let lines = Lines::open(config.file.as_deref(), terminal)?;
-    // A terminal is read now, a file on another day.
-    let dated = config.file.is_some() || lines::is_plain_file(io::stderr());
     let logger = Logger {
-        level: config.level,
-        explain: config.explain,
-        form: match config.json {
-            true => Form::Json,
-            false => Form::Text { colored: config.colored.unwrap_or(terminal && !no_color) },
+        config: config.clone(),
+        colored: match config.color {
+            Color::Auto => terminal && !no_color,
+            when => when == Color::Always,
         },
-        inner: WriteLogger::new(LevelFilter::Trace, simplelog_config(config.json, dated), lines),
+        // A terminal is read now, a file on another day.
+        time_format: match config.log_file.is_some() || lines::is_plain_file(io::stderr()) {
+            true => format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]"),
+            false => format_description!("[hour]:[minute]:[second].[subsecond digits:3]"),
+        },
+        // If the local time cannot be told, it is UTC.
+        time_offset: UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC),
+        lines: Lines::open(config.log_file.as_deref(), terminal)?,
     };
-    log::set_max_level(if config.explain { config.level.max(LevelFilter::Info) } else { config.level });
+    log::set_max_level(if config.explain { config.level().max(LevelFilter::Info) } else { config.level() });
     log::set_boxed_logger(Box::new(logger)).expect("the log is started once");
     set_label(label);
     Ok(())
 }
 
 struct Logger {
-    level: LevelFilter,
-    explain: bool,
-    form: Form,
-    inner: Box<WriteLogger<Lines>>,
-}
-
-enum Form {
-    Text { colored: bool },
-    Json,
+    config: LogConfig,
+    colored: bool,
+    time_format: StaticFormatDescription,
+    time_offset: UtcOffset,
+    lines: Lines,
 }
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         match metadata.target() {
-            EXPLAIN => self.explain,
+            EXPLAIN => self.config.explain,
             ANSWER => true,
-            _ => metadata.level() <= self.level,
+            _ => metadata.level() <= self.config.level(),
         }
     }
 
@@ -136,68 +128,50 @@ impl Log for Logger {
             let lines = count(dropped, "line");
             let note =
                 format_args!("{lines} of this log lost: there was no room, or it could not be written");
-            self.write(&Record::builder().level(Level::Warn).args(note).build());
-            // If the note was dropped as well, it has counted itself, and is not meant.
-            if DROPPED.load(Ordering::Relaxed) > 0 {
+            // If the note is dropped as well, it is not counted itself.
+            if self.write(&Record::builder().level(Level::Warn).args(note).build()).is_err() {
                 DROPPED.store(dropped, Ordering::Relaxed);
             }
         }
-        self.write(record);
+        if self.write(record).is_err() {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn flush(&self) {}
 }
 
 impl Logger {
-    /// Hands the line to simplelog, which writes time and level before it.
-    fn write(&self, record: &Record<'_>) {
+    fn write(&self, record: &Record<'_>) -> nix::Result<()> {
         let Some((label, pid)) = *LABEL.lock().expect("no thread panics while it holds the label") else {
-            return;
+            return Ok(());
         };
-        let (name, message, mut line) = (label.name(pid), record.args(), Record::builder());
-        line.level(record.level());
-        match self.form {
-            Form::Json => self.inner.log(&line.args(format_args!("{}", json(record, label, pid))).build()),
-            Form::Text { colored: false } => {
-                self.inner.log(&line.args(format_args!("{name}: {message}")).build());
-            }
-            Form::Text { colored: true } => {
-                let (color, style) = (label.color(), style(record));
-                let text = format_args!("\x1b[{color}m{name}:\x1b[0;{style}m {message}\x1b[0m");
-                self.inner.log(&line.args(text).build());
-            }
-        }
+        let line = match self.config.log_format {
+            LogFormat::Json => json(record, label, pid),
+            LogFormat::Text => self.text(record, label, pid),
+        };
+        self.lines.write(format!("{line}\n").as_bytes())
     }
-}
 
-/// Time and level at the beginning of each line, with the date if `dated`; nothing where JSON
-/// has its own.
-fn simplelog_config(json: bool, dated: bool) -> simplelog::Config {
-    let mut config = ConfigBuilder::new();
-    config.set_thread_level(LevelFilter::Off);
-    config.set_target_level(LevelFilter::Off);
-    config.set_location_level(LevelFilter::Off);
-    if json {
-        config.set_time_level(LevelFilter::Off).set_max_level(LevelFilter::Off);
-        return config.build();
+    fn text(&self, record: &Record<'_>, label: ProcessLabel, pid: Pid) -> String {
+        let time = OffsetDateTime::now_utc().to_offset(self.time_offset).format(self.time_format);
+        let (time, level) = (time.expect("a time has all that is asked for"), record.level());
+        let (process, slot) = label.parts();
+        let name = match slot {
+            Some(slot) => format!("{process} {slot} (pid {pid})"),
+            None => format!("{process} {pid}"),
+        };
+        let message = record.args();
+        if !self.colored {
+            return format!("{time} [{level:<5}] {name}: {message}");
+        }
+        let (color, style) = styles(record, slot);
+        format!("{time} [{level:<5}] \x1b[{color}m{name}:\x1b[0;{style}m {message}\x1b[0m")
     }
-    config.set_time_level(LevelFilter::Error).set_max_level(LevelFilter::Error);
-    config.set_level_padding(LevelPadding::Right);
-    config.set_time_format_custom(match dated {
-        true => format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]"),
-        false => format_description!("[hour]:[minute]:[second].[subsecond digits:3]"),
-    });
-    // If the local time cannot be told, it is UTC.
-    let _ = config.set_time_offset_to_local();
-    config.build()
 }
 
 fn json(record: &Record<'_>, label: ProcessLabel, pid: Pid) -> String {
-    let (process, slot) = match label {
-        ProcessLabel::Parent => ("parent", None),
-        ProcessLabel::Worker(slot) => ("worker", Some(slot)),
-        ProcessLabel::Client => ("client", None),
-    };
+    let (process, slot) = label.parts();
     serde_json::json!({
         "time": humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
         "level": record.level().as_str().to_lowercase(),
@@ -209,12 +183,15 @@ fn json(record: &Record<'_>, label: ProcessLabel, pid: Pid) -> String {
     .to_string()
 }
 
-/// The style of the message: red for errors, yellow for warnings, faint for the narration.
-fn style(record: &Record<'_>) -> usize {
-    match record.level() {
+/// The styles (ECMA-48, Select Graphic Rendition) of the name, bold or one of six colours for
+/// a worker's slot, and of the message: red for errors, yellow for warnings, faint for the
+/// narration.
+fn styles(record: &Record<'_>, slot: Option<usize>) -> (usize, usize) {
+    let message = match record.level() {
         Level::Error => 31,
         Level::Warn => 33,
         _ if record.target() == EXPLAIN => 2,
         _ => 0,
-    }
+    };
+    (slot.map_or(1, |slot| 31 + (slot + 1) % 6), message)
 }

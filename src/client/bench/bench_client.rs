@@ -26,8 +26,8 @@ pub(super) struct BenchClient<'a> {
     shared: &'a Shared,
     /// Which of the clients it is, from 0 on.
     index: u64,
-    /// How many messages it may still begin.
-    left: u64,
+    /// How many messages it may begin.
+    share: u64,
     /// How many messages it has begun.
     begun: u64,
     /// The messages in flight, the oldest first: since when the latency of each counts.
@@ -47,12 +47,12 @@ impl<'a> BenchClient<'a> {
         let chunk = match shared.options.mode {
             Mode::Stream => CHUNK,
             // A byte more than is due: if the server sends one too many, it is seen.
-            _ => CHUNK.min(shared.payloads.size() + 1),
+            _ => CHUNK.min(shared.options.size + 1),
         };
         BenchClient {
             shared,
             index,
-            left: share.unwrap_or(u64::MAX),
+            share: share.unwrap_or(u64::MAX),
             begun: 0,
             in_flight: VecDeque::new(),
             returned: 0,
@@ -89,7 +89,7 @@ impl<'a> BenchClient<'a> {
 
     fn connect(&mut self) -> Result<Stream, ClientError> {
         let addresses = self.server.as_ref().map_or(self.shared.addresses.as_slice(), std::slice::from_ref);
-        let stream = Stream::open(addresses, self.shared.options.timeout, self.shared.limit())?;
+        let stream = Stream::open(addresses, self.shared.options.server.timeout, self.shared.limit())?;
         if self.server.replace(stream.peer).is_none() {
             let is_local = stream.peer.ip().is_loopback() || stream.peer.ip() == stream.local.ip();
             self.shared.stats().server = is_local.then_some(stream.peer);
@@ -100,7 +100,7 @@ impl<'a> BenchClient<'a> {
     /// Sends messages and takes them back, as the mode has it, until there is none left
     /// for this connection, and gives the connection back.
     fn exchange(&mut self, mut stream: Stream) -> Result<Stream, ClientError> {
-        if self.shared.options.mode == Mode::Stream || self.shared.payloads.size() > SMALL {
+        if self.shared.options.mode == Mode::Stream || self.shared.options.size > SMALL {
             stream.set_nonblocking()?;
         }
         // If the connection was opened before the clock started, its limit was too early.
@@ -127,17 +127,17 @@ impl<'a> BenchClient<'a> {
     fn take_back(&mut self, stream: &mut Stream) -> Result<bool, ClientError> {
         let Some(length) = stream.receive(&mut self.buffer, Some(self.since))? else { return Ok(false) };
         if length == 0 {
-            return Err(ClientError::lost(stream));
+            return Err(stream.lost());
         }
         self.since = Instant::now();
-        if length > self.in_flight.len() * self.shared.payloads.size() - self.returned {
-            return Err(ClientError::too_much(stream));
+        if length > self.in_flight.len() * self.shared.options.size - self.returned {
+            return Err(stream.transfer.too_much());
         }
         let mut start = 0;
         while let Some(from) = self.in_flight.front()
             && start < length
         {
-            let oldest = self.oldest();
+            let oldest = self.message(self.begun - self.in_flight.len() as u64);
             let end = length.min(start + oldest.len() - self.returned);
             let expected = &oldest[self.returned..][..end - start];
             stream.check(expected, &self.buffer[start..end])?;
@@ -168,14 +168,14 @@ impl<'a> BenchClient<'a> {
             match stream.receive(&mut self.buffer, Some(since))? {
                 None => stream.wait(false, since)?,
                 Some(0) => return Ok(()),
-                Some(_) => return Err(ClientError::too_much(&stream)),
+                Some(_) => return Err(stream.transfer.too_much()),
             }
         }
     }
 
     /// True if this connection has room for another message.
     fn has_room(&self) -> bool {
-        let cost = self.shared.payloads.size().max(BOOKKEEPING);
+        let cost = self.shared.options.size.max(BOOKKEEPING);
         match self.shared.options.mode {
             Mode::Keep => self.in_flight.is_empty(),
             Mode::Connect => false,
@@ -186,10 +186,7 @@ impl<'a> BenchClient<'a> {
     /// Begins another message as soon as it is due, unless there is none left.
     fn begin(&mut self) -> bool {
         let now = Instant::now();
-        let due = self.due(now);
-        if !self.has_more(due) {
-            return false;
-        }
+        let Some(due) = self.next_due(now) else { return false };
         // A message that begins late has waited for the server, and that counts. That the
         // sleep before an early one takes too long is not the server's fault.
         let from = if due > now {
@@ -203,22 +200,18 @@ impl<'a> BenchClient<'a> {
         }
         self.in_flight.push_back(from);
         self.begun += 1;
-        self.left -= 1;
         true
     }
 
     /// When the next message is to be sent: now, or with a rate, as the clients take
-    /// turns.
-    fn due(&self, now: Instant) -> Instant {
+    /// turns. None: there is none left for this client.
+    fn next_due(&self, now: Instant) -> Option<Instant> {
         let BenchOptions { rate, connections, .. } = self.shared.options;
         let turn = self.begun * u64::from(connections) + self.index;
         let after = |rate| Duration::from_secs_f64(turn as f64 / f64::from(rate));
-        rate.map_or(now, |rate| self.shared.start() + after(rate))
-    }
-
-    /// True if there is another message for this client, which is `due` then.
-    fn has_more(&self, due: Instant) -> bool {
-        self.left > 0 && self.shared.limit().is_none_or(|limit| due < limit.end)
+        let due = rate.map_or(now, |rate| self.shared.start() + after(rate));
+        let is_in_time = self.shared.limit().is_none_or(|limit| due < limit.end);
+        (self.begun < self.share && is_in_time).then_some(due)
     }
 
     /// Counts the messages that an error has cost. False: this client has ended, because
@@ -228,17 +221,12 @@ impl<'a> BenchClient<'a> {
         self.shared.stats().record_error(self.in_flight.len().max(1) as u64, error);
         self.in_flight.clear();
         self.returned = 0;
-        may_succeed && self.has_more(self.due(Instant::now()))
+        may_succeed && self.next_due(Instant::now()).is_some()
     }
 
     /// The message that was begun last.
     fn newest(&self) -> &'a [u8] {
         self.message(self.begun - 1)
-    }
-
-    /// The message that comes back next.
-    fn oldest(&self) -> &'a [u8] {
-        self.message(self.begun - self.in_flight.len() as u64)
     }
 
     /// Each client begins with another message, as far from the others' as there are

@@ -42,6 +42,9 @@ use crate::text::{self, eprint_line};
 /// How often the progress is shown, and the user's signal looked for.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long what is in flight at the end is waited for, with `--timeout 0`.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
 /// Descriptors that the program has besides its connections, and some to spare.
 const OTHER_DESCRIPTORS: u64 = 32;
 
@@ -70,7 +73,7 @@ impl Shared {
     fn limit(&self) -> Option<Limit> {
         let duration = self.options.duration?;
         let start = self.start.get().copied().unwrap_or_else(Instant::now);
-        Some(Limit { end: start + duration, grace: self.options.grace })
+        Some(Limit { end: start + duration, grace: self.options.server.timeout.unwrap_or(LAST_WAIT) })
     }
 
     fn stats(&self) -> MutexGuard<'_, Stats> {
@@ -89,7 +92,7 @@ impl Shared {
 pub fn run(options: &BenchOptions) -> Result<Exit, Error> {
     text::check_stdout()?;
     let shared = Arc::new(Shared {
-        addresses: options.server.resolve("give its IP address")?,
+        addresses: options.server.address.resolve("give its IP address")?,
         payloads: Payloads::new(options.size),
         barrier: Barrier::new(options.connections.into()),
         start: OnceLock::new(),
@@ -119,7 +122,7 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Error> {
     }
     match (stats.failures(), stats.messages()) {
         (0, 0) => {
-            let server = &options.server;
+            let server = &options.server.address;
             eprint_line(&format_args!("nothing has come back from {server} by the end; measure for longer"));
             Ok(Exit::Failed)
         }
@@ -133,7 +136,7 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Error> {
 /// # Errors
 /// If the user has named a scoreboard that isn't one.
 fn scoreboard(options: &BenchOptions) -> Result<Option<Reader>, Error> {
-    let (address, scoreboard) = (options.server.clone(), options.scoreboard.clone());
+    let (address, scoreboard) = (options.server.address.clone(), options.scoreboard.clone());
     let is_named = scoreboard.is_some();
     let server = ServerSelector { address: (!is_named).then_some(address), scoreboard };
     match Reader::of(&server, "status") {

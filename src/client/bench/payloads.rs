@@ -34,11 +34,6 @@ impl Payloads {
         Payloads { size, bytes }
     }
 
-    /// The length of each message, in bytes.
-    pub(super) fn size(&self) -> usize {
-        self.size
-    }
-
     /// How many different messages there are.
     pub(super) fn number(&self) -> u64 {
         (self.bytes.len() / self.size) as u64

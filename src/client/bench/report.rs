@@ -22,6 +22,16 @@ const MOST_PORTS: u64 = 14_000;
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
+/// The errors that are reported, in the order in which they are, with their names in the text.
+const ERRORS: [(Kind, &str); 6] = [
+    (Kind::Wrong, "wrong"),
+    (Kind::Lost, "lost"),
+    (Kind::Refused, "refused"),
+    (Kind::Reset, "reset"),
+    (Kind::Timeout, "timed out"),
+    (Kind::Other, "failed here"),
+];
+
 /// The result of a run.
 pub(super) struct Report<'a> {
     pub(super) options: &'a BenchOptions,
@@ -64,19 +74,21 @@ impl Report<'_> {
     }
 
     fn text(&self) -> String {
-        let mut lines = vec![self.setting(), self.rate(), self.errors(), String::new(), self.latency()];
-        lines.push(String::new());
-        lines.extend(histogram::lines(&self.stats.latencies));
+        let quantiles = self.quantiles().map(|(name, time)| format!("{name} {}", format::latency(time)));
+        let mut paragraphs = vec![
+            [self.setting(), self.rate(), self.errors()].join("\n"),
+            format!("latency: {}", quantiles.join(", ")),
+            histogram::lines(&self.stats.latencies).join("\n"),
+        ];
         if self.options.mode == Mode::Connect && self.stats.messages() > MOST_PORTS {
-            lines.push(format!(
-                "\nafter some {MOST_PORTS} connections the kernel may lack ports, and that is measured as \
+            paragraphs.push(format!(
+                "after some {MOST_PORTS} connections the kernel may lack ports, and that is measured as \
                  well:\nit keeps those of closed connections for a while (TIME_WAIT); \
                  -n {MOST_PORTS} avoids that"
             ));
         }
         if let Some(by_worker) = &self.by_worker {
-            lines.push(String::new());
-            lines.extend(distribution::lines(by_worker, "messages answered"));
+            let mut lines = distribution::lines(by_worker, "messages answered");
             let workers = by_worker.len();
             if self.options.mode != Mode::Connect && usize::from(self.options.connections) > workers {
                 lines.push(format!(
@@ -84,8 +96,9 @@ impl Report<'_> {
                     count(workers as u64, "worker")
                 ));
             }
+            paragraphs.push(lines.join("\n"));
         }
-        lines.join("\n")
+        paragraphs.join("\n\n")
     }
 
     fn setting(&self) -> String {
@@ -97,7 +110,7 @@ impl Report<'_> {
             Mode::Stream => format!("{number} streaming both ways"),
         };
         let size = count(self.options.size as u64, "byte");
-        format!("{}: {connections}, messages of {size}", server)
+        format!("{}: {connections}, messages of {size}", server.address)
     }
 
     fn rate(&self) -> String {
@@ -112,15 +125,7 @@ impl Report<'_> {
     }
 
     fn errors(&self) -> String {
-        let name = |kind| match kind {
-            Kind::Wrong => "wrong",
-            Kind::Lost => "lost",
-            Kind::Refused => "refused",
-            Kind::Reset => "reset",
-            Kind::Timeout => "timed out",
-            Kind::Other => "failed here",
-        };
-        let failed = Kind::ALL.map(|kind| (self.stats.errors(kind), name(kind)));
+        let failed = ERRORS.map(|(kind, name)| (self.stats.errors(kind), name));
         let numbers = failed.into_iter().chain([(self.never_sent(), "never sent")]);
         let named: Vec<_> = numbers
             .filter(|(number, _)| *number > 0)
@@ -147,11 +152,6 @@ impl Report<'_> {
         QUANTILES.map(|(name, quantile)| (name, at(quantile)))
     }
 
-    fn latency(&self) -> String {
-        let quantiles = self.quantiles().map(|(name, time)| format!("{name} {}", format::latency(time)));
-        format!("latency: {}", quantiles.join(", "))
-    }
-
     /// One line, for programs.
     fn json(&self) -> String {
         let measured = self.stats.messages() > 0;
@@ -167,7 +167,11 @@ impl Report<'_> {
             per_second: rounded(self.per_second(), 10.0),
             mb_per_second: rounded(self.mb_per_second(), 1e3),
             latency_us: self.quantiles().map(|(name, time)| (name.replace('.', ""), micros(time))).into(),
-            errors: Kind::ALL.map(|kind| (kind, self.stats.errors(kind))).into_iter().filter(told).collect(),
+            errors: ERRORS
+                .map(|(kind, _)| (kind, self.stats.errors(kind)))
+                .into_iter()
+                .filter(told)
+                .collect(),
             by_worker: self.by_worker.as_deref(),
         };
         serde_json::to_string(&json).expect("numbers and texts can be written as JSON")

@@ -10,14 +10,42 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use socket2::{SockAddr, Socket};
 
-use crate::error::strerror;
-use crate::explain;
+use super::outcome;
 use crate::sys::credentials::Credentials;
 use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, address_bytes};
 
-pub(crate) fn socket(socket: &Socket) {
-    let fd = socket.as_raw_fd();
-    explain!("socket() = {fd}: a new TCP socket, not yet bound to an address, is descriptor {fd}");
+calls! {
+    fn socket(fd) => "socket() = {fd}: a new TCP socket, not yet bound to an address, is descriptor {fd}";
+
+    fn bind(fd, address: SocketAddr, result: &io::Result<()>) =>
+        "bind({fd}, {address}): the kernel gets the address as the bytes {}; the port in it is {}, its high \
+         byte first, as on the wire",
+        hex(address_bytes(&SockAddr::from(address))), hex(&address.port().to_be_bytes());
+        "bind({fd}, {address}){}",
+        outcome(result, ": the socket has its address; no client can connect yet");
+
+    /// It is closed because it was opened only to learn that.
+    fn address_is_free(fd, address: SocketAddr) =>
+        "close({fd}): {address} is free as well; one socket is enough, on the first address";
+
+    fn getsockname(fd, address: SocketAddr) =>
+        "getsockname({fd}) = {address}: the port is the one that the kernel has chosen, where 0 was asked \
+         for";
+
+    fn listen(fd, backlog: i32, called: Instant, result: &io::Result<()>) =>
+        "listen({fd}, {backlog}){}",
+        outcome(result, format_args!(
+            ", after {:.1?}: it doesn't wait for a client; from now on the kernel completes handshakes by \
+             itself, and up to {backlog} connections (or fewer, if its own limit is lower) wait to be \
+             accepted", called.elapsed()
+        ));
+
+    fn resize(fd, backlog: i32, result: &io::Result<()>) =>
+        "listen({fd}, {backlog}) = {}: called again, it only changes the length of the accept queue",
+        if result.is_ok() { 0 } else { -1 };
+
+    fn close_listener(fd) =>
+        "close({fd}): this process listens no more; when no process has the socket open, the port is free";
 }
 
 /// The options that are set before bind.
@@ -31,81 +59,37 @@ pub(crate) fn setsockopt(socket: &Socket) {
     }
 }
 
-pub(crate) fn bind(socket: &Socket, address: SocketAddr, result: &io::Result<()>) {
-    let fd = socket.as_raw_fd();
-    explain!(
-        "bind({fd}, {address}): the kernel gets the address as the bytes {}; the port in it is {}, its high \
-         byte first, as on the wire",
-        hex(address_bytes(&SockAddr::from(address))),
-        hex(&address.port().to_be_bytes())
-    );
-    match result {
-        Ok(()) => {
-            explain!("bind({fd}, {address}) = 0: the socket has its address; no client can connect yet")
-        }
-        Err(error) => explain!("bind({fd}, {address}): {}", strerror(error)),
-    }
-}
+steps! {
+    fn sigaction(signals: &[Signal]) =>
+        "sigaction({}): from now on these signals only write a byte into a pipe, at whose end the parent \
+         waits", names(signals);
 
-/// It is closed because it was opened only to learn that.
-pub(crate) fn address_is_free(socket: &Socket, address: SocketAddr) {
-    let fd = socket.as_raw_fd();
-    explain!("close({fd}): {address} is free as well; one socket is enough, on the first address");
-}
-
-pub(crate) fn getsockname(socket: &Socket, address: SocketAddr) {
-    let fd = socket.as_raw_fd();
-    explain!(
-        "getsockname({fd}) = {address}: the port is the one that the kernel has chosen, where 0 was asked for"
-    );
-}
-
-pub(crate) fn listen(socket: &Socket, backlog: i32, called: Instant, result: &io::Result<()>) {
-    let fd = socket.as_raw_fd();
-    match result {
-        Ok(()) => explain!(
-            "listen({fd}, {backlog}) = 0, after {:.1?}: it doesn't wait for a client; from now on the kernel \
-             completes handshakes by itself, and up to {backlog} connections (or fewer, if its own limit is \
-             lower) wait to be accepted",
-            called.elapsed()
-        ),
-        Err(error) => explain!("listen({fd}, {backlog}): {}", strerror(error)),
-    }
-}
-
-pub(crate) fn resize(socket: &Socket, backlog: i32, result: &io::Result<()>) {
-    let (fd, result) = (socket.as_raw_fd(), if result.is_ok() { 0 } else { -1 });
-    explain!(
-        "listen({fd}, {backlog}) = {result}: called again, it only changes the length of the accept queue"
-    );
-}
-
-pub(crate) fn close_listener(socket: &Socket) {
-    let fd = socket.as_raw_fd();
-    explain!(
-        "close({fd}): this process listens no more; when no process has the socket open, the port is free"
-    );
-}
-
-pub(crate) fn sigaction(signals: &[Signal]) {
-    explain!(
-        "sigaction({}): from now on these signals only write a byte into a pipe, at whose end the parent waits",
-        names(signals)
-    );
-}
-
-pub(crate) fn scoreboard_mapped(path: &Path) {
-    explain!(
+    fn scoreboard_mapped(path: &Path) =>
         "mmap({}, MAP_SHARED): memory that this process and all its children share, for what all are to see",
-        path.display()
-    );
+        path.display();
+
+    fn fork(pid: Pid, slot: usize) =>
+        "fork() = {pid}: worker {slot}, a copy of this process with the same listening socket";
+
+    fn exit(code: u8) =>
+        "_exit({code}): the kernel closes what is still open, and sends SIGCHLD to the parent";
+
+    fn waitpid(pid: Pid) =>
+        "waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes";
+
+    fn kill(pid: Pid, signal: Signal) =>
+        "kill({pid}, {signal}): {}",
+        match signal {
+            Signal::SIGTERM => "asks the worker to finish its client and leave",
+            Signal::SIGCONT => "lets it go on, should it be stopped",
+            _ => "ends it at once",
+        };
 }
 
 pub(crate) fn poll(deadline: Option<Instant>) {
-    match deadline {
+    match deadline.map(|due| due.saturating_duration_since(Instant::now())) {
         None => explain!("poll(): asleep until a signal comes, or a worker is ready"),
-        Some(due) => {
-            let wait = due.saturating_duration_since(Instant::now());
+        Some(wait) => {
             explain!("poll(): asleep until a signal comes, a worker is ready, or {wait:.1?} are over");
         }
     }
@@ -116,27 +100,6 @@ pub(crate) fn woken(signals: &[Signal], ready: &[Pid]) {
         explain!("poll(): woken by {}", names(signals));
     }
     ready.iter().for_each(|pid| explain!("poll(): woken by pid {pid}, which is ready to accept"));
-}
-
-pub(crate) fn fork(pid: Pid, slot: usize) {
-    explain!("fork() = {pid}: worker {slot}, a copy of this process with the same listening socket");
-}
-
-pub(crate) fn exit(code: u8) {
-    explain!("_exit({code}): the kernel closes what is still open, and sends SIGCHLD to the parent");
-}
-
-pub(crate) fn waitpid(pid: Pid) {
-    explain!("waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes");
-}
-
-pub(crate) fn kill(pid: Pid, signal: Signal) {
-    let purpose = match signal {
-        Signal::SIGTERM => "asks the worker to finish its client and leave",
-        Signal::SIGCONT => "lets it go on, should it be stopped",
-        _ => "ends it at once",
-    };
-    explain!("kill({pid}, {signal}): {purpose}");
 }
 
 /// In the worker that has taken them.

@@ -1,14 +1,14 @@
-//! What a client can be asked for: one that talks, and many that measure.
+//! What `client` and `bench` can be asked for.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::builder::PossibleValue;
+use clap::builder::ArgPredicate;
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
-use super::{duration, number, unless_zero};
-use crate::config::{BenchOptions, BindAddress, ClientOptions, Mode};
+use super::value::{number, time_limit};
+use super::{BindAddress, TimeLimit};
 
 /// The most connections that one `bench` opens: a thread each.
 const MOST_CONNECTIONS: u16 = 10_000;
@@ -16,13 +16,7 @@ const MOST_CONNECTIONS: u16 = 10_000;
 /// The longest message, in bytes; two of them are in memory.
 const LONGEST_MESSAGE: usize = 1 << 30;
 
-/// How long `bench` waits at its end for what is in flight, with `--timeout 0`.
-const LAST_WAIT: Duration = Duration::from_secs(5);
-
-/// How long `bench` measures without `--duration`.
-const USUAL_DURATION: Duration = Duration::from_secs(3);
-
-pub(super) const CLIENT_EXAMPLES: &str = "\
+const CLIENT_EXAMPLES: &str = "\
 Exit status: 0 when every byte came back, else 1, and stderr says which one didn't.
 
 Examples:
@@ -31,7 +25,7 @@ Examples:
   seq 100000 | prefork-echo client | tail -1    send and receive at once
   prefork-echo client 7777 hello --explain      what the kernel is asked for";
 
-pub(super) const BENCH_EXAMPLES: &str = "\
+const BENCH_EXAMPLES: &str = "\
 Modes:
   keep      each connection is kept open; the next message goes when the last one has come back
   connect   a connection for each message, which the client closes first
@@ -53,109 +47,95 @@ Examples:
   prefork-echo bench --rate 5000 --duration 1m  5,000 a second: how late is each?
   prefork-echo bench --mode stream -c 2         how many bytes a second?";
 
-/// The options of `client`.
+/// What `client` is to do.
 #[derive(Debug, Args)]
-pub(super) struct ClientArgs {
+#[command(after_help = CLIENT_EXAMPLES)]
+pub struct ClientOptions {
+    /// The server, and how long to wait for it.
     #[command(flatten)]
-    server: Server,
+    pub server: Server,
 
     /// Sent as a line each; the next goes when this one has come back [default: what stdin has]
     #[arg(value_name = "MESSAGE")]
-    messages: Vec<OsString>,
+    pub messages: Vec<OsString>,
 
     /// Narrate each step with its system calls in plain words
     #[arg(long)]
-    explain: bool,
+    pub explain: bool,
 }
 
-/// The options of `bench`.
-#[derive(Debug, Args)]
-pub(super) struct BenchArgs {
+/// What `bench` is to do.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = BENCH_EXAMPLES)]
+pub struct BenchOptions {
     /// What to measure
-    #[arg(short, long, value_enum, default_value_t = Mode::Keep)]
-    pub(super) mode: Mode,
+    #[arg(short, long, default_value = "keep")]
+    pub mode: Mode,
 
     /// Connections at once, 1 to 10000
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 4)]
     #[arg(value_parser = |text: &str| number(text, 1..=MOST_CONNECTIONS))]
-    connections: u16,
+    pub connections: u16,
 
     /// Messages in all, shared out evenly [default: as many as there is time for]
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true, conflicts_with = "duration")]
     #[arg(value_parser = |text: &str| number(text, 1..=u64::MAX))]
-    messages: Option<u64>,
+    pub messages: Option<u64>,
 
     /// Send no message that is due later; what is in flight then has one --timeout more in all; 0: go on
     /// until Ctrl-C [default: 3s]
-    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = duration)]
-    duration: Option<Duration>,
+    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, value_parser = time_limit)]
+    #[arg(default_value = "3s", default_value_if("messages", ArgPredicate::IsPresent, "0"))]
+    #[arg(hide_default_value = true)]
+    pub duration: TimeLimit,
 
     /// Bytes of a message, 1 to 1073741824 [default: 64, or 65536 with --mode stream]
     #[arg(short, long, value_name = "BYTES", allow_negative_numbers = true)]
     #[arg(value_parser = |text: &str| number(text, 1..=LONGEST_MESSAGE))]
-    size: Option<usize>,
+    #[arg(default_value = "64", default_value_if("mode", "stream", "65536"), hide_default_value = true)]
+    pub size: usize,
 
     /// Messages a second in all, each due at a fixed time, from which its latency counts [default: as many as go]
     #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     #[arg(value_parser = |text: &str| number(text, 1..=1_000_000_u32))]
-    pub(super) rate: Option<u32>,
+    pub rate: Option<u32>,
 
     /// Print JSON, one object on one line
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 
     /// The file that the server was given with --scoreboard: it says which worker answered how many
     #[arg(long, value_name = "PATH")]
-    scoreboard: Option<PathBuf>,
+    pub scoreboard: Option<PathBuf>,
 
+    /// The server, and how long to wait for it.
     #[command(flatten)]
-    server: Server,
+    pub server: Server,
 }
 
 /// The server, and how long to wait for it.
-#[derive(Debug, Args)]
-struct Server {
+#[derive(Debug, Clone, Args)]
+pub struct Server {
     /// Where the server listens
     #[arg(value_name = "[HOST:]PORT", default_value = "127.0.0.1:7777", value_parser = server)]
-    address: BindAddress,
+    pub address: BindAddress,
 
     /// The longest wait for a connection, or for a byte that is due; 0 is for ever
-    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5s", value_parser = duration)]
-    timeout: Duration,
+    #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5s")]
+    #[arg(value_parser = time_limit)]
+    pub timeout: TimeLimit,
 }
 
-impl ClientArgs {
-    pub(super) fn options(self) -> ClientOptions {
-        ClientOptions {
-            server: self.server.address,
-            timeout: unless_zero(self.server.timeout),
-            messages: self.messages,
-            explain: self.explain,
-        }
-    }
-}
-
-impl BenchArgs {
-    pub(super) fn options(self) -> BenchOptions {
-        let timeout = unless_zero(self.server.timeout);
-        let duration = match self.messages {
-            Some(_) => None,
-            None => unless_zero(self.duration.unwrap_or(USUAL_DURATION)),
-        };
-        BenchOptions {
-            server: self.server.address,
-            timeout,
-            mode: self.mode,
-            connections: self.connections,
-            messages: self.messages,
-            duration,
-            grace: timeout.unwrap_or(LAST_WAIT),
-            size: self.size.unwrap_or(if self.mode == Mode::Stream { 65_536 } else { 64 }),
-            rate: self.rate,
-            json: self.json,
-            scoreboard: self.scoreboard,
-        }
-    }
+/// What `bench` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Messages, one after the other, on connections that are kept open
+    Keep,
+    /// A connection for each message
+    Connect,
+    /// As many bytes as go, both ways at once
+    Stream,
 }
 
 fn server(text: &str) -> Result<BindAddress, String> {
@@ -168,20 +148,5 @@ fn server(text: &str) -> Result<BindAddress, String> {
             Err("the server comes first: write its PORT, from 1 to 65535, or HOST:PORT".into())
         }
         result => result,
-    }
-}
-
-impl ValueEnum for Mode {
-    fn value_variants<'a>() -> &'a [Mode] {
-        &[Mode::Keep, Mode::Connect, Mode::Stream]
-    }
-
-    fn to_possible_value(&self) -> Option<PossibleValue> {
-        let (name, help) = match self {
-            Mode::Keep => ("keep", "Messages, one after the other, on connections that are kept open"),
-            Mode::Connect => ("connect", "A connection for each message"),
-            Mode::Stream => ("stream", "As many bytes as go, both ways at once"),
-        };
-        Some(PossibleValue::new(name).help(help))
     }
 }
