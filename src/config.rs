@@ -1,9 +1,10 @@
 //! What the user wants, as plain data. Each option is said once: the comment on its field is its
 //! help, the attribute how it is written and what it is without being given.
-//! [`cli`](crate::cli) reads them from the command line and the environment. The other rooms use the values only; of clap's types they see none.
+//! [`cli`](crate::cli) reads them from the command line and the environment. The other rooms
+//! use the values only; of clap's types they see none.
 
 mod client;
-pub(crate) mod value;
+mod value;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;

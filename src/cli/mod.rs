@@ -58,11 +58,15 @@ struct CommandLine {
     #[command(flatten)]
     server: Config,
     #[command(subcommand)]
-    subcommand: Option<Subcommands>,
+    command: Option<Command>,
 }
 
+/// What the program is to be.
 #[derive(Debug, Subcommand)]
-enum Subcommands {
+pub enum Command {
+    /// The server.
+    #[command(skip)]
+    Serve(Config),
     /// Look once at a running server: its workers, their clients and counts
     Status(StatusOptions),
     /// Watch a running server live; kill, stop and add workers by a key
@@ -71,21 +75,6 @@ enum Subcommands {
     /// Be a client: send messages, or what stdin has, and check what comes back
     Client(ClientOptions),
     /// Be many clients: measure an echo server, and check every byte
-    Bench(BenchOptions),
-}
-
-/// What the program is to be.
-#[derive(Debug)]
-pub enum Command {
-    /// The server.
-    Serve(Config),
-    /// One look at a server.
-    Status(StatusOptions),
-    /// The live view of a server.
-    Top(TopOptions),
-    /// One client.
-    Client(ClientOptions),
-    /// Many clients, which measure.
     Bench(BenchOptions),
 }
 
@@ -106,19 +95,16 @@ impl Command {
                 .unwrap_or_else(|error| name_variable(error, &command).exit()),
         };
         let line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        match line.subcommand {
+        match line.command {
             None => Command::Serve(server::checked(line.server, &matches)),
-            Some(Subcommands::Status(options)) => Command::Status(options),
-            Some(Subcommands::Top(options)) => Command::Top(options),
-            Some(Subcommands::Client(client)) => Command::Client(client),
-            Some(Subcommands::Bench(bench)) if bench.mode == Mode::Stream && bench.rate.is_some() => {
+            Some(Command::Bench(bench)) if bench.mode == Mode::Stream && bench.rate.is_some() => {
                 let message = "--rate makes no sense with --mode stream, which goes as fast as it can";
                 let mut command = CommandLine::command();
                 command.build();
                 let bench = command.find_subcommand_mut("bench").expect("it is defined above");
                 bench.error(ErrorKind::ArgumentConflict, message).exit();
             }
-            Some(Subcommands::Bench(bench)) => Command::Bench(bench),
+            Some(command) => command,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{BindAddress, TimeLimit};
 
-pub(crate) fn number<T: FromStr + PartialOrd + Display>(
+pub(super) fn number<T: FromStr + PartialOrd + Display>(
     text: &str,
     range: RangeInclusive<T>,
 ) -> Result<T, String> {
@@ -16,7 +16,7 @@ pub(crate) fn number<T: FromStr + PartialOrd + Display>(
 }
 
 /// Reads `250ms`, `10s`, `5m` or a plain `0`.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     const LONGEST: Duration = Duration::from_secs(31_557_600); // 365.25 days, as humantime has it.
     match humantime::parse_duration(text) {
         // Finer than the clocks that end a wait; 0 would mean "never" to them.
@@ -30,13 +30,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// The same, where 0 stands for "never" or "for ever".
-pub(crate) fn time_limit(text: &str) -> Result<TimeLimit, String> {
-    duration(text).map(unless_zero)
-}
-
-/// Where 0 stands for "never" or "for ever".
-pub(crate) fn unless_zero(duration: Duration) -> TimeLimit {
-    (!duration.is_zero()).then_some(duration)
+pub(super) fn time_limit(text: &str) -> Result<TimeLimit, String> {
+    Ok(Some(duration(text)?).filter(|duration| !duration.is_zero()))
 }
 
 impl FromStr for BindAddress {
