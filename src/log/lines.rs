@@ -6,7 +6,7 @@
 //! shell.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -20,6 +20,7 @@ use nix::poll::PollFlags;
 use nix::sys::stat::fstat;
 use nix::unistd;
 
+use super::DROPPED;
 use crate::error::Error;
 use crate::sys::readiness::wait_for;
 use crate::sys::signal;
@@ -32,10 +33,11 @@ pub(crate) fn log_fd() -> RawFd {
     DESCRIPTOR.load(Ordering::Relaxed)
 }
 
-/// Where the lines go.
+/// Gathers what simplelog writes in pieces, and writes it a line at a time.
 pub(super) struct Lines {
     output: Box<dyn AsFd + Send + Sync>,
     terminal: bool,
+    line: Vec<u8>,
 }
 
 impl Lines {
@@ -53,12 +55,29 @@ impl Lines {
             None => Box::new(io::stderr()),
         };
         DESCRIPTOR.store(output.as_fd().as_raw_fd(), Ordering::Relaxed);
-        Ok(Lines { output, terminal })
+        Ok(Lines { output, terminal, line: Vec::with_capacity(256) })
     }
 
-    pub(super) fn write(&self, line: &[u8]) -> nix::Result<()> {
-        let write = || write_if_room(&self.output, line);
+    fn write_line(&self) -> nix::Result<()> {
+        let write = || write_if_room(&self.output, &self.line);
         if self.terminal { signal::without_ttou(|| retry_eagain(write)) } else { write() }
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(piece);
+        if piece.ends_with(b"\n") {
+            if self.write_line().is_err() {
+                DROPPED.fetch_add(1, Ordering::Relaxed);
+            }
+            self.line.clear();
+        }
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -15,9 +15,8 @@ use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::unistd::{Pid, getpid};
-use time::format_description::StaticFormatDescription;
+use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 use time::macros::format_description;
-use time::{OffsetDateTime, UtcOffset};
 
 use self::lines::Lines;
 use crate::config::{Color, LogConfig, LogFormat};
@@ -81,20 +80,14 @@ pub(crate) fn answer(line: &str) {
 pub fn start(config: &LogConfig, label: ProcessLabel) -> Result<(), Error> {
     let terminal = config.log_file.is_none() && io::stderr().is_terminal();
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let lines = Lines::open(config.log_file.as_deref(), terminal)?;
     let logger = Logger {
         config: config.clone(),
         colored: match config.color {
             Color::Auto => terminal && !no_color,
             when => when == Color::Always,
         },
-        // A terminal is read now, a file on another day.
-        time_format: match config.log_file.is_some() || lines::is_plain_file(io::stderr()) {
-            true => format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]"),
-            false => format_description!("[hour]:[minute]:[second].[subsecond digits:3]"),
-        },
-        // If the local time cannot be told, it is UTC.
-        time_offset: UtcOffset::current_local_offset().unwrap_or(UtcOffset::UTC),
-        lines: Lines::open(config.log_file.as_deref(), terminal)?,
+        inner: WriteLogger::new(LevelFilter::Trace, simplelog_config(config), lines),
     };
     log::set_max_level(if config.explain { config.level().max(LevelFilter::Info) } else { config.level() });
     log::set_boxed_logger(Box::new(logger)).expect("the log is started once");
@@ -105,9 +98,7 @@ pub fn start(config: &LogConfig, label: ProcessLabel) -> Result<(), Error> {
 struct Logger {
     config: LogConfig,
     colored: bool,
-    time_format: StaticFormatDescription,
-    time_offset: UtcOffset,
-    lines: Lines,
+    inner: Box<WriteLogger<Lines>>,
 }
 
 impl Log for Logger {
@@ -128,34 +119,32 @@ impl Log for Logger {
             let lines = count(dropped, "line");
             let note =
                 format_args!("{lines} of this log lost: there was no room, or it could not be written");
-            // If the note is dropped as well, it is not counted itself.
-            if self.write(&Record::builder().level(Level::Warn).args(note).build()).is_err() {
+            self.write(&Record::builder().level(Level::Warn).args(note).build());
+            // If the note was dropped as well, it has counted itself, and is not meant.
+            if DROPPED.load(Ordering::Relaxed) > 0 {
                 DROPPED.store(dropped, Ordering::Relaxed);
             }
         }
-        if self.write(record).is_err() {
-            DROPPED.fetch_add(1, Ordering::Relaxed);
-        }
+        self.write(record);
     }
 
     fn flush(&self) {}
 }
 
 impl Logger {
-    fn write(&self, record: &Record<'_>) -> nix::Result<()> {
+    /// Hands the line to simplelog, which writes time and level before it.
+    fn write(&self, record: &Record<'_>) {
         let Some((label, pid)) = *LABEL.lock().expect("no thread panics while it holds the label") else {
-            return Ok(());
+            return;
         };
         let line = match self.config.log_format {
             LogFormat::Json => json(record, label, pid),
             LogFormat::Text => self.text(record, label, pid),
         };
-        self.lines.write(format!("{line}\n").as_bytes())
+        self.inner.log(&Record::builder().level(record.level()).args(format_args!("{line}")).build());
     }
 
     fn text(&self, record: &Record<'_>, label: ProcessLabel, pid: Pid) -> String {
-        let time = OffsetDateTime::now_utc().to_offset(self.time_offset).format(self.time_format);
-        let (time, level) = (time.expect("a time has all that is asked for"), record.level());
         let (process, slot) = label.parts();
         let name = match slot {
             Some(slot) => format!("{process} {slot} (pid {pid})"),
@@ -163,11 +152,30 @@ impl Logger {
         };
         let message = record.args();
         if !self.colored {
-            return format!("{time} [{level:<5}] {name}: {message}");
+            return format!("{name}: {message}");
         }
         let (color, style) = styles(record, slot);
-        format!("{time} [{level:<5}] \x1b[{color}m{name}:\x1b[0;{style}m {message}\x1b[0m")
+        format!("\x1b[{color}m{name}:\x1b[0;{style}m {message}\x1b[0m")
     }
+}
+
+/// Time and level at the beginning of each line; nothing where JSON has its own.
+fn simplelog_config(log: &LogConfig) -> simplelog::Config {
+    let shown = if log.log_format == LogFormat::Json { LevelFilter::Off } else { LevelFilter::Error };
+    let mut config = ConfigBuilder::new();
+    config.set_thread_level(LevelFilter::Off);
+    config.set_target_level(LevelFilter::Off);
+    config.set_location_level(LevelFilter::Off);
+    config.set_time_level(shown).set_max_level(shown);
+    config.set_level_padding(LevelPadding::Right);
+    // A terminal is read now, a file on another day.
+    config.set_time_format_custom(match log.log_file.is_some() || lines::is_plain_file(io::stderr()) {
+        true => format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]"),
+        false => format_description!("[hour]:[minute]:[second].[subsecond digits:3]"),
+    });
+    // If the local time cannot be told, it is UTC.
+    let _ = config.set_time_offset_to_local();
+    config.build()
 }
 
 fn json(record: &Record<'_>, label: ProcessLabel, pid: Pid) -> String {
