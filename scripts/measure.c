@@ -7,6 +7,12 @@
  *                                                 an echo, in microseconds
  *   measure connect PORT CONNECTIONS              one after the other, an echo
  *                                                 each: connections a second
+ *   measure many PORT CONNECTIONS ECHOES PID      so many kept connections, 64 bytes
+ *                                                 on all of them in turn, 64 on the
+ *                                                 way at once: processor time of the
+ *                                                 server PID an echo, in microseconds;
+ *                                                 its memory for the connections, in
+ *                                                 kB, before they have sent anything
  *   measure respawn PARENT TIMES                  kills a child, waits for the
  *                                                 next one: microseconds, a line
  *                                                 each
@@ -27,6 +33,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -240,6 +247,39 @@ static double pss(int pid)
     return kb;
 }
 
+static void many(const char *port, int connections, int echoes, int server)
+{
+    struct rlimit limit;
+    int *fds = malloc(connections * sizeof *fds);
+    char message[64], answer[64];
+    double memory, before;
+
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    memset(message, 'x', sizeof message);
+    memory = sum(server, pss);
+    for (int i = 0; i < connections; i++)
+        fds[i] = dial(port);
+    usleep(300000); /* all are accepted */
+    memory = sum(server, pss) - memory;
+    before = sum(server, cpu);
+    for (int done = 0, i = 0; done < echoes; i = i + 64 < connections ? i + 64 : 0) {
+        int last = i + 64 < connections ? i + 64 : connections;
+        for (int j = i; j < last; j++)
+            if (write(fds[j], message, sizeof message) != sizeof message)
+                fail("write");
+        for (int j = i; j < last; j++, done++)
+            for (size_t got = 0; got < sizeof answer;) {
+                ssize_t n = read(fds[j], answer + got, sizeof answer - got);
+                if (n <= 0)
+                    fail("read");
+                got += n;
+            }
+    }
+    printf("%.2f %.0f\n", (sum(server, cpu) - before) * 1000 / echoes, memory);
+}
+
 static double one(int pid)
 {
     (void)pid;
@@ -254,6 +294,8 @@ int main(int argc, char **argv)
         latency(argv[2], atoi(argv[3]), atoi(argv[4]));
     else if (argc == 4 && !strcmp(argv[1], "connect"))
         connect_often(argv[2], atoi(argv[3]));
+    else if (argc == 6 && !strcmp(argv[1], "many"))
+        many(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
     else if (argc == 4 && !strcmp(argv[1], "respawn"))
         respawn(argv[2], atoi(argv[3]));
     else if (argc >= 3 && !strcmp(argv[1], "run"))

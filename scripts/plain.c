@@ -3,13 +3,22 @@
  * child that dies, and that is all: no drain, no time-outs, no log.
  *
  *   cc -O2 -o plain plain.c && ./plain PORT WORKERS
+ *
+ * With a third argument, epoll, each child serves all its clients in one
+ * thread; bytes that find no room are lost.
+ *
+ *   ./plain PORT WORKERS epoll
  */
+#define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,6 +47,36 @@ static void serve(int listener)
     }
 }
 
+static void serve_many(int listener)
+{
+    static char buffer[65536];
+    struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE, .data.fd = listener }, events[256];
+    int epoll = epoll_create1(0);
+
+    epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event);
+    for (;;) {
+        int count = epoll_wait(epoll, events, 256, -1);
+
+        for (int i = 0; i < count; i++) {
+            int fd = events[i].data.fd;
+            ssize_t length;
+
+            if (fd == listener) {
+                struct epoll_event client = { .events = EPOLLIN };
+
+                if ((client.data.fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) < 0)
+                    continue;
+                epoll_ctl(epoll, EPOLL_CTL_DEL, listener, NULL);
+                epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event);
+                epoll_ctl(epoll, EPOLL_CTL_ADD, client.data.fd, &client);
+            } else if ((length = read(fd, buffer, sizeof buffer)) <= 0 || write(fd, buffer, length) < 0)
+                close(fd);
+        }
+    }
+}
+
+static int multiplexes;
+
 static void spawn(int listener)
 {
     pid_t pid = fork();
@@ -47,7 +86,7 @@ static void spawn(int listener)
         exit(1);
     }
     if (pid == 0)
-        serve(listener);
+        (multiplexes ? serve_many : serve)(listener);
 }
 
 int main(int argc, char **argv)
@@ -55,9 +94,17 @@ int main(int argc, char **argv)
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
 
-    if (argc != 3) {
-        fprintf(stderr, "usage: plain PORT WORKERS\n");
+    if (argc != 3 && argc != 4) {
+        fprintf(stderr, "usage: plain PORT WORKERS [epoll]\n");
         return 2;
+    }
+    if ((multiplexes = argc == 4)) {
+        struct rlimit limit;
+
+        getrlimit(RLIMIT_NOFILE, &limit);
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        fcntl(listener, F_SETFL, O_NONBLOCK);
     }
     address.sin_port = htons(atoi(argv[1]));
     signal(SIGPIPE, SIG_IGN);
