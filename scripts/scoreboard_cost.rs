@@ -28,6 +28,8 @@ impl WorkerHooks for Counter {
         self.0.inspect(|row| row.set_state(State::Reading));
     }
 
+    fn before_answer(&mut self, _: &Connection) {}
+
     fn before_send(&self, bytes: usize) {
         self.0.inspect(|row| {
             row.set_writing();
@@ -35,8 +37,8 @@ impl WorkerHooks for Counter {
         });
     }
 
-    fn after_send(&self, bytes: usize) {
-        self.0.inspect(|row| row.after_send(bytes));
+    fn after_send(&self, unsent: usize) {
+        self.0.inspect(|row| row.after_send(unsent));
     }
 }
 

@@ -4,6 +4,7 @@
 //! use the values only; of clap's types they see none.
 
 mod client;
+mod model;
 mod value;
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -15,6 +16,7 @@ use clap::{Args, ValueEnum};
 use log::LevelFilter;
 
 pub use self::client::{BenchOptions, ClientOptions, Mode};
+pub use self::model::Model;
 use self::value::{duration, number, time_limit};
 use crate::error::Error;
 
@@ -38,10 +40,25 @@ pub struct Config {
     )]
     pub bind: BindAddress,
 
-    /// Worker processes, 1 to 4096; each serves one client at a time
+    /// Worker processes, 1 to 4096
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 4)]
     #[arg(help_heading = "Serving", value_parser = |text: &str| number(text, 1..=MAX_WORKERS))]
     pub workers: u16,
+
+    /// How a worker serves
+    #[arg(long, value_enum, value_name = "MODEL", default_value_t = Model::Process)]
+    #[arg(help_heading = "Serving")]
+    pub model: Model,
+
+    /// Clients that one worker serves at once [default: 1, 16 or 1024, by the model]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Serving")]
+    #[arg(value_parser = |text: &str| number(text, 1..=Model::Multiplex.most_clients()))]
+    pub clients: Option<usize>,
+
+    /// Each answer waits so long before it is sent, as if it had to be computed: for class
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "0")]
+    #[arg(help_heading = "Serving", value_parser = duration)]
+    pub work: Duration,
 
     /// Length of the accept queue asked of the kernel
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 1024)]
@@ -90,6 +107,26 @@ pub struct Config {
     /// What is logged, in which form, and where to.
     #[command(flatten)]
     pub log: LogConfig,
+}
+
+impl Config {
+    /// Clients that one worker serves at once.
+    pub fn clients_at_once(&self) -> usize {
+        self.clients.unwrap_or(self.model.default_clients())
+    }
+
+    /// What is wrong with the number of clients, and the remedy.
+    pub fn clients_error(&self) -> Option<String> {
+        let (model, most) = (self.model.name(), self.model.most_clients());
+        (self.clients_at_once() > most).then(|| match self.model {
+            Model::Process => {
+                "--model process serves one client at a time in each worker; for more clients raise \
+                 --workers, or choose --model thread or --model multiplex"
+                    .into()
+            }
+            _ => format!("--model {model} serves at most {most} clients in each worker; lower --clients"),
+        })
+    }
 }
 
 /// What is logged, in which form, and where to.

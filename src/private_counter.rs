@@ -1,15 +1,14 @@
-//! The lesson of separate address spaces, in one variable.
+//! A counter that shows that memory is private after fork, and that threads share it.
 //!
 //! Each worker counts its connections in an ordinary static. All processes have it at the
 //! same address, because each is a copy of the parent. Memory is copied at fork (to be
 //! exact: when it is first written to), so each process counts on its own, and the
-//! parent's copy stays 0. What all processes must see is shared on purpose, in the
-//! [`scoreboard`](crate::scoreboard).
+//! parent's copy stays 0. The threads of one process count in one variable. What all
+//! processes must see is shared on purpose, in the [`scoreboard`](crate::scoreboard).
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Atomic only because Rust requires it of a static that changes: no other process, and no
-/// second thread, sees this copy.
+/// Threads add to it in one step each, which cannot be interrupted: no count is lost.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 /// Counts one connection more, and returns how many this process has counted.
@@ -25,4 +24,24 @@ pub fn value() -> u64 {
 /// The address of the variable, in this process and in all others: a 64-bit integer.
 pub fn address() -> usize {
     &raw const COUNTER as usize
+}
+
+/// A second counter, which is changed carelessly on purpose: a thread reads it, works for a
+/// while, and writes back what it has read and one. Of two threads that do so at once, both
+/// write the same number, and one count is lost. With one thread a process that cannot be.
+pub mod careless {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    /// Atomic only so that the loss is one of counts: each load and each store is whole.
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+
+    /// The first of the three steps.
+    pub fn read() -> u64 {
+        COUNTER.load(Relaxed)
+    }
+
+    /// The last of the three steps.
+    pub fn write(value: u64) {
+        COUNTER.store(value, Relaxed);
+    }
 }

@@ -19,8 +19,9 @@ pub(super) fn checked(mut config: Config, matches: &ArgMatches) -> Config {
     config.log.verbose &= typed("verbose") || !typed("quiet");
     config.log.quiet &= !typed("verbose");
     config.no_scoreboard &= typed("no_scoreboard") || !typed("scoreboard");
-    if let Some(file) = file_used_twice(&config) {
-        let message = format!("{file} can't be two of log, pid file and scoreboard");
+    let used_twice = file_used_twice(&config);
+    let used_twice = used_twice.map(|file| format!("{file} can't be two of log, pid file and scoreboard"));
+    if let Some(message) = used_twice.or_else(|| config.clients_error()) {
         CommandLine::command().error(ErrorKind::ArgumentConflict, message).exit();
     }
     config

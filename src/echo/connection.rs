@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
+use nix::sys::socket::{self, MsgFlags};
 use socket2::Socket;
 
 use super::progress::check_interval;
@@ -26,13 +27,42 @@ pub struct Connection {
     pub echoed: u64,
     /// The system's time-out for recv (socket(7), SO_RCVTIMEO).
     pub(super) recv_timeout: Option<Duration>,
+    /// Of recv and send: none, or MSG_DONTWAIT.
+    flags: MsgFlags,
 }
+
+/// A peer that was sent no more than this cannot be reading it still: it fits into any
+/// receive buffer.
+const FITS_ANY_BUFFER: u64 = 1024;
 
 impl Connection {
     /// A connection just accepted, from a listening socket whose time-out for recv is
     /// `idle_timeout`. Without `peer` the peer vanished before it was accepted.
     pub fn new(socket: Socket, peer: Option<SocketAddr>, idle_timeout: Option<Duration>) -> Connection {
-        Connection { socket, peer: Peer(peer), idle_timeout, echoed: 0, recv_timeout: idle_timeout }
+        let flags = MsgFlags::empty();
+        Connection { socket, peer: Peer(peer), idle_timeout, echoed: 0, recv_timeout: idle_timeout, flags }
+    }
+
+    /// From now on no call blocks: recv and send fail with `WouldBlock` instead. It is a flag
+    /// of each call (recv(2), MSG_DONTWAIT), not of the socket, so it costs no call of its own.
+    pub fn never_block(&mut self) {
+        self.flags = MsgFlags::MSG_DONTWAIT;
+    }
+
+    /// Receives bytes; 0 is the end of file.
+    ///
+    /// # Errors
+    /// Those of recv(2).
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(socket::recv(self.fd(), buffer, self.flags)?)
+    }
+
+    /// Sends bytes, all or a part of them.
+    ///
+    /// # Errors
+    /// Those of send(2).
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(socket::send(self.fd(), bytes, self.flags)?)
     }
 
     /// The number of its descriptor.
@@ -45,12 +75,16 @@ impl Connection {
         send_queue_len(&self.socket).unwrap_or(0)
     }
 
-    /// A peer that was sent over 1 KiB may still be reading it. From then on recv wakes now
-    /// and then to measure the send queue. It costs one system call a connection.
+    /// May the peer still be reading what it was sent?
+    pub fn may_be_reading(&self) -> bool {
+        self.echoed > FITS_ANY_BUFFER
+    }
+
+    /// If the peer may still be reading, recv wakes now and then to measure the send queue. It
+    /// costs one system call a connection.
     pub(super) fn watch_if_much_was_sent(&mut self) {
-        const FITS_ANY_BUFFER: u64 = 1024;
         let is_unwatched = self.idle_timeout.is_some() && self.recv_timeout == self.idle_timeout;
-        if self.echoed > FITS_ANY_BUFFER && is_unwatched {
+        if self.may_be_reading() && is_unwatched {
             let interval = Some(check_interval(self.idle_timeout));
             // If the connection is broken this fails, and recv will say so.
             if self.socket.set_read_timeout(interval).is_ok() {

@@ -12,7 +12,7 @@
 mod connection;
 pub(crate) mod progress;
 
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -36,10 +36,12 @@ pub trait WorkerHooks {
     /// Called before each recv. The worker looks for signals here, because a peer that
     /// never lets a call block never lets one be interrupted.
     fn before_recv(&mut self);
+    /// Called when bytes have come, before the first send of the answer to them.
+    fn before_answer(&mut self, connection: &Connection);
     /// Called before each send of so many bytes.
     fn before_send(&self, bytes: usize);
     /// Called after each send, with the number of bytes that were not sent.
-    fn after_send(&self, bytes: usize);
+    fn after_send(&self, unsent: usize);
 }
 
 /// Echoes what the peer sends until the worker is stopping. Returns the bytes that were
@@ -59,6 +61,7 @@ pub fn echo<'a>(
             Some(0) => return Err(CloseReason::EndOfFile),
             Some(length) => length,
         };
+        hooks.before_answer(connection);
         let left = send_all(connection, &buffer[..length], hooks)?;
         if left > 0 {
             return Ok(&buffer[length - left..length]);
@@ -77,7 +80,7 @@ fn receive(
     narrate::recv_blocks(connection.fd());
     let mut progress = Progress::new(connection.idle_timeout);
     loop {
-        let error = match connection.socket.read(buffer) {
+        let error = match connection.recv(buffer) {
             Ok(length) => {
                 narrate::received(connection.fd(), length);
                 return Ok(Some(length));
@@ -86,7 +89,7 @@ fn receive(
         };
         // A wait that SO_RCVTIMEO has ended (socket(7)) has lasted for that time-out.
         let has_timed_out = error.kind() == ErrorKind::WouldBlock;
-        close_unless_retryable(error, hooks)?;
+        check_retryable(error, hooks)?;
         if hooks.is_stopping() {
             narrate::recv_interrupted(connection.fd());
             return Ok(None);
@@ -112,7 +115,7 @@ fn send_all(
                 progress = Progress::new(connection.idle_timeout);
             }
             Err(error) => {
-                close_unless_retryable(error, hooks)?;
+                check_retryable(error, hooks)?;
                 if hooks.is_stopping() {
                     return Ok(bytes.len());
                 }
@@ -131,7 +134,7 @@ fn send_all(
 /// Those of send(2).
 pub fn send(connection: &mut Connection, bytes: &[u8], hooks: &impl WorkerHooks) -> io::Result<usize> {
     hooks.before_send(bytes.len());
-    let result = connection.socket.send(bytes);
+    let result = connection.send(bytes);
     let sent = *result.as_ref().unwrap_or(&0);
     hooks.after_send(bytes.len() - sent);
     connection.echoed += sent as u64;
@@ -143,10 +146,7 @@ pub fn send(connection: &mut Connection, bytes: &[u8], hooks: &impl WorkerHooks)
 
 /// Ends the connection if the error did. A signal, a time-out and a socket without bytes or
 /// room (where it doesn't block) did not: the call may be repeated.
-pub(crate) fn close_unless_retryable(
-    error: io::Error,
-    hooks: &mut impl WorkerHooks,
-) -> Result<(), CloseReason> {
+pub(crate) fn check_retryable(error: io::Error, hooks: &mut impl WorkerHooks) -> Result<(), CloseReason> {
     match error.kind() {
         ErrorKind::WouldBlock => Ok(()),
         ErrorKind::Interrupted => {

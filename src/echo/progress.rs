@@ -22,11 +22,12 @@ pub struct Progress {
     last: Option<Check>,
 }
 
-/// The latest measurement of the send queue.
+/// What the latest check has found.
 #[derive(Debug)]
 struct Check {
     at: Instant,
-    queued: usize,
+    /// The length of the send queue; None: it was not measured.
+    queued: Option<usize>,
     progress_at: Instant,
 }
 
@@ -36,24 +37,27 @@ impl Progress {
         Progress { idle_timeout, interval: check_interval(idle_timeout), last: None }
     }
 
-    /// The peer has made progress now; `queued` bytes are in the send queue.
-    pub fn made(&mut self, queued: usize, now: Instant) {
+    /// The peer has made progress now; `queued` bytes are in the send queue, if that was
+    /// measured.
+    pub fn made(&mut self, queued: Option<usize>, now: Instant) {
         self.last = Some(Check { at: now, queued, progress_at: now });
     }
 
-    /// Compares the send queue with that of the check before. At the first check the wait
-    /// has lasted for `waited`, and any bytes in the queue may have been more just before.
+    /// Compares the send queue with that of the check before. If it was not measured then, any
+    /// bytes in it may have been more just before. At the first check the wait has lasted for
+    /// `waited`.
     pub fn check(&mut self, queued: usize, waited: Duration, now: Instant) {
         let (has_taken, progress_at) = match &self.last {
-            Some(last) => (queued < last.queued, last.progress_at),
+            Some(last) => (last.queued.map_or(queued > 0, |before| queued < before), last.progress_at),
             None => (queued > 0, now.checked_sub(waited).unwrap_or(now)),
         };
-        self.last = Some(Check { at: now, queued, progress_at: if has_taken { now } else { progress_at } });
+        let progress_at = if has_taken { now } else { progress_at };
+        self.last = Some(Check { at: now, queued: Some(queued), progress_at });
     }
 
-    /// The length of the send queue at the latest check.
+    /// The length of the send queue at the latest check; 0 if it was not measured.
     pub fn queued(&self) -> usize {
-        self.last.as_ref().map_or(0, |last| last.queued)
+        self.last.as_ref().and_then(|last| last.queued).unwrap_or(0)
     }
 
     /// Has the peer made no progress for the idle time-out?
@@ -63,11 +67,11 @@ impl Progress {
     }
 
     /// When to check next: at the end of the idle time-out, and now and then before it
-    /// while there is something to take. None: only an event can change anything.
+    /// while there may be something to take. None: only an event can change anything.
     pub fn next_check(&self) -> Option<Instant> {
         let last = self.last.as_ref()?;
         let is_over = self.idle_timeout.map(|limit| last.progress_at + limit);
-        let may_take = (last.queued > 0).then(|| last.at + self.interval);
+        let may_take = (last.queued != Some(0)).then(|| last.at + self.interval);
         is_over.into_iter().chain(may_take).min()
     }
 }
@@ -125,9 +129,11 @@ mod tests {
             (None, 0, None),
         ] {
             let mut progress = Progress::new(limit);
-            progress.made(queued, start);
+            progress.made(Some(queued), start);
             assert_eq!(progress.next_check(), next.map(|next| start + next), "{limit:?}, {queued}");
             assert!(limit.is_some() || !progress.is_idle(start + 1000 * LIMIT));
+            progress.made(None, start);
+            assert_eq!(progress.next_check(), Some(start + STEP), "it may be anything");
         }
     }
 }

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
@@ -27,6 +27,7 @@ pub struct Listener {
     address: SocketAddr,
     backlog: i32,
     idle_timeout: Option<Duration>,
+    is_blocking: bool,
 }
 
 impl Listener {
@@ -109,7 +110,23 @@ impl Listener {
         let called = Instant::now();
         let listening = socket.listen(backlog);
         narrate::listen(&socket, backlog, called, &listening);
-        listening.map(|()| Listener { socket, address, backlog, idle_timeout })
+        listening.map(|()| Listener { socket, address, backlog, idle_timeout, is_blocking: true })
+    }
+
+    /// From now on accept never blocks, in any process: it fails with `EAGAIN` instead.
+    ///
+    /// # Errors
+    /// None that exists.
+    pub fn never_block(&mut self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)?;
+        narrate::never_blocks(&self.socket);
+        self.is_blocking = false;
+        Ok(())
+    }
+
+    /// Does accept block?
+    pub(crate) fn is_blocking(&self) -> bool {
+        self.is_blocking
     }
 
     /// How long a client may neither send nor take bytes; None: for ever.
@@ -144,7 +161,7 @@ impl Listener {
     /// counts in ticks of up to 10 ms.
     pub(crate) fn is_too_early(&self, waited: Duration) -> bool {
         let limit = self.idle_timeout.filter(|_| TIMEOUTS_ARE_INHERITED);
-        limit.is_none_or(|limit| waited + Duration::from_millis(10) < limit / 2)
+        self.is_blocking && limit.is_none_or(|limit| waited + Duration::from_millis(10) < limit / 2)
     }
 
     /// Undoes what any process that shares the socket can do to it: shut it down, so that it
@@ -163,9 +180,9 @@ impl Listener {
             }
             found.push("did not listen");
         }
-        if self.socket.nonblocking()? {
-            self.socket.set_nonblocking(false)?;
-            found.push("did not block");
+        if self.socket.nonblocking()? == self.is_blocking {
+            self.socket.set_nonblocking(!self.is_blocking)?;
+            found.push(if self.is_blocking { "did not block" } else { "did block" });
         }
         if TIMEOUTS_ARE_INHERITED {
             let before = (self.socket.read_timeout()?, self.socket.write_timeout()?);
@@ -230,6 +247,12 @@ impl Listener {
     /// The number of its descriptor.
     pub(crate) fn fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::StatusOptions;
+use crate::config::{Model, StatusOptions};
 use crate::error::Error;
 use crate::monitor::{distribution, format, table};
 use crate::scoreboard::snapshot::{Snapshot, Worker};
@@ -49,6 +49,7 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
         "private counter: in each process at {}; in the parent it is {}",
         private_counter.address, private_counter.parent
     ));
+    lines.extend(model(snapshot));
     lines.extend(credentials(workers));
     let columns = table::columns(80);
     lines.extend([String::new(), table::headings(&columns)]);
@@ -61,6 +62,16 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
         lines.extend(exits.iter().map(name_slots));
     }
     lines
+}
+
+/// How the workers serve, if not one client at a time.
+fn model(snapshot: &Snapshot) -> Option<String> {
+    let Snapshot { model, clients_per_worker: most, .. } = snapshot;
+    let clients = count(snapshot.clients(), "client");
+    let threads = count(model.threads(*most) as u64, "thread");
+    (*model != Model::Process).then(|| {
+        format!("model {}: {threads} and up to {most} clients a worker; now {}", model.name(), clients)
+    })
 }
 
 /// The workers' user and sandbox: one line, unless they differ. The user is a number: the

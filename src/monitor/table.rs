@@ -40,11 +40,23 @@ const COLUMNS: [Column; 9] = [
     words("STATE", 8, 2, |worker, _| Some(worker.state_name().into())),
     number("SERVED", 6, 5, |worker, _| Some(format::number(worker.served.connections))),
     number("PRIVATE", 7, 7, |worker, _| worker.private_counter.map(format::number)),
-    words(CLIENT, 17, 4, |worker, width| worker.peer.map(|peer| format::address(peer, width))),
+    words(CLIENT, 17, 4, client),
     number("RESTARTS", 8, 8, |worker, _| Some(format::number(worker.restarts))),
     number("FOR", 5, 3, |worker, _| worker.since.map(format::span)),
     number("BYTES", 6, 6, |worker, _| Some(format::number(worker.served.bytes))),
 ];
+
+/// The address of the only client, or an arrow for each of several, and their number.
+fn client(worker: &Worker, width: usize) -> Option<String> {
+    match worker.clients {
+        Some(clients @ 2..) => {
+            let number = format::number(clients);
+            let arrows = width.saturating_sub(number.len() + 1).min(clients as usize);
+            Some(format!("{} {number}", "→".repeat(arrows)))
+        }
+        _ => worker.peer.map(|peer| format::address(peer, width)),
+    }
+}
 
 /// The columns that fit into `room` characters, in the order of their places.
 pub fn columns(room: usize) -> Vec<Column> {

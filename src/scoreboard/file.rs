@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::layout::HEADER_SIZE;
 use super::{Scoreboard, Writer};
-use crate::config::Config;
+use crate::config::{Config, Model};
 use crate::error::{shortage, strerror};
 use crate::log::narrate::server as narrate;
 use crate::sys::lock_file::{self, LockError, LockFile};
@@ -29,7 +29,7 @@ use crate::sys::socket::{Match, address_match};
 const WHAT: &str = "prefork-echo scoreboard";
 
 /// Changes whenever the numbers change their places.
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 
 /// How its name ends.
 const EXTENSION: &str = "scoreboard";
@@ -54,6 +54,10 @@ pub struct Header {
     /// Does that socket, of IPv6, take IPv4 as well?
     #[serde(default)]
     pub is_dual_stack: bool,
+    /// How its workers serve.
+    pub model: Model,
+    /// How many clients one of them serves at once.
+    pub clients: usize,
     /// Where the [private counter](crate::private_counter) lies in each process.
     pub private_counter: usize,
     /// When it started, in nanoseconds of the [shared clock](crate::sys::clock).
@@ -61,7 +65,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// The header of this process, a server that listens at `address` on the socket `inode`.
+    /// The header of this process, a server that listens at `address` on the socket `inode`,
+    /// and whose workers serve one client at a time.
     pub fn new(pid: Pid, address: SocketAddr, inode: u64, is_dual_stack: bool) -> Header {
         Header {
             what: WHAT.into(),
@@ -72,6 +77,8 @@ impl Header {
             address,
             inode,
             is_dual_stack,
+            model: Model::Process,
+            clients: 1,
             private_counter: crate::private_counter::address(),
             started: crate::sys::clock::now().as_nanos() as u64,
         }

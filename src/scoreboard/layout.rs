@@ -85,6 +85,9 @@ shared_structs! {
         pub(super) connections: AtomicU64,
         pub(super) bytes: AtomicU64,
         pub(super) private_counter: AtomicU64,
+        pub(super) careless_counter: AtomicU64,
+        /// How many clients it has now.
+        pub(super) clients: AtomicU64,
         pub(super) peer: [AtomicU64; 3],
         /// The user's number plus 1; 0 is a worker that has not set its credentials yet.
         pub(super) user: AtomicU64,

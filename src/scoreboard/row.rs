@@ -1,7 +1,6 @@
 //! One worker's row of the scoreboard. The parent assigns and clears it, by its
 //! [`Writer`](super::Writer), and the worker counts in it, by a [`RowWriter`]; all processes
-//! read it, as a [`Row`]. No other process writes the worker's numbers, so an update is a load
-//! and a store, without a locked instruction.
+//! read it, as a [`Row`].
 //!
 //! A number more is declared in `layout`, written by [`RowWriter`] and read by [`Row`].
 
@@ -36,15 +35,19 @@ pub enum State {
     Writing,
     /// Finishing its last connections.
     Draining,
+    /// With one client at least, where a worker may have several.
+    Serving,
 }
 
 impl State {
-    const ALL: [State; 6] =
-        [State::Down, State::Starting, State::Idle, State::Reading, State::Writing, State::Draining];
+    const ALL: [State; 7] = {
+        use State::*;
+        [Down, Starting, Idle, Reading, Writing, Draining, Serving]
+    };
 
     /// Is there a connection?
     pub fn is_busy(self) -> bool {
-        matches!(self, State::Reading | State::Writing | State::Draining)
+        matches!(self, State::Reading | State::Writing | State::Serving | State::Draining)
     }
 
     /// The word for it in tables.
@@ -56,6 +59,7 @@ impl State {
             State::Reading => "reading",
             State::Writing => "writing",
             State::Draining => "draining",
+            State::Serving => "serving",
         }
     }
 }
@@ -104,7 +108,7 @@ impl Row {
 
     /// Has it a connection, by its own word?
     pub fn is_busy(self) -> bool {
-        self.state().0.is_busy()
+        self.clients() > 0
     }
 
     /// What this worker has served.
@@ -120,7 +124,17 @@ impl Row {
         self.numbers.private_counter.load(Relaxed)
     }
 
-    /// The address of its client.
+    /// Its careless counter, as the worker has published it.
+    pub fn careless_counter(self) -> u64 {
+        self.numbers.careless_counter.load(Relaxed)
+    }
+
+    /// How many clients it has now.
+    pub fn clients(self) -> u64 {
+        self.numbers.clients.load(Relaxed)
+    }
+
+    /// The address of its client. None: it has none, or several.
     pub fn peer(self) -> Option<SocketAddr> {
         load_address(&self.numbers.peer)
     }
@@ -175,16 +189,25 @@ impl RowWriter {
         self.numbers.user.store(u64::from(user.as_raw()) + 1, Relaxed);
     }
 
-    /// The worker has accepted a connection, and its private counter is now this.
-    pub fn accepted(self, peer: Option<SocketAddr>, private_counter: u64) {
+    /// The worker has accepted a connection.
+    pub fn count_connection(self) {
         add(&self.numbers.connections, 1);
-        self.numbers.private_counter.store(private_counter, Relaxed);
-        store_address(&self.numbers.peer, peer);
     }
 
-    /// The worker has no connection any more.
-    pub fn clear_peer(self) {
-        store_address(&self.numbers.peer, None);
+    /// The worker has so many clients from now on; the address of the only one.
+    pub fn set_clients(self, clients: usize, only: Option<SocketAddr>) {
+        self.numbers.clients.store(clients as u64, Relaxed);
+        store_address(&self.numbers.peer, only);
+    }
+
+    /// Its private counter has this value.
+    pub fn set_private_counter(self, value: u64) {
+        self.numbers.private_counter.store(value, Relaxed);
+    }
+
+    /// Its careless counter has this value.
+    pub fn set_careless_counter(self, value: u64) {
+        self.numbers.careless_counter.store(value, Relaxed);
     }
 
     /// The worker is about to send so many bytes. They are counted before the call: a
@@ -197,13 +220,15 @@ impl RowWriter {
 
     /// So many of those bytes were not sent.
     #[inline]
-    pub fn after_send(self, bytes: usize) {
-        add(&self.numbers.bytes, (bytes as u64).wrapping_neg());
+    pub fn after_send(self, unsent: usize) {
+        if unsent > 0 {
+            add(&self.numbers.bytes, (unsent as u64).wrapping_neg());
+        }
     }
 }
 
-/// Not in one atomic step: no other process writes this number.
+/// In one atomic step: a worker may have several threads.
 #[inline]
 fn add(number: &AtomicU64, more: u64) {
-    number.store(number.load(Relaxed).wrapping_add(more), Relaxed);
+    number.fetch_add(more, Relaxed);
 }

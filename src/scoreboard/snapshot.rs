@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::unistd::Pid;
 use serde::{Serialize, Serializer};
 
+use crate::config::Model;
 use crate::scoreboard::{Event, Header, Phase, Reader, Row, Scoreboard, Served, State};
 use crate::sys::process::{ProcessState, inspect};
 use crate::sys::sandbox::{Layer, Sandbox};
@@ -28,6 +29,12 @@ pub struct Snapshot {
     /// How long the server has lived.
     #[serde(rename = "uptime_s", serialize_with = "seconds")]
     pub uptime: Duration,
+    /// How the workers serve.
+    pub model: Model,
+    /// How many clients one worker serves at once.
+    pub clients_per_worker: usize,
+    /// How many workers there are to be.
+    pub pool: Pool,
     /// Connections that wait to be accepted.
     #[serde(serialize_with = "if_known")]
     pub accept_queue: AcceptQueue,
@@ -46,6 +53,15 @@ pub struct Snapshot {
     /// When the snapshot was taken, on the clock of the events.
     #[serde(skip)]
     pub taken: Duration,
+}
+
+/// How many workers there are to be, without those that leave.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Pool {
+    /// The least.
+    pub min: usize,
+    /// The most.
+    pub max: usize,
 }
 
 /// Connections that wait to be accepted.
@@ -98,7 +114,13 @@ pub struct Worker {
     pub served: Served,
     /// Its private counter.
     pub private_counter: Option<u64>,
-    /// The address of its client.
+    /// Its careless counter.
+    pub careless_counter: Option<u64>,
+    /// How many clients it has now.
+    pub clients: Option<u64>,
+    /// How many threads it has; while it starts, not all of them are there yet.
+    pub threads: Option<usize>,
+    /// The address of its client. None also if it has several.
     pub peer: Option<SocketAddr>,
     /// How the last worker that left the slot has ended.
     pub last_exit: Option<String>,
@@ -130,7 +152,7 @@ impl Snapshot {
         let now = clock::now();
         let length = socket::accept_queue(header.pid, header.inode);
         let mut snapshot = scoreboard.seqlock_read(|| {
-            let workers = workers(scoreboard, now);
+            let workers = workers(scoreboard, header, now);
             // Summed up from what was read once: they go on counting meanwhile.
             let removed = scoreboard.reaped_totals_of_removed_slots();
             let served = workers.iter().map(|worker| worker.served).chain([removed]).sum();
@@ -140,6 +162,9 @@ impl Snapshot {
                 pid: header.pid,
                 phase: scoreboard.phase(),
                 uptime: now.saturating_sub(Duration::from_nanos(header.started)),
+                model: header.model,
+                clients_per_worker: header.clients,
+                pool: Pool { min: scoreboard.slots(), max: scoreboard.slots() },
                 accept_queue: AcceptQueue { length, limit: scoreboard.queue_limit() },
                 totals: Totals { served, restarts: scoreboard.restarts() },
                 private_counter: PrivateCounter {
@@ -173,6 +198,12 @@ impl Snapshot {
         }
     }
 
+    /// How many clients all workers have.
+    pub fn clients(&self) -> u64 {
+        // Saturating: noise in the file must not become a panic.
+        self.workers.iter().filter_map(|worker| worker.clients).fold(0, u64::saturating_add)
+    }
+
     /// What was served in each slot, also by workers that are leaving: connections, or bytes.
     pub fn by_slot(&self, count: impl Fn(Served) -> u64) -> Vec<u64> {
         let slots = self.workers.iter().filter(|worker| !worker.leaving).count();
@@ -188,7 +219,7 @@ impl Snapshot {
 
 impl Worker {
     /// The worker of `row`, by its own numbers alone.
-    fn new(slot: usize, row: Option<Row>, now: Duration) -> Worker {
+    fn new(slot: usize, row: Option<Row>, header: &Header, now: Duration) -> Worker {
         let (state, since) = row.map_or((State::Down, Duration::ZERO), Row::state);
         let age = if since.is_zero() { Duration::ZERO } else { now.saturating_sub(since) };
         let (uid, sandbox) = row.and_then(Row::credentials).unzip();
@@ -200,6 +231,9 @@ impl Worker {
             uptime: row.map(|row| now.saturating_sub(row.forked_at())),
             served: row.map_or(Served::default(), Row::served),
             private_counter: row.map(Row::private_counter),
+            careless_counter: row.map(Row::careless_counter),
+            clients: row.map(Row::clients),
+            threads: row.map(|_| header.model.threads(header.clients)),
             peer: row.and_then(Row::peer),
             last_exit: None,
             uid,
@@ -220,9 +254,9 @@ impl Worker {
     }
 }
 
-fn workers(scoreboard: Scoreboard, now: Duration) -> Vec<Worker> {
+fn workers(scoreboard: Scoreboard, header: &Header, now: Duration) -> Vec<Worker> {
     let in_place = (0..scoreboard.slots()).map(|slot| {
-        let worker = Worker::new(slot, scoreboard.in_place(slot), now);
+        let worker = Worker::new(slot, scoreboard.in_place(slot), header, now);
         Worker {
             restarts: scoreboard.slot_restarts(slot),
             served: [worker.served, scoreboard.reaped_totals(slot)].into_iter().sum(),
@@ -233,7 +267,7 @@ fn workers(scoreboard: Scoreboard, now: Duration) -> Vec<Worker> {
     let is_in_place = |row: Row, slot| slot < scoreboard.slots() && scoreboard.in_place(slot) == Some(row);
     let leaving = scoreboard.rows_ever().filter_map(|row| {
         let slot = row.slot().filter(|slot| !is_in_place(row, *slot))?;
-        Some(Worker { leaving: true, ..Worker::new(slot, Some(row), now) })
+        Some(Worker { leaving: true, ..Worker::new(slot, Some(row), header, now) })
     });
     in_place.chain(leaving).collect()
 }

@@ -107,6 +107,11 @@ impl Writer {
         });
     }
 
+    /// Empties a slot: its worker is leaving, and is shown as such.
+    pub fn vacate(self, slot: usize) {
+        self.seqlock_write(|| self.numbers.slots[slot].row.store(0, Relaxed));
+    }
+
     /// Fills a slot with the worker that filled it before.
     pub fn restore(self, slot: usize, row: Row) {
         self.numbers.slots[slot].row.store(row.index as u64 + 1, Relaxed);

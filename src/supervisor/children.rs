@@ -26,8 +26,7 @@ pub struct Children {
 #[derive(Debug)]
 struct Slot {
     worker: Option<Pid>,
-    /// The worker that filled it last, and when its death was seen.
-    last: Option<(Pid, Instant)>,
+    last: Option<Predecessor>,
     /// It must not be filled before.
     due: Instant,
 }
@@ -37,6 +36,14 @@ struct Child {
     slot: usize,
     row: Row,
     born: Instant,
+}
+
+/// The worker that filled a slot last.
+#[derive(Debug, Clone, Copy)]
+pub struct Predecessor {
+    pub pid: Pid,
+    /// When its death was seen; None: it lives, and finishes its clients.
+    pub died: Option<Instant>,
 }
 
 /// A child that has died.
@@ -50,7 +57,9 @@ pub struct ReapedWorker {
     pub born: Instant,
     /// Connections that it had accepted.
     pub connections: u64,
-    /// The client that it was serving.
+    /// How many clients it had.
+    pub clients: u64,
+    /// The client that it was serving, if there was only one.
     pub client: Option<SocketAddr>,
 }
 
@@ -88,8 +97,8 @@ impl Children {
         self.slots.len()
     }
 
-    /// An empty slot that is due; the worker that filled it last, and when its death was seen.
-    pub fn next_empty_slot(&self, now: Instant) -> Option<(usize, Option<(Pid, Instant)>)> {
+    /// An empty slot that is due, and the worker that filled it last.
+    pub fn next_empty_slot(&self, now: Instant) -> Option<(usize, Option<Predecessor>)> {
         let slot = self.slots.iter().position(|slot| slot.worker.is_none() && slot.due <= now)?;
         Some((slot, self.slots[slot].last))
     }
@@ -133,14 +142,29 @@ impl Children {
     /// Removes a child that has died. None: it is not one of these.
     pub fn reap(&mut self, pid: Pid, status: WaitStatus, died: Instant) -> Option<ReapedWorker> {
         let child = self.living.remove(&pid)?;
-        let (connections, client) = (child.row.served().connections, child.row.peer());
+        let (row, connections) = (child.row, child.row.served().connections);
+        let (clients, client) = (row.clients(), row.peer());
         self.free_row(child.row, child.slot, Some(status));
         let filled = self.slots.get_mut(child.slot).filter(|slot| slot.worker == Some(pid));
         let was_in_place = filled.is_some();
         if let Some(slot) = filled {
-            *slot = Slot { worker: None, last: Some((pid, died)), due: died };
+            *slot = Slot { worker: None, last: Some(Predecessor { pid, died: Some(died) }), due: died };
         }
-        Some(ReapedWorker { slot: child.slot, was_in_place, born: child.born, connections, client })
+        Some(ReapedWorker { slot: child.slot, was_in_place, born: child.born, connections, clients, client })
+    }
+
+    /// Empties the slot of a child that is leaving, so that another can fill it. Does nothing
+    /// if it fills none, or if as many are leaving already as there are slots: a worker that
+    /// an intruder controls must not make the parent fork without an end.
+    pub fn vacate(&mut self, pid: Pid) -> Option<usize> {
+        let slot = self.slot_of(pid)?;
+        if self.living.len() >= 2 * self.slots.len() {
+            return None;
+        }
+        let last = Some(Predecessor { pid, died: None });
+        self.slots[slot] = Slot { worker: None, last, due: Instant::now() };
+        self.scoreboard.vacate(slot);
+        Some(slot)
     }
 
     /// Puts a child that was leaving back into its slot, if the slot is empty and the child

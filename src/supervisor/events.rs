@@ -1,5 +1,5 @@
-//! The parent's events: signals, by signal-hook's pipe, and workers that are ready, by a
-//! pipe of their own.
+//! The parent's events: signals, by signal-hook's pipe, and what workers report, by a pipe
+//! of their own.
 //!
 //! Signals are not counted, on purpose. Two signals of one kind that come while the parent
 //! works are one, as for the kernel.
@@ -18,6 +18,7 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::log::narrate::server as narrate;
 use crate::sys::readiness;
+use crate::worker::Report;
 
 /// The signals that the parent answers; SIGCHLD says that a worker has died.
 const SIGNALS: [Signal; 8] = {
@@ -29,9 +30,9 @@ const SIGNALS: [Signal; 8] = {
 #[derive(Debug)]
 pub struct EventSource {
     signals: SignalDelivery<UnixStream, SignalOnly>,
-    ready: PipeReader,
+    reports: PipeReader,
     /// For the workers, which inherit it.
-    ready_writer: PipeWriter,
+    report_writer: PipeWriter,
 }
 
 /// The events that one wait has brought.
@@ -39,8 +40,8 @@ pub struct EventSource {
 pub struct Events {
     /// Each signal that came, once.
     pub signals: Vec<Signal>,
-    /// Workers that are about to accept. The pids are not checked.
-    pub ready: Vec<Pid>,
+    /// What workers have reported. The pids are not checked.
+    pub reports: Vec<(Pid, Report)>,
 }
 
 impl EventSource {
@@ -50,11 +51,11 @@ impl EventSource {
     /// `EMFILE` or `ENFILE`: no descriptors are left.
     pub fn open() -> io::Result<EventSource> {
         let (signals, writer) = UnixStream::pair()?;
-        let (ready, ready_writer) = io::pipe()?;
+        let (reports, report_writer) = io::pipe()?;
         let numbers = SIGNALS.map(|signal| signal as i32);
         let signals = SignalDelivery::with_pipe(signals, writer, SignalOnly, numbers)?;
         narrate::sigaction(&SIGNALS);
-        Ok(EventSource { signals, ready, ready_writer })
+        Ok(EventSource { signals, reports, report_writer })
     }
 
     /// Blocks until there are events, or until `deadline`, or until there is a connection at
@@ -62,7 +63,7 @@ impl EventSource {
     pub fn wait(&mut self, deadline: Option<Instant>, listener: Option<PollFd<'_>>) -> Events {
         let own = [
             PollFd::new(self.signals.get_read().as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.ready.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.reports.as_fd(), PollFlags::POLLIN),
         ];
         let mut sources: Vec<_> = own.into_iter().chain(listener).collect();
         narrate::poll(deadline);
@@ -75,26 +76,24 @@ impl EventSource {
                 let _ = readiness::sleep(Duration::from_millis(100));
             }
         }
-        let worker_is_ready = sources[1].any() == Some(true);
+        let has_reports = sources[1].any() == Some(true);
         let events = Events {
             signals: self.signals.pending().filter_map(|number| Signal::try_from(number).ok()).collect(),
-            ready: if worker_is_ready { self.read_ready() } else { Vec::new() },
+            reports: if has_reports { self.read_reports() } else { Vec::new() },
         };
-        narrate::woken(&events.signals, &events.ready);
+        narrate::woken(&events.signals);
         events
     }
 
-    fn read_ready(&mut self) -> Vec<Pid> {
-        const SIZE: usize = size_of::<i32>();
-        let mut bytes = [0; 256 * SIZE];
-        let length = self.ready.read(&mut bytes).unwrap_or(0);
-        let (pids, _) = bytes[..length].as_chunks::<SIZE>();
-        pids.iter().map(|pid| Pid::from_raw(i32::from_ne_bytes(*pid))).collect()
+    fn read_reports(&mut self) -> Vec<(Pid, Report)> {
+        let mut bytes = [0; 256 * Report::SIZE];
+        let length = self.reports.read(&mut bytes).unwrap_or(0);
+        let (reports, _) = bytes[..length].as_chunks();
+        reports.iter().map(|report| Report::decode(*report)).collect()
     }
 
-    /// In a child: drops all but the end of the pipe into which a worker writes its pid when
-    /// it is ready.
-    pub fn into_ready_writer(self) -> PipeWriter {
-        self.ready_writer
+    /// In a child: drops all but the end of the pipe into which a worker reports.
+    pub fn into_report_writer(self) -> PipeWriter {
+        self.report_writer
     }
 }

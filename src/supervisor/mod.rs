@@ -31,7 +31,7 @@ use self::events::EventSource;
 use self::respawn::Respawn;
 use self::rolling_restart::RollingRestart;
 use self::shutdown::Stage;
-use crate::config::Config;
+use crate::config::{Config, Model};
 use crate::error::{Error, Exit, strerror};
 use crate::listener::Listener;
 use crate::log::write_if_room;
@@ -39,9 +39,13 @@ use crate::private_counter;
 use crate::scoreboard::{self, Header, Phase, Writer};
 use crate::sys::credentials::Credentials;
 use crate::sys::lock_file::LockFile;
-use crate::sys::signal;
 use crate::sys::socket::queue_limit;
+use crate::sys::{process, signal};
 use crate::text::count;
+use crate::worker::Report;
+
+/// Descriptors of a worker besides those of its clients, and some to spare.
+const OTHER_DESCRIPTORS: u64 = 64;
 
 /// The parent.
 #[derive(Debug)]
@@ -75,7 +79,7 @@ impl<'a> Supervisor<'a> {
     ///
     /// # Errors
     /// If the workers' user, the pid file or a resource cannot be had.
-    pub fn new(config: &'a Config, listener: Listener) -> Result<Supervisor<'a>, Error> {
+    pub fn new(config: &'a Config, mut listener: Listener) -> Result<Supervisor<'a>, Error> {
         let lacking = |error: io::Error| Error::new("start", &error, "try again");
         let pid = getpid();
         let credentials = credentials::find(config.user.as_deref(), config.group.as_deref())?;
@@ -85,7 +89,11 @@ impl<'a> Supervisor<'a> {
         let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| {
             Error::new("open /dev/null", &error, "start it where there is one that it may use")
         })?;
-        let header = Header::new(pid, listener.address(), listener.inode(), listener.is_dual_stack());
+        if config.model == Model::Multiplex {
+            listener.never_block().map_err(lacking)?;
+        }
+        let mut header = Header::new(pid, listener.address(), listener.inode(), listener.is_dual_stack());
+        (header.model, header.clients) = (config.model, config.clients_at_once());
         if !config.no_scoreboard {
             scoreboard::remove_stale();
         }
@@ -115,11 +123,28 @@ impl<'a> Supervisor<'a> {
         })
     }
 
+    /// Allows each worker as many descriptors as its clients need, or as many as it may have.
+    fn allow_clients(&self) {
+        if self.config.clients_at_once() == 1 {
+            return;
+        }
+        let wanted = self.config.clients_at_once() as u64 + OTHER_DESCRIPTORS;
+        let allowed = process::allow_descriptors(wanted);
+        if allowed < wanted {
+            warn!(
+                "a worker can have {allowed} descriptors, and {} need {wanted}: more wait in the accept queue \
+                 until others leave; raise the hard limit (ulimit -Hn), or lower --clients",
+                count(self.config.clients_at_once() as u64, "client")
+            );
+        }
+    }
+
     /// Forks the workers, reports that on stdout, and looks after them until the end.
     ///
     /// # Errors
     /// If no worker can be forked.
     pub fn run(mut self) -> Result<Exit, Error> {
+        self.allow_clients();
         self.spawn_missing_workers();
         if self.children.is_empty() {
             return Err(Error::plain(
@@ -133,8 +158,11 @@ impl<'a> Supervisor<'a> {
             let source = self.events.as_mut().expect("only a child has dropped it");
             let events = source.wait(deadline, listener.map(Listener::source));
             self.reap_workers();
-            for pid in events.ready {
-                self.worker_is_ready(pid);
+            for (pid, report) in events.reports {
+                match report {
+                    Report::Ready => self.worker_is_ready(pid),
+                    Report::Retiring => self.replace_retiring(pid),
+                }
             }
             for signal in events.signals {
                 self.handle_signal(signal);

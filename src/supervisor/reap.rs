@@ -30,11 +30,16 @@ impl Supervisor<'_> {
         narrate::waitpid(pid);
         let (slot, mut exit_kind, connections) = (dead.slot, ExitKind::of(status), dead.connections);
         let (lived, connected) = (died - dead.born, count(connections, "connection"));
-        let cut = dead.client.map_or(String::new(), |client| format!(", its client {client} is cut off"));
+        let cut = match (dead.clients, dead.client) {
+            (0, _) => String::new(),
+            (_, Some(client)) => format!(", its client {client} is cut off"),
+            (1, None) => ", its client is cut off".into(),
+            (clients, None) => format!(", its {clients} clients are cut off"),
+        };
         let level = if exit_kind == ExitKind::Left { Level::Info } else { Level::Warn };
         let what = format!("worker {slot} (pid {pid}) {status} after {lived:.1?} and {connected}{cut}");
         self.log_event(level, what);
-        self.died_while_draining(pid, exit_kind, dead.client.is_some());
+        self.died_while_draining(pid, exit_kind, dead.clients > 0);
         if exit_kind == ExitKind::Crashed && self.has_socket_failed(dead.born) {
             exit_kind = ExitKind::Killed;
         }

@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 
 use super::Supervisor;
 use super::respawn::ExitKind;
+use crate::log::narrate::server as narrate;
 use crate::text::count;
 use crate::worker::WorkerRole;
 
@@ -62,9 +63,19 @@ impl Supervisor<'_> {
 
     /// A worker is ready. If it is the replacement, the old worker may leave.
     pub(super) fn worker_is_ready(&mut self, pid: Pid) {
+        narrate::worker_is_ready(pid);
         if let Some(old) = self.rolling_restart.finish(pid) {
             info!("pid {pid} is ready, pid {old} may leave");
             self.terminate(old);
+        }
+    }
+
+    /// A worker accepts no more, and finishes clients that may stay for long: another one
+    /// fills its slot meanwhile.
+    pub(super) fn replace_retiring(&mut self, pid: Pid) {
+        if let Some(slot) = self.children.vacate(pid) {
+            let what = format!("worker {slot} (pid {pid}) accepts no more, and finishes its clients");
+            self.log_event(Level::Info, what);
         }
     }
 

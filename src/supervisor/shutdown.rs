@@ -14,7 +14,7 @@ use log::Level;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::Supervisor;
+use super::{OTHER_DESCRIPTORS, Supervisor};
 use crate::error::Exit;
 use crate::listener::Listener;
 use crate::scoreboard::Phase;
@@ -35,9 +35,6 @@ const SAME_SIGNAL: Duration = Duration::from_millis(200);
 /// The accept queue while shutting down: a full queue would drop the last segment of
 /// handshakes. The kernel's own limit is mostly 4096 (net.core.somaxconn).
 const LONGEST_BACKLOG: i32 = 4096;
-
-/// Descriptors of the drainer besides its connections, and some to spare.
-const OTHER_DESCRIPTORS: u64 = 64;
 
 /// After an overflow: a client whose handshake was cut short sends its first bytes again
 /// after 0.2, 0.6, 1.4 s, and the kernel repeats its half of the handshake after 1 s.
@@ -110,7 +107,7 @@ impl Supervisor<'_> {
         let backlog = self.config.backlog.max(LONGEST_BACKLOG);
         listener.resize(backlog);
         self.scoreboard.set_queue_limit(queue_limit(backlog));
-        allow_descriptors(LONGEST_BACKLOG as u64 + OTHER_DESCRIPTORS);
+        allow_descriptors(backlog as u64 + OTHER_DESCRIPTORS);
     }
 
     /// SIGTERM or SIGINT during the shutdown.

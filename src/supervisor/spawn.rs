@@ -28,11 +28,11 @@ impl Supervisor<'_> {
                     new += 1;
                     info!("worker {slot} (pid {pid}) forked");
                 }
-                Some((last, died)) => {
-                    let took = died.elapsed();
-                    let what = format!(
-                        "worker {slot} (pid {pid}) replaces pid {last}, {took:.1?} after its death was seen"
-                    );
+                Some(last) => {
+                    let why = last.died.map_or("which finishes its clients".into(), |died| {
+                        format!("{:.1?} after its death was seen", died.elapsed())
+                    });
+                    let what = format!("worker {slot} (pid {pid}) replaces pid {}, {why}", last.pid);
                     self.log_event(Level::Info, what);
                 }
             }
@@ -91,7 +91,7 @@ impl Supervisor<'_> {
             rights: self.credentials.as_ref(),
             parent: self.pid,
             null: &self.null,
-            ready: events.into_ready_writer(),
+            reports: events.into_report_writer(),
         });
         narrate::exit(code);
         code

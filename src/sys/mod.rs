@@ -9,6 +9,7 @@ pub mod clock;
 pub mod credentials;
 pub(crate) mod lock_file;
 pub mod memory;
+pub mod poller;
 pub mod process;
 pub mod readiness;
 pub mod sandbox;

@@ -13,7 +13,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::{self, ForkResult, Pid};
 
 /// The exit code of a child that panicked, as Rust's own main uses it.
-const PANICKED: u8 = 101;
+pub const PANICKED: u8 = 101;
 
 /// Forks a child that runs `work` and leaves with the exit code it returns.
 /// The parent gets the child's pid.
@@ -38,14 +38,20 @@ pub fn fork(work: impl FnOnce() -> u8) -> nix::Result<Pid> {
     let forked = unsafe { unistd::fork() };
     if let Ok(ForkResult::Child) = forked {
         let code = catch_unwind(AssertUnwindSafe(work)).unwrap_or(PANICKED);
-        // SAFETY: _exit may be called at any time; it does not return.
-        unsafe { libc::_exit(code.into()) }
+        exit(code)
     }
     before.thread_set_mask()?;
     match forked? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => unreachable!("the child has left by _exit"),
     }
+}
+
+/// Ends this process at once, with all of its threads. What the program registered for its
+/// end does not run. See _exit(2).
+pub fn exit(code: u8) -> ! {
+    // SAFETY: _exit may be called at any time; it does not return.
+    unsafe { libc::_exit(code.into()) }
 }
 
 /// How a child died.
@@ -85,13 +91,14 @@ pub fn reap() -> Option<(Pid, WaitStatus)> {
 }
 
 /// Raises this process's limit on open descriptors to `wanted`, or as far as it may: the
-/// soft limit is mostly 1,024, or 256 on macOS. If that is too few, the call that needs
-/// another descriptor fails. See getrlimit(2), RLIMIT_NOFILE.
-pub fn allow_descriptors(wanted: u64) {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < wanted
-    {
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard);
+/// soft limit is mostly 1,024, or 256 on macOS. Returns the limit from now on. If that is too
+/// few, the call that needs another descriptor fails. See getrlimit(2), RLIMIT_NOFILE.
+pub fn allow_descriptors(wanted: u64) -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return wanted };
+    let raised = wanted.min(hard);
+    match setrlimit(Resource::RLIMIT_NOFILE, raised.max(soft), hard) {
+        Ok(()) => raised.max(soft),
+        Err(_) => soft,
     }
 }
 

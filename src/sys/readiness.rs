@@ -1,4 +1,5 @@
-//! Waiting until a descriptor is ready: poll(2), with a deadline.
+//! Waiting until one of a few descriptors is ready: poll(2), with a deadline. For many there
+//! is [`poller`](super::poller).
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -31,9 +32,9 @@ pub fn sleep(limit: Duration) -> nix::Result<()> {
     wait(&mut [], Some(Instant::now() + limit)).map(drop)
 }
 
-/// poll's time-out for a wait until `deadline`. Rounded up to whole milliseconds: the last
+/// The time-out of poll and epoll for a wait until `deadline`. Rounded up to whole milliseconds: the last
 /// part of one must not be a busy loop.
-fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
+pub(super) fn timeout_until(deadline: Option<Instant>) -> PollTimeout {
     deadline.map_or(PollTimeout::NONE, |deadline| {
         let left = deadline.saturating_duration_since(Instant::now()).as_nanos();
         PollTimeout::try_from(left.div_ceil(1_000_000)).unwrap_or(PollTimeout::MAX)

@@ -69,6 +69,12 @@ pub fn set_flag_and_arm_on<const MILLIS: u64>(signal: Signal) -> nix::Result<()>
     install(signal, SigHandler::Handler(set_flag_and_arm::<MILLIS>))
 }
 
+/// Blocks signals for the calling thread.
+pub fn block(signals: &[Signal]) {
+    let set: SigSet = signals.iter().copied().collect();
+    set.thread_block().expect("the signals are valid, and no other error exists");
+}
+
 /// Unblocks all signals. Those that were sent meanwhile come at once.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! How a worker accepts a connection, and what it does when accept(2) fails: the errors of
 //! accept, sorted by what they ask for.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::fence;
 use std::time::{Duration, Instant};
 
@@ -63,48 +63,78 @@ impl Worker {
         let mut asleep_since = None;
         loop {
             let ListenerState::Open(listener) = &self.listener_state else { return Err(AcceptAction::Leave) };
-            let fd = listener.fd();
-            let called = Instant::now();
-            let asleep_since = *asleep_since.get_or_insert_with(|| {
+            let (fd, is_blocking) = (listener.fd(), listener.is_blocking());
+            let since = *asleep_since.get_or_insert_with(|| {
                 narrate::accept_blocks(fd);
-                called
+                Instant::now()
             });
-            let error = match listener.accept() {
-                Ok((socket, peer)) => {
-                    narrate::accepted(fd, &socket, Peer(peer), asleep_since);
-                    let connection = Connection::new(socket, peer, listener.idle_timeout());
-                    self.count_accepted(&connection);
-                    return Ok(connection);
+            match self.accept_once(since) {
+                // The call is repeated.
+                Err(AcceptAction::Interrupted) if is_blocking && !self.is_stopping() => {}
+                Err(AcceptAction::Pause) => {
+                    self.pause();
+                    return Err(AcceptAction::Pause);
                 }
-                Err(error) => Errno::try_from(error).unwrap_or(Errno::UnknownErrno),
-            };
-            // Another process has changed the socket's flags or time-outs: accept would return
-            // at once again and again. The parent repairs the socket when this worker has left.
-            let is_spoilt = error == Errno::EAGAIN && listener.is_too_early(called.elapsed());
-            let action = match is_spoilt && !self.is_stopping() {
-                true => AcceptAction::Leave,
-                false => AcceptAction::after(error),
-            };
-            match action {
-                AcceptAction::Interrupted => self.handle_interrupt(),
-                _ => self.accept_failed(action, error),
-            }
-            if action != AcceptAction::Interrupted || self.is_stopping() {
-                narrate::accept_failed(fd, error);
-                return Err(action);
+                result => return result,
             }
         }
+    }
+
+    /// Makes one call of accept. `asleep_since`: when the first of several calls was made.
+    ///
+    /// # Errors
+    /// There is no connection. The action is still to be done if it is a pause.
+    pub(super) fn accept_once(&mut self, asleep_since: Instant) -> Result<Connection, AcceptAction> {
+        let ListenerState::Open(listener) = &self.listener_state else { return Err(AcceptAction::Leave) };
+        let fd = listener.fd();
+        let called = Instant::now();
+        let error = match listener.accept() {
+            Ok((socket, peer)) => {
+                narrate::accepted(fd, &socket, Peer(peer), asleep_since);
+                let connection = Connection::new(socket, peer, listener.idle_timeout());
+                self.count_accepted(&connection);
+                return Ok(connection);
+            }
+            Err(error) => Errno::try_from(error).unwrap_or(Errno::UnknownErrno),
+        };
+        // Another process has changed the socket's flags or time-outs: accept would return
+        // at once again and again. The parent repairs the socket when this worker has left.
+        let is_spoilt = error == Errno::EAGAIN && listener.is_too_early(called.elapsed());
+        let action = match is_spoilt && !self.is_stopping() {
+            true => AcceptAction::Leave,
+            false => AcceptAction::after(error),
+        };
+        let action = match action {
+            AcceptAction::Interrupted => {
+                if error == Errno::EINTR {
+                    self.handle_interrupt();
+                }
+                action
+            }
+            _ => self.accept_failed(action, error),
+        };
+        if action != AcceptAction::Interrupted || self.is_stopping() {
+            narrate::accept_failed(fd, error);
+        }
+        Err(action)
     }
 
     /// Counts the connection twice: in this process's own memory, and where all
     /// processes can see it.
     fn count_accepted(&mut self, connection: &Connection) {
-        if self.failures > 0 {
-            info!("accepting again, after {}", count(self.failures.into(), "failure"));
-            self.failures = 0;
+        let failures = self.failures.swap(0, Relaxed);
+        if failures > 0 {
+            info!("accepting again, after {}", count(failures.into(), "failure"));
         }
         let private = private_counter::count();
-        self.row.accepted(connection.peer.0, private);
+        self.row.count_connection();
+        self.clients.add(connection);
+        if let Some(next) = self.next_thread.take() {
+            next.unpark();
+        }
+        if private == self.limit {
+            self.wake_first_thread();
+        }
         if log_enabled!(Level::Info) {
             // Of two workers that count at once, one at least must see both counts.
             fence(SeqCst);
@@ -118,28 +148,33 @@ impl Worker {
         }
     }
 
-    /// Logs what is wrong with accept, and pauses where that may help.
-    fn accept_failed(&mut self, action: AcceptAction, error: Errno) {
-        self.failures += 1;
+    /// Logs what is wrong with accept. Returns what is still to be done.
+    fn accept_failed(&mut self, action: AcceptAction, error: Errno) -> AcceptAction {
+        let failures = self.failures.fetch_add(1, Relaxed) + 1;
         let error = error.into();
         let reason = strerror(&error);
         match action {
             AcceptAction::Leave => {
                 error!("accept: {reason}");
                 self.listener_state = ListenerState::Broken;
+                self.wake_first_thread();
                 wakeup::request_stop();
+                action
             }
-            AcceptAction::Retry if self.failures < VANISHED_IN_A_ROW => debug!("accept: {reason}"),
+            AcceptAction::Retry if failures < VANISHED_IN_A_ROW => {
+                debug!("accept: {reason}");
+                action
+            }
             _ => {
                 // Logged once: it may go on for hours.
-                if self.failures == 1 || self.failures == VANISHED_IN_A_ROW {
+                if failures == 1 || failures == VANISHED_IN_A_ROW {
                     let remedy = shortage(&error).map_or(String::new(), |remedy| format!("; {remedy}"));
                     warn!(
                         "cannot accept: {reason}; clients wait in the queue while we try again every \
                          {PAUSE:?}{remedy}"
                     );
                 }
-                self.pause();
+                AcceptAction::Pause
             }
         }
     }

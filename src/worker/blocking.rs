@@ -5,31 +5,23 @@
 //! them for each connection. The inner loop of recv and send is [`echo`], which
 //! knows nothing of processes.
 
-use super::linger::DrainingConnection;
-use super::{Worker, close};
-use crate::echo::{WorkerHooks, echo};
-use crate::private_counter;
+use super::Worker;
+use crate::echo::{Connection, echo};
 use crate::scoreboard::State;
 
 impl Worker {
-    /// Serves until this worker is asked to stop, or has accepted `limit` connections. Then
-    /// it finishes the connection that it has, if any.
-    pub(super) fn serve_blocking(&mut self, limit: u64, buffer: &mut [u8]) {
-        let mut unfinished = Vec::new();
-        while !self.is_stopping() && private_counter::value() < limit {
-            self.row.set_state(State::Idle);
+    /// Serves until this worker is asked to stop, or has accepted as many connections as it
+    /// may. Returns the connection that it has then, if any, with the bytes that were received
+    /// and not yet sent back.
+    pub(super) fn serve_blocking(&mut self, buffer: &mut [u8]) -> Option<(Connection, Vec<u8>)> {
+        while self.may_accept() {
+            self.show(State::Idle);
             let Ok(mut connection) = self.accept() else { continue };
             match echo(&mut connection, buffer, self) {
-                Err(reason) => {
-                    close(connection, &reason);
-                    self.row.clear_peer();
-                }
-                // This worker is stopping. Some bytes may not have been sent back.
-                Ok(unsent) => {
-                    unfinished.push(DrainingConnection::new(connection, unsent, self.linger_timeouts()));
-                }
+                Err(reason) => self.close(connection, &reason),
+                Ok(unsent) => return Some((connection, unsent.to_vec())),
             }
         }
-        self.finish(unfinished, buffer);
+        None
     }
 }

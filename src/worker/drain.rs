@@ -17,81 +17,88 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::accept::AcceptAction;
-use super::linger::{DrainingConnection, LingerTimeouts};
-use super::{ListenerState, Worker, close, wakeup};
+use super::linger::LingerTimeouts;
+use super::multiplex::ConnectionSet;
+use super::{ListenerState, Worker, wakeup};
 use crate::echo::WorkerHooks;
 use crate::log::narrate::worker as narrate;
 use crate::scoreboard::{Phase, State};
-use crate::sys::readiness;
 
-/// The longest time for accepting without serving, and never more than an eighth of the
-/// grace: it must end although new connections may never cease.
+/// The longest time for accepting without serving, each time, and never more than an eighth
+/// of the grace: it must end although new connections may never cease.
 const ACCEPTING: Duration = Duration::from_secs(1);
-
-/// What came out of the accept queue.
-struct Accepted {
-    connections: Vec<DrainingConnection>,
-    /// More connections wait, and cannot be accepted now.
-    is_stuck: bool,
-}
 
 impl Worker {
     /// Finishes connections, and closes the listening socket before that: its queue must
     /// not stay open when no process accepts from it. When the whole server shuts down, the
     /// connections in it are accepted first: the parent may be unable to fork the worker
     /// that drains the rest.
-    pub(super) fn finish(&mut self, mut connections: Vec<DrainingConnection>, buffer: &mut [u8]) {
+    pub(super) fn finish(&mut self, mut set: ConnectionSet, buffer: &mut [u8]) {
         self.look_for_overflow();
         if self.scoreboard.phase() == Phase::Draining {
-            connections.extend(self.accept_pending(Duration::ZERO).connections);
+            self.accept_pending(&mut set, Duration::ZERO);
         }
-        if matches!(self.listener_state, ListenerState::Open(_)) {
-            self.listener_state = ListenerState::Closed;
-        }
-        if !connections.is_empty() {
-            narrate::finishes(connections.len(), self.linger_timeouts().quiet);
-        }
-        while !connections.is_empty() {
-            self.serve_once(&mut connections, false, buffer);
-        }
-        self.row.clear_peer();
-    }
-
-    /// The accept queue has overflowed: accepts and serves connections until the parent
-    /// asks this worker to stop. Returns those that are still open.
-    pub(super) fn serve_overflow(&mut self, buffer: &mut [u8]) -> Vec<DrainingConnection> {
-        self.look_for_overflow();
-        let mut connections = Vec::new();
-        while !self.is_stopping() && matches!(self.listener_state, ListenerState::Open(_)) {
-            connections.extend(self.accept_pending(Duration::ZERO).connections);
-            if connections.is_empty() {
-                self.row.clear_peer();
-            }
-            self.serve_once(&mut connections, true, buffer);
-        }
-        connections
+        self.close_listener();
+        self.report_retiring(set.len());
+        self.finish_connections(set, buffer);
     }
 
     /// This process alone holds the listening socket. Accepts all connections, closes the
-    /// socket when none has come for a while, and serves all after that, also the given
-    /// ones.
-    pub(super) fn final_drain(&mut self, mut connections: Vec<DrainingConnection>, buffer: &mut [u8]) {
-        loop {
-            let accepted = self.accept_pending(self.linger_timeouts().quiet);
-            connections.extend(accepted.connections);
-            if !accepted.is_stuck {
-                break;
-            }
-            // No descriptors are left: a connection that is closed gives back its own.
-            let open = connections.len();
-            while open > 0 && connections.len() == open {
-                self.serve_once(&mut connections, false, buffer);
+    /// socket when none has come for a while, and serves all after that, also those of the
+    /// set.
+    pub(super) fn final_drain(&mut self, mut set: ConnectionSet, buffer: &mut [u8]) {
+        self.open_poller(&mut set);
+        self.finish_all(&mut set);
+        while self.accept_pending(&mut set, self.linger_timeouts().quiet) == Pending::NoDescriptors {
+            // A connection that is closed gives back its own.
+            let open = set.len();
+            while open > 0 && set.len() == open {
+                self.serve_once(&mut set, false, None, buffer);
             }
         }
         if let ListenerState::Open(listener) = &self.listener_state {
             self.has_cut = listener.has_waiting();
         }
-        self.finish(connections, buffer);
+        self.close_listener();
+        self.finish_connections(set, buffer);
+    }
+
+    /// The accept queue has overflowed: accepts and serves connections until the parent
+    /// asks this worker to stop. Returns those that are still open.
+    pub(super) fn serve_overflow(&mut self, buffer: &mut [u8]) -> ConnectionSet {
+        self.look_for_overflow();
+        let mut set = ConnectionSet::default();
+        self.open_poller(&mut set);
+        self.finish_all(&mut set);
+        let mut accepting = true;
+        while !self.is_stopping() && matches!(self.listener_state, ListenerState::Open(_)) {
+            if accepting {
+                self.accept_pending(&mut set, Duration::ZERO);
+            }
+            self.row.set_state(if set.is_empty() { State::Idle } else { State::Draining });
+            accepting = self.serve_once(&mut set, true, None, buffer);
+        }
+        set
+    }
+
+    /// Serves the connections until each has ended, or has been quiet for a while.
+    fn finish_connections(&mut self, mut set: ConnectionSet, buffer: &mut [u8]) {
+        if set.is_empty() {
+            return;
+        }
+        self.finish_all(&mut set);
+        narrate::finishes(set.len(), self.linger_timeouts().quiet);
+        self.row.set_state(State::Draining);
+        while !set.is_empty() {
+            self.serve_once(&mut set, false, None, buffer);
+        }
+    }
+
+    /// Closes this process's listening socket. That of the others stays open.
+    pub(super) fn close_listener(&mut self) {
+        if matches!(self.listener_state, ListenerState::Open(_)) {
+            self.listener_state = ListenerState::Closed;
+        }
     }
 
     /// Has the accept queue overflowed? The socket tells for as long as it is open.
@@ -99,38 +106,6 @@ impl Worker {
         if let ListenerState::Open(listener) = &self.listener_state {
             self.has_overflowed = listener.drops().is_some_and(|drops| drops > 0);
         }
-    }
-
-    /// Waits until a connection is ready or a check is due, or, if `accepting`, another one
-    /// waits in the accept queue. Serves those that are ready, and closes those that ended.
-    fn serve_once(&mut self, connections: &mut Vec<DrainingConnection>, accepting: bool, buffer: &mut [u8]) {
-        self.before_recv();
-        if connections.is_empty() {
-            self.row.set_state(State::Idle);
-        }
-        let timeouts = self.linger_timeouts();
-        let ready = self.wait(connections, accepting);
-        for (mut connection, is_ready) in std::mem::take(connections).into_iter().zip(ready) {
-            match connection.advance(is_ready, timeouts, buffer, self) {
-                Ok(()) => connections.push(connection),
-                Err(reason) => close(connection.into_connection(), &reason),
-            }
-        }
-    }
-
-    /// Says of each connection whether it is ready.
-    fn wait(&mut self, connections: &[DrainingConnection], accepting: bool) -> Vec<bool> {
-        let mut sources: Vec<_> = connections.iter().map(DrainingConnection::poll_fd).collect();
-        if let (true, ListenerState::Open(listener)) = (accepting, &self.listener_state) {
-            sources.push(listener.source());
-        }
-        let deadline = connections.iter().filter_map(DrainingConnection::next_check).min();
-        let interrupted = readiness::wait(&mut sources, deadline) == Err(Errno::EINTR);
-        let ready = sources.iter().take(connections.len()).map(|source| source.any() == Some(true)).collect();
-        if interrupted {
-            self.handle_interrupt();
-        }
-        ready
     }
 
     /// How long to wait for a silent peer. When the whole server shuts down, its grace is
@@ -142,15 +117,12 @@ impl Worker {
 
     /// Accepts connections until none has come for as long as `quiet`; no longer
     /// than [`ACCEPTING`] says.
-    fn accept_pending(&mut self, quiet: Duration) -> Accepted {
-        let mut accepted = Accepted { connections: Vec::new(), is_stuck: false };
+    fn accept_pending(&mut self, set: &mut ConnectionSet, quiet: Duration) -> Pending {
         let end = Instant::now() + ACCEPTING.min(self.grace / 8);
         let mut quiet_at = Instant::now() + quiet;
         while Instant::now() < end {
             // While connections come without a pause, no call is ever interrupted.
-            if wakeup::is_pending() {
-                self.handle_interrupt();
-            }
+            self.check_signals();
             let ListenerState::Open(listener) = &self.listener_state else { break };
             let left = quiet_at.saturating_duration_since(Instant::now());
             match listener.has_waiting_within(left) {
@@ -159,15 +131,11 @@ impl Worker {
                     // then the wakeup timer ends accept, and EINTR disarms it again.
                     wakeup::arm();
                     match self.accept() {
-                        Ok(connection) => {
-                            let timeouts = self.linger_timeouts();
-                            accepted.connections.push(DrainingConnection::new(connection, &[], timeouts));
-                        }
+                        Ok(connection) => self.add(set, connection, &[]),
                         Err(AcceptAction::Interrupted | AcceptAction::Retry) => {}
                         Err(AcceptAction::Pause) => {
-                            accepted.is_stuck = true;
-                            self.pause(); // The wakeup timer has cut accept's own one short.
-                            break;
+                            self.pause(); // The armed timer has ended the pause in accept early.
+                            return Pending::NoDescriptors;
                         }
                         Err(AcceptAction::Leave) => break,
                     }
@@ -182,6 +150,15 @@ impl Worker {
                 Err(_) => break,
             }
         }
-        accepted
+        Pending::Accepted
     }
+}
+
+/// What became of the connections in the accept queue.
+#[derive(PartialEq)]
+enum Pending {
+    /// All were accepted, as far as the time was enough.
+    Accepted,
+    /// More wait, and cannot be accepted now.
+    NoDescriptors,
 }

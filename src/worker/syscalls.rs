@@ -10,6 +10,7 @@ use std::process;
 
 use nix::libc::{self, c_int};
 
+use crate::config::Model;
 use crate::sys::sandbox::Condition::{Has, Is, IsNot};
 use crate::sys::sandbox::{Condition, Rule, Syscall, linux_constants};
 
@@ -19,7 +20,7 @@ const ALLOWED: &[Syscall] = &linux_constants! {
     // Connections: accept, recv, close, and what the log says of them.
     SYS_accept, SYS_recvfrom, SYS_close, SYS_getsockname, SYS_getpeername, SYS_getsockopt,
     // Waiting for several connections when the worker stops, and for room in the log.
-    SYS_ppoll, SYS_restart_syscall,
+    SYS_ppoll, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_restart_syscall,
     // Signals, and the wakeup timer.
     SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_setitimer,
     // Deadlines, and the look whether the parent lives.
@@ -34,7 +35,7 @@ const ALLOWED: &[Syscall] = &linux_constants! {
 
 /// All that a worker may call. Other processes share its descriptors `shared`: the worker has
 /// each of them under one number, and can make no other number for it.
-pub fn allowed(shared: &[RawFd]) -> Vec<Rule> {
+pub fn allowed(shared: &[RawFd], model: Model) -> Vec<Rule> {
     let [sendto, shutdown, setsockopt, fcntl, ioctl] =
         linux_constants! { SYS_sendto, SYS_shutdown, SYS_setsockopt, SYS_fcntl, SYS_ioctl };
     let [mmap, madvise, tgkill, tkill] = linux_constants! { SYS_mmap, SYS_madvise, SYS_tgkill, SYS_tkill };
@@ -67,5 +68,12 @@ pub fn allowed(shared: &[RawFd]) -> Vec<Rule> {
         Rule::new(tgkill, [Is(0, this_process)]),
         Rule::new(tkill, [Is(0, this_process)]),
     ]);
+    if model == Model::Thread {
+        let [mprotect, sigaltstack] = linux_constants! { SYS_mprotect, SYS_sigaltstack };
+        // An allocator grows the memory of a thread so; without new code, as above.
+        rules.push(Rule::new(mprotect, [Has(2, libc::PROT_EXEC, 0)]));
+        // The end of a thread.
+        rules.push(Rule::new(sigaltstack, []));
+    }
     rules
 }

@@ -12,6 +12,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use nix::sys::pthread::{Pthread, pthread_kill};
 use nix::sys::signal::Signal;
 
 use crate::sys::signal;
@@ -24,6 +25,10 @@ const INTERVAL: Duration = Duration::from_millis(INTERVAL_MS);
 /// death, the worker checks now and then whether it is an orphan.
 const ORPHAN_POLL: Duration =
     if signal::PARENT_DEATH_IS_SIGNALLED { Duration::ZERO } else { Duration::from_millis(250) };
+
+/// The timer's signal is for the process, and interrupts one of its threads only. This one is
+/// for a certain thread (tgkill(2)), and has no other effect.
+const WAKES_A_THREAD: Signal = Signal::SIGUSR2;
 
 /// Makes a freshly forked child answer signals as a worker does, and unblocks them:
 /// [`fork`](crate::sys::process::fork) left them blocked.
@@ -44,11 +49,25 @@ pub fn install_handlers() -> nix::Result<()> {
     // The handlers before the unblocking: with the parent's still in place, a
     // signal to this child would wake the parent through its pipe.
     signal::set_flag_on(SIGALRM)?;
+    signal::set_flag_on(WAKES_A_THREAD)?;
     // The kernel sends it when the parent dies.
     signal::set_flag_and_arm_on::<INTERVAL_MS>(SIGCONT)?;
     signal::set_flag_and_arm_on::<INTERVAL_MS>(SIGTERM)?;
     disarm();
     signal::unblock_all()
+}
+
+/// In a thread that is not the first one: from now on the signals that a worker answers reach
+/// the first thread, and only [`wake_thread`] interrupts this one.
+pub fn leave_signals_to_first_thread() {
+    signal::block(&[Signal::SIGTERM, Signal::SIGCONT, Signal::SIGALRM]);
+}
+
+/// Interrupts the call that a thread is in. If it is in none, that has no effect, so repeat
+/// it until the thread has noticed.
+pub fn wake_thread(thread: Pthread) {
+    // It fails for a thread that has ended.
+    let _ = pthread_kill(thread, WAKES_A_THREAD);
 }
 
 /// Has SIGTERM (or [`request_stop`]) asked this worker to stop?

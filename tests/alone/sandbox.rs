@@ -32,6 +32,7 @@ mod linux {
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{Gid, Uid, geteuid, getppid, seteuid, setgid, setgroups, setuid};
+    use prefork_echo::config::Model;
     use prefork_echo::sys::credentials::{Credentials, find_user};
     use prefork_echo::sys::sandbox::Layer::{self, Landlock, NoNewPrivs, Seccomp};
     use prefork_echo::sys::{memory, process};
@@ -149,7 +150,7 @@ mod linux {
         in_child(|| {
             if let Some(door) = door {
                 let shared = [0, 1, 2, held.listener.as_raw_fd()];
-                let allowed = syscalls::allowed(&shared);
+                let allowed = syscalls::allowed(&shared, Model::Process);
                 NoNewPrivs.enter(&allowed).expect("Linux has it since 3.5");
                 if let Err(why) = door.enter(&allowed) {
                     println!("{door:?}: {why:?}");

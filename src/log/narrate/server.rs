@@ -49,6 +49,13 @@ calls! {
 }
 
 /// The options that are set before bind.
+pub(crate) fn never_blocks(socket: &Socket) {
+    explain!(
+        "fcntl({}, O_NONBLOCK) = 0: accept() is not to block; workers wait in epoll_wait() for all at once",
+        socket.as_raw_fd()
+    );
+}
+
 pub(crate) fn setsockopt(socket: &Socket) {
     let fd = socket.as_raw_fd();
     explain!("setsockopt({fd}, SO_REUSEADDR) = 0: never mind the last server's connections in TIME_WAIT");
@@ -95,11 +102,14 @@ pub(crate) fn poll(deadline: Option<Instant>) {
     }
 }
 
-pub(crate) fn woken(signals: &[Signal], ready: &[Pid]) {
+pub(crate) fn woken(signals: &[Signal]) {
     if !signals.is_empty() {
         explain!("poll(): woken by {}", names(signals));
     }
-    ready.iter().for_each(|pid| explain!("poll(): woken by pid {pid}, which is ready to accept"));
+}
+
+pub(crate) fn worker_is_ready(pid: Pid) {
+    explain!("poll(): woken by pid {pid}, which is ready to accept");
 }
 
 /// In the worker that has taken them.

@@ -26,6 +26,13 @@ steps! {
 
     fn layer_entered(layer: Layer) => "{}: {}", layer.name(), layer.effect();
 
+    fn threads_started(threads: usize) =>
+        "clone(), {}: they share this process's memory; each is to block in accept(), and this one waits \
+         for signals", count(threads as u64, "thread");
+
+    fn woken(connections: usize, ready: usize) =>
+        "epoll_wait() = {ready}: of {}, so many descriptors are ready", count(connections as u64, "connection");
+
     fn accept_blocks(fd: RawFd) => "accept({fd}): asleep until a client connects";
 
     fn accepted(fd: RawFd, socket: &Socket, peer: impl Display, since: Instant) =>

@@ -11,6 +11,7 @@ use ratatui::style::{Color, Stylize};
 use ratatui::text::{Line, Span};
 
 use self::help::{HELP, KEYS};
+use crate::config::Model;
 use crate::monitor::{distribution, format, table};
 use crate::scoreboard::snapshot::{PrivateCounter, Snapshot, Totals, Worker};
 use crate::scoreboard::{Phase, State};
@@ -108,7 +109,8 @@ impl TopView {
 
     /// The way of a connection: the queue, the socket, and the parent that opened it.
     fn head(&self) -> Vec<Line<'static>> {
-        let Snapshot { accept_queue, pid, parent, totals: Totals { served, restarts }, .. } = &self.snapshot;
+        let Snapshot { accept_queue, pid, parent, totals, model, workers, .. } = &self.snapshot;
+        let Totals { served, restarts } = totals;
         let a_second = self.rate.map_or(String::new(), |Rate { connections, bytes }| {
             let [connections, bytes] = [connections, bytes].map(format::fraction);
             format!(" {connections} connections/s, {bytes} bytes/s;")
@@ -123,10 +125,15 @@ impl TopView {
             Some(many) => format!("{}… {many} waiting", "●".repeat(20)).yellow().bold(),
         };
         let backlog = format!(" (backlog {})", accept_queue.limit).dim();
-        let processes = self.snapshot.workers.iter().filter(|worker| worker.state != State::Down);
+        let processes = workers.iter().filter(|worker| worker.state != State::Down);
         let busy = processes.clone().filter(|worker| worker.state.is_busy()).count();
         let processes = processes.count();
-        let load = format!("{busy} of {} busy", count(processes as u64, "worker")).bold();
+        let mut load = format!("{busy} of {} busy", count(processes as u64, "worker"));
+        if *model != Model::Process {
+            let clients = count(self.snapshot.clients(), "client");
+            load = format!("{load}, {clients}, model {}", model.name());
+        }
+        let load = load.bold();
         let load = if busy > 0 && busy == processes { load.yellow() } else { load };
         let role = match parent {
             ProcessState::Stopped => "  STOPPED: no process reaps and replaces the workers".red(),
@@ -236,7 +243,7 @@ fn color(worker: &Worker) -> Color {
         State::Down => Color::Red,
         State::Starting => Color::Cyan,
         State::Idle => Color::Reset,
-        State::Reading => Color::Green,
+        State::Reading | State::Serving => Color::Green,
         State::Writing => Color::Yellow,
         State::Draining => Color::Magenta,
     }

@@ -66,10 +66,12 @@ fn filter(allowed: &[Rule]) -> Result<BpfProgram, BackendError> {
             alternatives.push(SeccompRule::new(conditions)?);
         }
     }
-    // poll is what older machines have in the place of ppoll.
+    // The C library calls the older ones where there are both.
     #[cfg(target_arch = "x86_64")]
-    if rules.contains_key(&libc::SYS_ppoll) {
-        rules.insert(libc::SYS_poll, vec![]);
+    for (newer, older) in [(libc::SYS_ppoll, libc::SYS_poll), (libc::SYS_epoll_pwait, libc::SYS_epoll_wait)] {
+        if rules.contains_key(&newer) {
+            rules.insert(older, vec![]);
+        }
     }
     let refuse = SeccompAction::Errno(libc::EPERM as u32);
     SeccompFilter::new(rules, refuse, SeccompAction::Allow, ARCH.try_into()?)?.try_into()

@@ -52,8 +52,8 @@ impl Layer {
         }
     }
 
-    /// Enters this layer for good, with the only thread of the process. Its later
-    /// children inherit it. `allowed` is for seccomp.
+    /// Enters this layer for good, with the calling thread. Its later threads and children
+    /// inherit it, and other threads are not concerned. `allowed` is for seccomp.
     ///
     /// # Errors
     /// The kernel lacks the layer or refuses it, has only a part of it, or lacks what it
@@ -123,6 +123,11 @@ impl Sandbox {
     /// This sandbox, with one layer more.
     pub fn with(self, layer: Layer) -> Sandbox {
         Sandbox(self.0 | 1 << layer as u64)
+    }
+
+    /// The layers that both have.
+    pub fn common(self, other: Sandbox) -> Sandbox {
+        Sandbox(self.0 & other.0)
     }
 
     /// The layers in force.

@@ -8,7 +8,7 @@ use ratatui::backend::TestBackend;
 use ratatui::text::Text;
 
 use super::*;
-use crate::scoreboard::snapshot::AcceptQueue;
+use crate::scoreboard::snapshot::{AcceptQueue, Pool};
 use crate::scoreboard::{Event, Served};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -28,6 +28,9 @@ fn worker(slot: usize, state: State, peer: Option<&str>) -> Worker {
         last_exit: None,
         uid: None,
         sandbox: None,
+        careless_counter: there.then_some(0),
+        clients: there.then_some(peer.is_some().into()),
+        threads: there.then_some(1),
         since: there.then_some(SECOND * (slot as u32 + 3)),
         condition: if slot == 1 { ProcessState::Stopped } else { ProcessState::Alive },
         leaving: state == State::Draining,
@@ -44,6 +47,9 @@ fn view(workers: Vec<Worker>) -> TopView {
             pid: 4242,
             phase: Phase::Running,
             uptime: SECOND * 245,
+            model: Model::Process,
+            clients_per_worker: 1,
+            pool: Pool { min: 5, max: 5 },
             accept_queue: AcceptQueue { length: Some(2), limit: 10 },
             totals: Totals { served, restarts: 6 },
             private_counter: PrivateCounter { address: "0x55d0c8a010e8".into(), parent: 0 },
