@@ -1,4 +1,4 @@
-//! A counter that shows that memory is private after fork, and that threads share it.
+//! A counter that shows two things: memory is private after fork, and threads share it.
 //!
 //! Each worker counts its connections in an ordinary static. All processes have it at the
 //! same address, because each is a copy of the parent. Memory is copied at fork (to be

@@ -1,7 +1,7 @@
 //! The service: the bytes of one connection go back to its peer, to the end of file.
 //!
-//! It runs in a worker and knows no process: what it must know of its worker, and what its
-//! worker must know of it, goes through [`WorkerHooks`]. In the order of events:
+//! It runs in a worker and knows no process: it calls its worker only through
+//! [`WorkerHooks`]. In the order of events:
 //! `connection` (accepted; how it ended), this file (recv, send), `progress` (whether the
 //! peer is idle). Where a function returns a [`CloseReason`] as its error, the connection
 //! has ended and is to be closed.
@@ -33,8 +33,8 @@ pub trait WorkerHooks {
     /// Called when a signal has interrupted a blocking call. The call is repeated
     /// afterwards, unless the worker is stopping.
     fn handle_interrupt(&mut self);
-    /// Called before each recv. The worker looks for signals here, because a peer that
-    /// never lets a call block never lets one be interrupted.
+    /// Called before recv, once for each answer. The worker looks for signals here, because a
+    /// peer that never lets a call block never lets one be interrupted.
     fn before_recv(&mut self);
     /// Called when bytes have come, before the first send of the answer to them.
     fn before_answer(&mut self, connection: &Connection);
@@ -95,7 +95,7 @@ fn receive(
             return Ok(None);
         }
         let waited = connection.recv_timeout.filter(|_| has_timed_out).unwrap_or_default();
-        close_if_idle(connection, &mut progress, waited)?;
+        check_idle(connection, &mut progress, waited)?;
     }
 }
 
@@ -120,7 +120,7 @@ fn send_all(
                     return Ok(bytes.len());
                 }
                 narrate::send_blocks(&connection.socket, bytes.len());
-                close_if_idle(connection, &mut progress, Duration::ZERO)?;
+                check_idle(connection, &mut progress, Duration::ZERO)?;
             }
         }
     }
@@ -158,11 +158,7 @@ pub(crate) fn check_retryable(error: io::Error, hooks: &mut impl WorkerHooks) ->
 }
 
 /// Ends the connection if its peer is idle. `waited`: see [`Progress::check`].
-fn close_if_idle(
-    connection: &Connection,
-    progress: &mut Progress,
-    waited: Duration,
-) -> Result<(), CloseReason> {
+fn check_idle(connection: &Connection, progress: &mut Progress, waited: Duration) -> Result<(), CloseReason> {
     let now = Instant::now();
     progress.check(connection.queued(), waited, now);
     if progress.is_idle(now) { Err(CloseReason::Idle) } else { Ok(()) }

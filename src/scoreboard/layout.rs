@@ -72,7 +72,8 @@ shared_structs! {
         pub(super) last_exit: [AtomicU64; 12],
     }
 
-    /// A row. The parent writes the first four numbers, the worker the others.
+    /// A row. The parent assigns and clears it; while the worker lives, the parent writes the
+    /// pid and the worker all numbers after `restarts`.
     pub(super) struct RowNumbers {
         /// The worker's slot plus 1; 0 is a free row.
         pub(super) slot: AtomicU64,

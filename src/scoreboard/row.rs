@@ -106,7 +106,7 @@ impl Row {
         (state.copied().unwrap_or(State::Down), Duration::from_nanos(number >> STATE_BITS))
     }
 
-    /// Has it a connection, by its own word?
+    /// Has it a connection, as it has recorded itself?
     pub fn is_busy(self) -> bool {
         self.clients() > 0
     }

@@ -1,7 +1,7 @@
 //! The parent's record of its children: which worker fills which slot.
 //!
 //! A slot is a place for one worker: `--workers 4` makes slots 0 to 3. A child that fills no
-//! slot is leaving, and is not replaced. Nothing here forks, reaps or signals.
+//! slot is leaving, and is not replaced. Nothing here forks, waits or signals.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use crate::sys::process::WaitStatus;
 #[derive(Debug)]
 pub struct Children {
     slots: Vec<Slot>,
-    living: BTreeMap<Pid, Child>,
+    unreaped: BTreeMap<Pid, Child>,
     scoreboard: Writer,
     /// Rows that no child has; the last one is used next.
     free_rows: Vec<Row>,
@@ -68,7 +68,7 @@ impl Children {
     pub fn new(scoreboard: Writer, slots: u16) -> Children {
         let mut free_rows: Vec<Row> = (0..).map_while(|index| scoreboard.row(index)).collect();
         free_rows.reverse();
-        let mut children = Children { slots: Vec::new(), living: BTreeMap::new(), scoreboard, free_rows };
+        let mut children = Children { slots: Vec::new(), unreaped: BTreeMap::new(), scoreboard, free_rows };
         (0..slots).for_each(|_| children.add_slot());
         children
     }
@@ -132,7 +132,7 @@ impl Children {
     /// worker that filled it before is leaving from now on.
     pub fn add(&mut self, pid: Pid, slot: usize, row: Row, born: Instant) {
         self.scoreboard.set_pid(row, pid);
-        self.living.insert(pid, Child { slot, row, born });
+        self.unreaped.insert(pid, Child { slot, row, born });
         if let Some(filled) = self.slots.get_mut(slot) {
             filled.worker = Some(pid);
             self.scoreboard.fill(slot, row);
@@ -140,8 +140,8 @@ impl Children {
     }
 
     /// Removes a child that has died. None: it is not one of these.
-    pub fn reap(&mut self, pid: Pid, status: WaitStatus, died: Instant) -> Option<ReapedWorker> {
-        let child = self.living.remove(&pid)?;
+    pub fn remove(&mut self, pid: Pid, status: WaitStatus, died: Instant) -> Option<ReapedWorker> {
+        let child = self.unreaped.remove(&pid)?;
         let (row, connections) = (child.row, child.row.served().connections);
         let (clients, client) = (row.clients(), row.peer());
         self.free_row(child.row, child.slot, Some(status));
@@ -158,7 +158,7 @@ impl Children {
     /// an intruder controls must not make the parent fork without an end.
     pub fn vacate(&mut self, pid: Pid) -> Option<usize> {
         let slot = self.slot_of(pid)?;
-        if self.living.len() >= 2 * self.slots.len() {
+        if self.unreaped.len() >= 2 * self.slots.len() {
             return None;
         }
         let last = Some(Predecessor { pid, died: None });
@@ -170,7 +170,7 @@ impl Children {
     /// Puts a child that was leaving back into its slot, if the slot is empty and the child
     /// lives.
     pub fn restore(&mut self, pid: Pid) -> bool {
-        let Some(child) = self.living.get(&pid) else { return false };
+        let Some(child) = self.unreaped.get(&pid) else { return false };
         match self.slots.get_mut(child.slot) {
             Some(slot) if slot.worker.is_none() => {
                 slot.worker = Some(pid);
@@ -183,28 +183,28 @@ impl Children {
 
     /// The slot that it fills.
     pub fn slot_of(&self, pid: Pid) -> Option<usize> {
-        let slot = self.living.get(&pid)?.slot;
+        let slot = self.unreaped.get(&pid)?.slot;
         (self.slots.get(slot)?.worker == Some(pid)).then_some(slot)
     }
 
     /// Is it a child, not yet reaped?
     pub fn contains(&self, pid: Pid) -> bool {
-        self.living.contains_key(&pid)
+        self.unreaped.contains_key(&pid)
     }
 
     /// How many there are, including those that are leaving.
     pub fn len(&self) -> u64 {
-        self.living.len() as u64
+        self.unreaped.len() as u64
     }
 
     /// Are all dead and reaped?
     pub fn is_empty(&self) -> bool {
-        self.living.is_empty()
+        self.unreaped.is_empty()
     }
 
     /// All, including those that are leaving.
     pub fn pids(&self) -> impl Iterator<Item = Pid> {
-        self.living.keys().copied()
+        self.unreaped.keys().copied()
     }
 
     /// Those that fill slots.
@@ -215,13 +215,13 @@ impl Children {
     /// Is any worker that fills a slot past its start?
     pub fn has_stable_worker(&self, now: Instant) -> bool {
         self.in_place()
-            .filter_map(|pid| self.living.get(&pid))
+            .filter_map(|pid| self.unreaped.get(&pid))
             .any(|child| respawn::is_stable(child.born, now))
     }
 
     /// Has any child a client, as far as the scoreboard tells? A damaged row counts as a
     /// client.
     pub fn is_any_busy(&self) -> bool {
-        self.living.values().any(|child| child.row.is_busy() || child.row.slot() != Some(child.slot))
+        self.unreaped.values().any(|child| child.row.is_busy() || child.row.slot() != Some(child.slot))
     }
 }

@@ -139,7 +139,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Forks the workers, reports that on stdout, and looks after them until the end.
+    /// Forks the workers, reports that on stdout, and supervises them until the end.
     ///
     /// # Errors
     /// If no worker can be forked.
@@ -154,9 +154,9 @@ impl<'a> Supervisor<'a> {
         self.announce();
         loop {
             let deadline = self.next_deadline();
-            let listener = self.listener.as_ref().filter(|_| self.wants_drainer());
+            let listener = self.listener.as_ref().filter(|_| self.may_fork_drainer());
             let source = self.events.as_mut().expect("only a child has dropped it");
-            let events = source.wait(deadline, listener.map(Listener::source));
+            let events = source.wait(deadline, listener.map(Listener::poll_fd));
             self.reap_workers();
             for (pid, report) in events.reports {
                 match report {
@@ -197,7 +197,8 @@ impl<'a> Supervisor<'a> {
             }
             Stage::Draining(drain) => {
                 let forking = self.fork_retry_at.filter(|retry_at| *retry_at > Instant::now());
-                // Without a drainer its end wakes the parent for nothing, again and again.
+                // Only the drainer is told when the overflow is over. Without one, waking up for it
+                // again and again would be a busy loop.
                 let overflow = drain.drainer.and(drain.overflow.as_ref()).map(|overflow| overflow.until);
                 [Some(drain.deadline), Some(drain.resend_at), overflow, forking].into_iter().flatten().min()
             }
@@ -205,7 +206,7 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// The last acts, when all children are reaped.
+    /// Removes the files and logs the totals, when all children are reaped.
     fn end(mut self, exit: Exit) -> Exit {
         self.scoreboard.set_phase(Phase::Ended(exit.code()));
         self.files.clear();

@@ -23,7 +23,7 @@ impl Supervisor<'_> {
 
     fn reap(&mut self, pid: Pid, status: WaitStatus) {
         let died = Instant::now();
-        let Some(dead) = self.children.reap(pid, status, died) else {
+        let Some(dead) = self.children.remove(pid, status, died) else {
             // Process 1 of a container inherits orphans that it has not forked.
             return debug!("reaped an unknown child, pid {pid}");
         };
@@ -40,21 +40,26 @@ impl Supervisor<'_> {
         let what = format!("worker {slot} (pid {pid}) {status} after {lived:.1?} and {connected}{cut}");
         self.log_event(level, what);
         self.died_while_draining(pid, exit_kind, dead.clients > 0);
-        if exit_kind == ExitKind::Crashed && self.has_socket_failed(dead.born) {
+        if exit_kind == ExitKind::Crashed && self.repair_socket_after(dead.born) {
+            // What broke the socket came from outside: no reason to wait before the next fork.
             exit_kind = ExitKind::Killed;
         }
         if let Some(old) = self.rolling_restart.finish(pid) {
             self.replacement_has_died(old, exit_kind);
         } else if dead.was_in_place {
-            self.replace(slot, status, WorkerRun { exit_kind, born: dead.born, died, connections });
+            self.schedule_replacement(
+                slot,
+                status,
+                WorkerRun { exit_kind, born: dead.born, died, connections },
+            );
         }
     }
 
     /// Decides when the slot of a dead worker is filled again.
-    fn replace(&mut self, slot: usize, status: WaitStatus, run: WorkerRun) {
+    fn schedule_replacement(&mut self, slot: usize, status: WaitStatus, run: WorkerRun) {
         let others_stable = self.children.has_stable_worker(run.died);
         match self.respawn.after(run, others_stable) {
-            RestartDecision::Now => {}
+            RestartDecision::Now => {} // The slot has been due since the death.
             RestartDecision::At(due) => {
                 let wait = due - run.died;
                 let what = format!("worker {slot} is replaced in {wait:.1?}: it crashed at its start");
@@ -67,15 +72,15 @@ impl Supervisor<'_> {
                      has logged, with -v for more"
                 );
                 self.log_event(Level::Error, what);
-                self.drain(Exit::GaveUp);
+                self.begin_shutdown(Exit::GaveUp);
             }
         }
     }
 
-    /// Has a worker that was forked at `born` crashed because the listening socket was broken?
-    /// One process can break it for all that share it. The first crash repairs it; workers
-    /// that are older than the repair may have met the same, and crash next.
-    fn has_socket_failed(&mut self, born: Instant) -> bool {
+    /// Repairs the listening socket, if it is broken: one process can break it for all that
+    /// share it. Returns whether a worker that was forked at `born` may have crashed for that
+    /// reason: workers that are older than the repair may have met the same, and crash next.
+    fn repair_socket_after(&mut self, born: Instant) -> bool {
         let (Stage::Running, Some(listener)) = (&self.stage, &self.listener) else { return false };
         match listener.repair() {
             Ok(None) => {}

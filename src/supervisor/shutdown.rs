@@ -32,9 +32,9 @@ const RESEND_AFTER: Duration = Duration::from_millis(500);
 /// to its group, and a terminal sends it to the group.
 const SAME_SIGNAL: Duration = Duration::from_millis(200);
 
-/// The accept queue while shutting down: a full queue would drop the last segment of
-/// handshakes. The kernel's own limit is mostly 4096 (net.core.somaxconn).
-const LONGEST_BACKLOG: i32 = 4096;
+/// The least length of the accept queue while shutting down: a full queue would drop the last
+/// segment of handshakes. The kernel's own limit is mostly 4096 (net.core.somaxconn).
+const SHUTDOWN_BACKLOG: i32 = 4096;
 
 /// After an overflow: a client whose handshake was cut short sends its first bytes again
 /// after 0.2, 0.6, 1.4 s, and the kernel repeats its half of the handshake after 1 s.
@@ -69,19 +69,19 @@ pub(super) struct Drain {
     exit: Exit,
 }
 
-/// The accept queue had overflowed before the shutdown. Longer is waited if handshakes are
-/// open: then it may overflow now.
+/// The wait for clients whose handshake was delayed, because the accept queue had overflowed
+/// before the shutdown. It is longer if handshakes are still open.
 #[derive(Debug)]
 pub(super) struct Overflow {
     /// Clients have time until then to send again.
     pub(super) until: Instant,
-    /// The handshakes that were open when the shutdown began.
+    /// The handshakes that were open when the drainer was forked.
     half_open: HashSet<String>,
 }
 
 impl Supervisor<'_> {
     /// Begins to shut down in order, to end with `exit` if all goes well.
-    pub(super) fn drain(&mut self, exit: Exit) {
+    pub(super) fn begin_shutdown(&mut self, exit: Exit) {
         self.children.remove_all_slots();
         self.rolling_restart.stop();
         self.scoreboard.set_phase(Phase::Draining);
@@ -104,7 +104,7 @@ impl Supervisor<'_> {
     /// Makes the accept queue as long as possible, so that no handshake is dropped any more.
     fn make_room(&self) {
         let Some(listener) = &self.listener else { return };
-        let backlog = self.config.backlog.max(LONGEST_BACKLOG);
+        let backlog = self.config.backlog.max(SHUTDOWN_BACKLOG);
         listener.resize(backlog);
         self.scoreboard.set_queue_limit(queue_limit(backlog));
         allow_descriptors(backlog as u64 + OTHER_DESCRIPTORS);
@@ -162,19 +162,19 @@ impl Supervisor<'_> {
         let Stage::Draining(drain) = &mut self.stage else { return };
         let was_drainer = drain.drainer.take_if(|drainer| *drainer == pid).is_some();
         if was_drainer {
-            // The next drainer, if one is needed, only drains: it may not live long either.
+            // The next drainer, if one is needed, only drains: serving may have made this one crash.
             drain.overflow = None;
         }
-        // A worker killed from outside is not the shutdown's fault. A killed drainer is: it may
-        // have had the last copy of the listening socket.
+        // A worker killed from outside does not change the exit status. A killed drainer does: it
+        // may have had the last copy of the listening socket.
         let cut = was_busy || (was_drainer && self.listener.is_none());
         if cut && (exit_kind == ExitKind::Crashed || (was_drainer && exit_kind == ExitKind::Killed)) {
             self.mark_cut();
         }
     }
 
-    /// Is a drainer to be forked as soon as there is a connection?
-    pub(super) fn wants_drainer(&self) -> bool {
+    /// May a drainer be forked as soon as there is a connection?
+    pub(super) fn may_fork_drainer(&self) -> bool {
         matches!(&self.stage, Stage::Draining(drain) if drain.drainer.is_none())
             && self.fork_retry_at.is_none_or(|retry_at| retry_at <= Instant::now())
     }
@@ -199,7 +199,7 @@ impl Supervisor<'_> {
                     let others = self.children.pids().filter(|pid| Some(*pid) != drainer);
                     others.for_each(|pid| self.terminate(pid));
                 }
-                self.drain_queue();
+                self.step_drain();
             }
             _ => {}
         }
@@ -211,7 +211,7 @@ impl Supervisor<'_> {
 
     /// Forks the drainer if there is a queue to drain, tells it when the overflow is over, and
     /// ends the shutdown when all workers have left.
-    fn drain_queue(&mut self) {
+    fn step_drain(&mut self) {
         let Stage::Draining(drain) = &mut self.stage else { return };
         // Another process may have shut it down, which resets the connections in its queue.
         self.listener.take_if(|listener| !listener.is_listening());
@@ -225,8 +225,8 @@ impl Supervisor<'_> {
         // If connections have come during the shutdown, more may follow.
         let came = self.scoreboard.served().connections != drain.connections_before;
         let may_come = all_left && came && self.fork_retry_at.is_none();
-        let wants_drainer = |listener: &Listener| overflowed || may_come || listener.has_waiting();
-        if self.listener.as_ref().is_some_and(wants_drainer) {
+        let must_drain = |listener: &Listener| overflowed || may_come || listener.has_waiting();
+        if self.listener.as_ref().is_some_and(must_drain) {
             self.fork_drainer(overflowed);
         } else if all_left {
             self.listener = None;

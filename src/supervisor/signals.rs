@@ -33,7 +33,7 @@ impl Supervisor<'_> {
                 let grace = humantime::format_duration(self.config.grace);
                 let what = format!("{signal}: shutting down, {workers} to leave within {grace}");
                 self.log_event(Level::Info, what);
-                self.drain(Exit::Success);
+                self.begin_shutdown(Exit::Success);
             }
             Signal::SIGTERM | Signal::SIGINT => self.signalled_again(signal),
             _ if !running => info!("{signal}: too late, shutting down"),

@@ -88,7 +88,7 @@ impl Supervisor<'_> {
             scoreboard: *self.scoreboard,
             listener,
             options: self.config,
-            rights: self.credentials.as_ref(),
+            credentials: self.credentials.as_ref(),
             parent: self.pid,
             null: &self.null,
             reports: events.into_report_writer(),

@@ -7,7 +7,8 @@
 //!
 //! Closing any descriptor of the file releases the lock: a server must not open its
 //! own file again. A server's lock is a write lock, which takes the right to write. A
-//! read lock takes the right to read, which other users have, and proves nothing.
+//! read lock takes the right to read, which other users have: it does not show that a server
+//! runs.
 
 use std::ffi::OsString;
 use std::fmt;

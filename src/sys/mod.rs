@@ -1,8 +1,8 @@
 //! What the operating system offers and Rust's libraries don't wrap safely.
 //!
 //! All `unsafe` code of the program is here, each block under the reason why it is
-//! sound, and so are the differences between Linux and macOS. Nothing here knows what a
-//! worker serves or what the supervisor decides, and nothing prints. The files have no
+//! sound, and so are the differences between Linux and macOS. Nothing here decides
+//! what the program does, and nothing prints. The files have no
 //! order: each stands for one facility of the system.
 
 pub mod clock;

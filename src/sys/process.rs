@@ -139,12 +139,12 @@ fn close_range(_: RawFd, _: RawFd) -> nix::Result<()> {
     Err(Errno::ENOSYS)
 }
 
-/// Arranges that this process is interrupted when `parent` dies.
+/// Arranges that this process is interrupted when its parent dies.
 ///
 /// Linux then sends SIGCONT, which reaches a stopped process too, and is harmless if
 /// another process sends it. A change of user clears the setting: call this after
-/// [`Credentials::take`](super::credentials::Credentials::take). macOS has no such setting: there the worker's slow timer makes it check
-/// (see [`signal`](super::signal)). On both, [`is_orphan`] tells whether the parent is dead,
+/// [`Credentials::take`](super::credentials::Credentials::take). macOS has no such setting:
+/// there a process has to look now and then. On both, [`is_orphan`] tells whether the parent is dead,
 /// also if it died before this call. See prctl(2), PR_SET_PDEATHSIG.
 ///
 /// # Errors

@@ -22,7 +22,7 @@ pub fn accept_queue(pid: libc::pid_t, inode: u64) -> Option<u64> {
 
 /// The inode of the listening socket to which the kernel connects a client of
 /// `address` on this machine; several, where they share the address (SO_REUSEPORT).
-/// None: no socket listens there in this network namespace, or the system can't tell.
+/// Empty: no socket listens there in this network namespace, or the system can't tell.
 pub fn listening_at(address: SocketAddr) -> Vec<u64> {
     // Whether an IPv6 socket takes IPv4 is not in the list; by default it does.
     let matching: Vec<(Match, u64)> = tcp_sockets("self", LISTEN)

@@ -99,7 +99,7 @@ impl Worker {
         };
         // Another process has changed the socket's flags or time-outs: accept would return
         // at once again and again. The parent repairs the socket when this worker has left.
-        let is_spoilt = error == Errno::EAGAIN && listener.is_too_early(called.elapsed());
+        let is_spoilt = error == Errno::EAGAIN && listener.is_spurious_eagain(called.elapsed());
         let action = match is_spoilt && !self.is_stopping() {
             true => AcceptAction::Leave,
             false => AcceptAction::after(error),
@@ -136,7 +136,8 @@ impl Worker {
             self.wake_first_thread();
         }
         if log_enabled!(Level::Info) {
-            // Of two workers that count at once, one at least must see both counts.
+            // For the shared total: of two workers that count at once, one at least must see
+            // both counts.
             fence(SeqCst);
             info!(
                 "accepted {} as descriptor {}; private count {private} at {:#x}, shared total {}",

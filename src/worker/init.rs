@@ -25,9 +25,9 @@ use crate::sys::{memory, process, readiness};
 pub(super) fn init(context: &WorkerContext<'_>) -> io::Result<&'static mut [u8]> {
     let buffer = memory::map_private(BUFFER_SIZE)?;
     close_inherited(context)?;
-    if let Some(rights) = context.rights {
-        rights.take()?;
-        crate::log::narrate::server::take_credentials(rights);
+    if let Some(credentials) = context.credentials {
+        credentials.take()?;
+        crate::log::narrate::server::take_credentials(credentials);
     }
     process::set_pdeathsig()?;
     wakeup::install_handlers()?;

@@ -2,7 +2,7 @@
 //!
 //! It runs from the fork to `_exit`. It may block anywhere: the wakeup timer ends each
 //! blocking call when a signal comes. When it is asked to stop it closes the listening
-//! socket and finishes its connections; when the parent has died, it does so at once. The
+//! socket and finishes its connections; when the parent has died, it has 0.7 s for that. The
 //! files in the order of events:
 //!
 //! - `init`: descriptors, user, signal handlers, sandbox
@@ -67,7 +67,7 @@ pub enum WorkerRole {
     /// It drains the accept queue when the whole server shuts down, and closes it.
     FinalDrain,
     /// It first serves connections that an accept queue that has overflowed still brings,
-    /// until it is asked to stop. Then it does the same.
+    /// until it is asked to stop. Then it does what [`WorkerRole::FinalDrain`] does.
     DrainOverflow,
 }
 
@@ -87,7 +87,7 @@ pub struct WorkerContext<'a> {
     /// The options that the server was started with.
     pub options: &'a Config,
     /// The user and groups that the worker changes to, if any.
-    pub rights: Option<&'a Credentials>,
+    pub credentials: Option<&'a Credentials>,
     /// The pid of the parent.
     pub parent: Pid,
     /// An open /dev/null, which takes the place of stdin and stdout.
@@ -151,7 +151,7 @@ pub fn run(context: WorkerContext<'_>) -> u8 {
         worker.begin(sandboxing.enter());
         worker.serve(role, model, buffer);
     }
-    worker.log_end()
+    worker.exit_code()
 }
 
 /// How many connections a worker serves: up to 10 % more than asked, by its pid, so that
@@ -313,8 +313,8 @@ impl Worker {
         info!("closed {peer}: {reason}, {} echoed", count(echoed, "byte"));
     }
 
-    /// Logs why the worker leaves. Returns its exit code.
-    fn log_end(&self) -> u8 {
+    /// The exit code. Logs why the worker leaves.
+    fn exit_code(&self) -> u8 {
         match self.listener_state {
             _ if self.has_cut => {
                 error!("leaving: connections came without a pause, and the last of them are cut");

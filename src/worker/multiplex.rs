@@ -267,7 +267,7 @@ impl Worker {
 
     /// Looks for a signal before a wait: a worker that never blocks is never interrupted.
     pub(super) fn check_signals(&mut self) {
-        if wakeup::is_pending() {
+        if wakeup::has_fired() {
             self.handle_interrupt();
         }
     }

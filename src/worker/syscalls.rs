@@ -1,4 +1,6 @@
 //! The system calls that the sandbox allows a worker: those of its own loop, and no other.
+//! (Of files, ports and signals its other layer, Landlock, allows nothing at all: see
+//! `sys/sandbox/linux.rs`.)
 //!
 //! A call that is missing here fails with EPERM. Some calls are allowed with certain
 //! arguments alone, so that what other processes share (the listening socket, the log)

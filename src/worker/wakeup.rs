@@ -84,7 +84,7 @@ pub fn request_stop() {
 /// Has the timer run out since it was disarmed? A worker whose peer never lets it block is
 /// never interrupted, and asks here between its calls.
 #[inline]
-pub fn is_pending() -> bool {
+pub fn has_fired() -> bool {
     signal::flag(Signal::SIGALRM).load(Relaxed)
 }
 
