@@ -7,9 +7,9 @@
  *                                                 an echo, in microseconds
  *   measure connect PORT CONNECTIONS              one after the other, an echo
  *                                                 each: connections a second
- *   measure many PORT CONNECTIONS ECHOES PID      so many kept connections, 64 bytes
- *                                                 on all of them in turn, 64 on the
- *                                                 way at once: processor time of the
+ *   measure many PORT CONNECTIONS ECHOES WAYS PID so many kept connections, 64 bytes
+ *                                                 on all of them in turn, WAYS of them
+ *                                                 at once: processor time of the
  *                                                 server PID an echo, in microseconds;
  *                                                 its memory for the connections, in
  *                                                 kB, before they have sent anything
@@ -247,7 +247,7 @@ static double pss(int pid)
     return kb;
 }
 
-static void many(const char *port, int connections, int echoes, int server)
+static void many(const char *port, int connections, int echoes, int ways, int server)
 {
     struct rlimit limit;
     int *fds = malloc(connections * sizeof *fds);
@@ -264,8 +264,8 @@ static void many(const char *port, int connections, int echoes, int server)
     usleep(300000); /* all are accepted */
     memory = sum(server, pss) - memory;
     before = sum(server, cpu);
-    for (int done = 0, i = 0; done < echoes; i = i + 64 < connections ? i + 64 : 0) {
-        int last = i + 64 < connections ? i + 64 : connections;
+    for (int done = 0, i = 0; done < echoes; i = i + ways < connections ? i + ways : 0) {
+        int last = i + ways < connections ? i + ways : connections;
         for (int j = i; j < last; j++)
             if (write(fds[j], message, sizeof message) != sizeof message)
                 fail("write");
@@ -294,8 +294,8 @@ int main(int argc, char **argv)
         latency(argv[2], atoi(argv[3]), atoi(argv[4]));
     else if (argc == 4 && !strcmp(argv[1], "connect"))
         connect_often(argv[2], atoi(argv[3]));
-    else if (argc == 6 && !strcmp(argv[1], "many"))
-        many(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
+    else if (argc == 7 && !strcmp(argv[1], "many"))
+        many(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]), atoi(argv[6]));
     else if (argc == 4 && !strcmp(argv[1], "respawn"))
         respawn(argv[2], atoi(argv[3]));
     else if (argc >= 3 && !strcmp(argv[1], "run"))

@@ -67,7 +67,7 @@ impl Poller {
     ///
     /// # Errors
     /// `EINTR` when a signal came first.
-    pub fn wait(&self, ready: &mut Vec<RawFd>, deadline: Option<Instant>) -> nix::Result<()> {
+    pub fn wait(&mut self, ready: &mut Vec<RawFd>, deadline: Option<Instant>) -> nix::Result<()> {
         ready.clear();
         self.0.wait(ready, deadline)
     }
@@ -84,11 +84,16 @@ mod epoll {
     use crate::sys::readiness::timeout_until;
 
     #[derive(Debug)]
-    pub(super) struct List(Epoll);
+    pub(super) struct List {
+        epoll: Epoll,
+        /// Where a wait puts what it reports.
+        events: Box<[EpollEvent; AT_ONCE]>,
+    }
 
     impl List {
         pub fn new() -> nix::Result<List> {
-            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(List)
+            let events = Box::new([EpollEvent::empty(); AT_ONCE]);
+            Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(|epoll| List { epoll, events })
         }
 
         pub fn change(
@@ -98,18 +103,17 @@ mod epoll {
             before: Option<Interest>,
             after: Option<Interest>,
         ) -> nix::Result<()> {
-            let Some(interest) = after else { return self.0.delete(fd) };
+            let Some(interest) = after else { return self.epoll.delete(fd) };
             let mut event = EpollEvent::new(flags(interest), number as u64);
             match before {
-                None => self.0.add(fd, event),
-                Some(_) => self.0.modify(fd, &mut event),
+                None => self.epoll.add(fd, event),
+                Some(_) => self.epoll.modify(fd, &mut event),
             }
         }
 
-        pub fn wait(&self, ready: &mut Vec<RawFd>, deadline: Option<Instant>) -> nix::Result<()> {
-            let mut events = [EpollEvent::empty(); AT_ONCE];
-            let count = self.0.wait(&mut events, timeout_until(deadline))?;
-            ready.extend(events[..count].iter().map(|event| event.data() as RawFd));
+        pub fn wait(&mut self, ready: &mut Vec<RawFd>, deadline: Option<Instant>) -> nix::Result<()> {
+            let count = self.epoll.wait(&mut *self.events, timeout_until(deadline))?;
+            ready.extend(self.events[..count].iter().map(|event| event.data() as RawFd));
             Ok(())
         }
     }
@@ -134,11 +138,17 @@ mod kqueue {
     use super::{AT_ONCE, Interest};
 
     #[derive(Debug)]
-    pub(super) struct List(Kqueue);
+    pub(super) struct List {
+        kqueue: Kqueue,
+        /// Where a wait puts what it reports.
+        events: Box<[KEvent; AT_ONCE]>,
+    }
 
     impl List {
         pub fn new() -> nix::Result<List> {
-            Kqueue::new().map(List)
+            let empty = KEvent::new(0, EventFilter::EVFILT_READ, EvFlags::empty(), FilterFlag::empty(), 0, 0);
+            let events = Box::new([empty; AT_ONCE]);
+            Kqueue::new().map(|kqueue| List { kqueue, events })
         }
 
         pub fn change(
@@ -156,17 +166,15 @@ mod kqueue {
                 .into_iter()
                 .chain(after.map(|interest| event(interest, EvFlags::EV_ADD)))
                 .collect();
-            self.0.kevent(&changes, &mut [], None).map(drop)
+            self.kqueue.kevent(&changes, &mut [], None).map(drop)
         }
 
-        pub fn wait(&self, ready: &mut Vec<RawFd>, deadline: Option<Instant>) -> nix::Result<()> {
-            let empty = KEvent::new(0, EventFilter::EVFILT_READ, EvFlags::empty(), FilterFlag::empty(), 0, 0);
-            let mut events = [empty; AT_ONCE];
+        pub fn wait(&mut self, ready: &mut Vec<RawFd>, deadline: Option<Instant>) -> nix::Result<()> {
             let timeout = deadline.map(|deadline| {
                 *TimeSpec::from_duration(deadline.saturating_duration_since(Instant::now())).as_ref()
             });
-            let count = self.0.kevent(&[], &mut events, timeout)?;
-            ready.extend(events[..count].iter().map(|event| event.ident() as RawFd));
+            let count = self.kqueue.kevent(&[], &mut *self.events, timeout)?;
+            ready.extend(self.events[..count].iter().map(|event| event.ident() as RawFd));
             Ok(())
         }
     }

@@ -52,6 +52,36 @@ struct Entry {
     check: Option<Instant>,
 }
 
+impl Entry {
+    /// Brings the poller and the list of checks up to date. A check that comes too early does
+    /// no harm and is kept: most are never reached.
+    ///
+    /// # Errors
+    /// The system lacks memory for it, or has reached fs.epoll.max_user_watches.
+    fn update(
+        &mut self,
+        fd: RawFd,
+        poller: Option<&Poller>,
+        checks: &mut BTreeSet<(Instant, RawFd)>,
+    ) -> Result<(), CloseReason> {
+        if let Some(poller) = poller {
+            let wanted = Some(self.connection.interest());
+            let changed = poller.change(&self.connection, self.interest, wanted);
+            changed.map_err(|error| CloseReason::Lost(error.into()))?;
+            self.interest = wanted;
+        }
+        let check = self.connection.next_check();
+        if self.check.is_none_or(|kept| check.is_some_and(|check| check < kept)) {
+            if let Some(kept) = self.check {
+                checks.remove(&(kept, fd));
+            }
+            self.check = check;
+            checks.extend(check.map(|check| (check, fd)));
+        }
+        Ok(())
+    }
+}
+
 impl ConnectionSet {
     /// How many connections there are.
     pub fn len(&self) -> usize {
@@ -66,36 +96,13 @@ impl ConnectionSet {
     /// Adds a connection.
     ///
     /// # Errors
-    /// As [`ConnectionSet::update`].
+    /// As [`Entry::update`].
     fn insert(&mut self, mut connection: NonblockingConnection) -> Result<(), CloseReason> {
         connection.touch(self.leaving);
         let fd = connection.fd();
-        self.connections.insert(fd, Entry { connection, interest: None, check: None });
-        self.update(fd)
-    }
-
-    /// Brings the poller and the list of checks up to date with a connection. A check that
-    /// comes too early does no harm and is kept: most are never reached.
-    ///
-    /// # Errors
-    /// The system lacks memory for it, or has reached fs.epoll.max_user_watches.
-    fn update(&mut self, fd: RawFd) -> Result<(), CloseReason> {
-        let Some(entry) = self.connections.get_mut(&fd) else { return Ok(()) };
-        if let Some(poller) = &self.poller {
-            let wanted = Some(entry.connection.interest());
-            let changed = poller.change(&entry.connection, entry.interest, wanted);
-            changed.map_err(|error| CloseReason::Lost(error.into()))?;
-            entry.interest = wanted;
-        }
-        let check = entry.connection.next_check();
-        if entry.check.is_none_or(|kept| check.is_some_and(|check| check < kept)) {
-            if let Some(kept) = entry.check {
-                self.checks.remove(&(kept, fd));
-            }
-            entry.check = check;
-            self.checks.extend(check.map(|check| (check, fd)));
-        }
-        Ok(())
+        let entry =
+            self.connections.entry(fd).insert_entry(Entry { connection, interest: None, check: None });
+        entry.into_mut().update(fd, self.poller.as_ref(), &mut self.checks)
     }
 
     fn remove(&mut self, fd: RawFd) -> Option<NonblockingConnection> {
@@ -203,7 +210,7 @@ impl Worker {
         });
         let deadline = set.checks.first().map(|(check, _)| *check).into_iter().chain(until).min();
         let mut ready = std::mem::take(&mut set.ready);
-        match set.poller.as_ref().map(|poller| poller.wait(&mut ready, deadline)) {
+        match set.poller.as_mut().map(|poller| poller.wait(&mut ready, deadline)) {
             Some(Ok(())) => {}
             Some(Err(Errno::EINTR)) => self.handle_interrupt(),
             // None that is known. It must not become a busy loop.
@@ -244,7 +251,8 @@ impl Worker {
     fn update_all(&mut self, set: &mut ConnectionSet) {
         let all: Vec<RawFd> = set.connections.keys().copied().collect();
         for fd in all {
-            if let Err(reason) = set.update(fd) {
+            let Some(entry) = set.connections.get_mut(&fd) else { continue };
+            if let Err(reason) = entry.update(fd, set.poller.as_ref(), &mut set.checks) {
                 self.remove(set, fd, &reason);
             }
         }
@@ -254,7 +262,8 @@ impl Worker {
     fn advance(&mut self, set: &mut ConnectionSet, fd: RawFd, is_ready: bool, buffer: &mut [u8]) {
         let Some(entry) = set.connections.get_mut(&fd) else { return };
         let advanced = entry.connection.advance(is_ready, set.leaving, buffer, self);
-        if let Err(reason) = advanced.and_then(|()| set.update(fd)) {
+        let updated = advanced.and_then(|()| entry.update(fd, set.poller.as_ref(), &mut set.checks));
+        if let Err(reason) = updated {
             self.remove(set, fd, &reason);
         }
     }
