@@ -136,8 +136,9 @@ fn an_idle_client_is_closed_and_the_next_one_served() {
     let _alone = heavy();
     let server = Server::start(&["--workers", "1", "--idle-timeout", "300ms"]);
     let mut idle = server.connect();
-    echo(&mut idle, b"then silence");
+    // Before the bytes: the worker may begin to wait long before this process goes on.
     let start = Instant::now();
+    echo(&mut idle, b"then silence");
     assert!(read_to_end(&mut idle).is_empty());
     assert!(start.elapsed() >= Duration::from_millis(290), "closed after {:?}", start.elapsed());
     server.wait_for_log(&["closed", "idle for too long, 12 bytes echoed"]);
