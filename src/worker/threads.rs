@@ -128,7 +128,6 @@ impl Worker {
     /// Waits until all threads have ended, because this worker leaves. Wakes those that block
     /// in a call then.
     fn wait_for_threads(&mut self, threads: &[JoinHandle<Left>]) {
-        let mut has_reported = false;
         loop {
             self.check_signals();
             let serving: Vec<_> = threads.iter().filter(|thread| !thread.is_finished()).collect();
@@ -136,8 +135,7 @@ impl Worker {
                 break;
             }
             let clients = self.clients.len();
-            if !self.may_accept() && !has_reported {
-                has_reported = true;
+            if !self.may_accept() {
                 self.report_retiring(clients);
             }
             // With its connections all accepted, a worker waits for as long as its clients stay.
