@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::models::{ALL, SHARED, in_each, number, start, start_workers, workers};
+use crate::common::models::{
+    ALL, Client, SHARED, connect_clients, exchange, in_each, start, start_workers, workers,
+};
 use crate::common::{
     PATIENCE, Server, SetOnDrop, echo, heavy, noise, number_following, read_to_end, rounds, wait_until,
 };
@@ -20,20 +22,10 @@ fn clients_of_one(model: &str) -> usize {
     if model == "process" { 1 } else { 3 }
 }
 
-/// Each client exchanges something in its rhythm.
-#[track_caller]
-fn exchange(clients: &mut [TcpStream], times: usize) {
-    let message = noise(20_000);
-    for _ in 0..times {
-        clients.iter_mut().for_each(|client| echo(client, &message));
-        thread::sleep(Duration::from_millis(20)); // The clients' rhythm.
-    }
-}
-
 /// The worker that has accepted a client: its slot and its pid.
 #[track_caller]
-fn worker_of(server: &Server, client: &TcpStream) -> (i32, Pid) {
-    let line = server.wait_for_log(&["accepted ", &client.local_addr().unwrap().to_string()]);
+fn worker_of(server: &Server, client: &Client) -> (i32, Pid) {
+    let line = server.wait_for_log(&["accepted ", &client.stream.local_addr().unwrap().to_string()]);
     (number_following(&line, "worker "), Pid::from_raw(number_following(&line, "(pid ")))
 }
 
@@ -43,23 +35,30 @@ fn assert_none_was_cut(server: &Server) {
     assert!(!server.log().iter().any(is_cut), "{:#?}", server.log());
 }
 
+/// Now the clients are quiet.
+#[track_caller]
+fn assert_parted(clients: Vec<Client>) {
+    for mut client in clients {
+        assert!(read_to_end(&mut client.stream).is_empty());
+    }
+}
+
 #[test]
 fn hup_cuts_no_client_in_the_midst_of_an_exchange() {
     in_each(&ALL, |model| {
         let server = start_workers(model, 2, clients_of_one(model), &[]);
         let old = server.wait_for_workers(2);
-        let mut clients = server.connect_served(2 * clients_of_one(model));
+        let mut clients = connect_clients(&server, 2 * clients_of_one(model));
         server.signal(Signal::SIGHUP);
-        wait_until("both are replaced", || {
+        server.wait_for_status("the old ones are leaving", |look| {
             exchange(&mut clients, 1);
-            server.log().iter().filter(|line| line.contains("may leave")).count() == 2
+            let leaving = workers(look).iter().filter(|worker| worker["state"] == "draining").count();
+            leaving == 2 || clients.is_empty()
         });
         exchange(&mut clients, 10);
-        let (_, new) = worker_of(&server, &server.connect_served(1)[0]);
+        let (_, new) = worker_of(&server, &connect_clients(&server, 1)[0]);
         assert!(!old.contains(&new), "a worker that leaves accepts no more");
-        // Now they are quiet.
-        clients.iter_mut().for_each(|client| assert!(read_to_end(client).is_empty()));
-        drop(clients);
+        assert_parted(clients);
         wait_until("the old ones have left", || !server.workers().iter().any(|worker| old.contains(worker)));
         assert_none_was_cut(&server);
     });
@@ -71,19 +70,18 @@ fn ttin_and_ttou_add_and_remove_a_worker_with_all_its_clients() {
         let server = start_workers(model, 1, clients_of_one(model), &[]);
         server.signal(Signal::SIGTTIN);
         server.wait_for_idle_workers(2);
-        let mut clients = server.connect_served(2 * clients_of_one(model));
+        let mut clients = connect_clients(&server, 2 * clients_of_one(model));
         assert_eq!(server.status()["pool"]["min"], 2);
         server.signal(Signal::SIGTTOU);
         server.wait_for_log(&["SIGTTOU: 1 worker from now on"]);
         exchange(&mut clients, 10);
-        for mut client in clients {
-            match worker_of(&server, &client).0 {
-                0 => echo(&mut client, b"still served"),
-                _ => assert!(read_to_end(&mut client).is_empty()),
-            }
-        }
+        let is_leaving = |client: &mut Client| worker_of(&server, client).0 == 1;
+        assert_parted(clients.extract_if(.., is_leaving).collect());
+        assert_eq!(clients.len(), clients_of_one(model));
+        clients.iter_mut().for_each(|client| echo(&mut client.stream, b"still served"));
         server.wait_for_workers(1);
-        server.connect_served(1);
+        drop(clients);
+        server.connect_served(clients_of_one(model));
         assert_none_was_cut(&server);
     });
 }
@@ -92,26 +90,20 @@ fn ttin_and_ttou_add_and_remove_a_worker_with_all_its_clients() {
 fn term_to_one_worker_replaces_it_while_it_finishes_its_clients() {
     in_each(&ALL, |model| {
         let server = start_workers(model, 2, clients_of_one(model), &[]);
-        let mut clients = server.connect_served(2 * clients_of_one(model));
+        let mut clients = connect_clients(&server, 2 * clients_of_one(model));
         let (_, leaving) = worker_of(&server, &clients[0]);
         kill(leaving, Signal::SIGTERM).unwrap();
         let replaced = format!("replaces pid {leaving}, ");
         if model != "process" {
-            wait_until("it is replaced", || {
-                exchange(&mut clients, 1);
-                server.log().iter().any(|line| line.contains(&replaced))
-            });
             server.wait_for_log(&[&replaced, "which finishes its clients"]);
-            assert!(server.workers().contains(&leaving));
+            exchange(&mut clients, 1);
             server.connect_served(1);
         }
         exchange(&mut clients, 10);
-        for mut client in clients {
-            match worker_of(&server, &client).1 == leaving {
-                false => echo(&mut client, b"still served"),
-                true => assert!(read_to_end(&mut client).is_empty()),
-            }
-        }
+        let is_leaving = |client: &mut Client| worker_of(&server, client).1 == leaving;
+        assert_parted(clients.extract_if(.., is_leaving).collect());
+        assert_eq!(clients.len(), clients_of_one(model));
+        clients.iter_mut().for_each(|client| echo(&mut client.stream, b"still served"));
         server.wait_for_log(&[&format!("(pid {leaving}) left with exit code 0")]);
         server.wait_for_log(&[&replaced]);
         server.wait_for_workers(2);
@@ -120,10 +112,10 @@ fn term_to_one_worker_replaces_it_while_it_finishes_its_clients() {
 }
 
 /// A worker that has accepted all that it may, with clients that stay.
-fn start_limited(model: &str) -> (Server, Vec<TcpStream>, Pid) {
+fn start_limited(model: &str) -> (Server, Vec<Client>, Pid) {
     let server = start_workers(model, 1, clients_of_one(model), &["--max-connections", "3"]);
     (clients_of_one(model)..3).for_each(|_| server.echo(b"a short visit"));
-    let clients = server.connect_served(clients_of_one(model));
+    let clients = connect_clients(&server, clients_of_one(model));
     let (_, worker) = worker_of(&server, &clients[0]);
     (server, clients, worker)
 }
@@ -134,7 +126,7 @@ fn a_worker_at_its_limit_goes_on_serving_the_clients_that_stay() {
         let (server, mut clients, first) = start_limited(model);
         if model != "process" {
             server.wait_for_log(&[&format!("(pid {first}) accepts no more, and finishes its clients")]);
-            let new = server.connect_served(1);
+            let new = connect_clients(&server, 1);
             assert_ne!(worker_of(&server, &new[0]).1, first, "another one accepts");
         }
         thread::sleep(Duration::from_millis(800)); // Far longer than a worker that leaves waits.
@@ -150,7 +142,7 @@ fn a_worker_at_its_limit_goes_on_serving_the_clients_that_stay() {
 fn when_one_worker_at_its_limit_has_left_the_next_one_is_replaced() {
     in_each(&SHARED, |model| {
         let (server, first_clients, _) = start_limited(model);
-        let mut clients = server.connect_served(clients_of_one(model));
+        let mut clients = connect_clients(&server, clients_of_one(model));
         let (_, second) = worker_of(&server, &clients[0]);
         // As many as there are slots are leaving already, and no more are forked for now.
         let mut waiting = server.connect();
@@ -269,23 +261,5 @@ fn no_worker_and_no_thread_outlives_the_parent_by_a_second() {
         assert!(took < Duration::from_secs(1), "it took {took:?}");
         assert!(read_to_end(&mut quiet).is_empty());
         talking.join().unwrap();
-    });
-}
-
-#[test]
-fn a_worker_that_leaves_shows_so() {
-    in_each(&ALL, |model| {
-        let server = start_workers(model, 1, clients_of_one(model), &[]);
-        let mut clients = server.connect_served(clients_of_one(model));
-        let (_, leaving) = worker_of(&server, &clients[0]);
-        server.signal(Signal::SIGHUP);
-        let mut shown = false;
-        while !shown {
-            exchange(&mut clients, 1);
-            let look = server.status();
-            let row = workers(&look).iter().find(|worker| worker["pid"] == leaving.as_raw()).unwrap();
-            assert_eq!(number(&row["clients"]), clients.len() as u64);
-            shown = row["state"] == "draining";
-        }
     });
 }

@@ -1,8 +1,9 @@
 //! Servers of each model, for tests of what is the same in all of them, and of what is not.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -58,7 +59,7 @@ pub fn echo_in_bulk(mut client: TcpStream, message: &[u8]) {
 impl Server {
     /// Waits until `status` shows what is to come.
     #[track_caller]
-    pub fn wait_for_status(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
+    pub fn wait_for_status(&self, what: &str, mut condition: impl FnMut(&Value) -> bool) -> Value {
         let mut look = Value::Null;
         wait_until(what, || {
             look = self.status();
@@ -94,4 +95,45 @@ pub fn number(value: &Value) -> u64 {
 #[track_caller]
 pub fn sum(look: &Value, of: &str) -> u64 {
     workers(look).iter().map(|worker| number(&worker[of])).sum()
+}
+
+/// A client that stays, and exchanges something in its rhythm.
+pub struct Client {
+    pub stream: TcpStream,
+    sent_at: Instant,
+}
+
+impl Client {
+    /// A worker that leaves parts from a client that is quiet for 0.3 s, and this test may have
+    /// been kept from running for so long. Returns whether the client is still connected.
+    #[track_caller]
+    fn exchange(&mut self) -> bool {
+        let (sent, mut answer, mut length) = (self.stream.write_all(&[7; 20_000]), [0; 20_000], 0);
+        let silence = self.sent_at.elapsed();
+        self.sent_at = Instant::now();
+        while length < answer.len() {
+            match self.stream.read(&mut answer[length..]) {
+                Ok(more @ 1..) => length += more,
+                _ if length == 0 && silence > Duration::from_millis(250) => return false,
+                end => panic!("cut after {length} bytes, quiet for {silence:?}; {sent:?}, {end:?}"),
+            }
+        }
+        assert!(answer == [7; 20_000], "what came back differs");
+        true
+    }
+}
+
+/// Connects so many clients, each with an exchange.
+pub fn connect_clients(server: &Server, number: usize) -> Vec<Client> {
+    let client = |stream| Client { stream, sent_at: Instant::now() };
+    server.connect_served(number).into_iter().map(client).collect()
+}
+
+/// Each of them exchanges something, so many times.
+#[track_caller]
+pub fn exchange(clients: &mut Vec<Client>, times: usize) {
+    for _ in 0..times {
+        clients.retain_mut(Client::exchange);
+        thread::sleep(Duration::from_millis(20)); // The clients' rhythm.
+    }
 }
