@@ -23,7 +23,6 @@ use super::multiplex::ConnectionSet;
 use super::{ListenerState, Worker, wakeup};
 use crate::echo::{BUFFER_SIZE, Connection, WorkerHooks};
 use crate::log::narrate::worker as narrate;
-use crate::scoreboard::State;
 use crate::sys::sandbox::Sandbox;
 use crate::sys::{memory, process, readiness};
 
@@ -78,8 +77,9 @@ impl Worker {
             let thread = Worker { is_first_thread: false, next_thread, ..self.clone() };
             threads.push(thread.start_thread(number, sandboxing, &start)?);
         }
-        self.row.set_state(State::Idle);
         start.enter(sandboxing);
+        // Not before they are about to accept, and some may have clients by now.
+        self.clients.show_now();
         narrate::threads_started(threads.len());
         self.begin(start.sandbox());
         self.wait_for_threads(&threads);
