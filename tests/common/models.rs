@@ -68,6 +68,19 @@ impl Server {
         look
     }
 
+    /// Waits until no thread of the workers runs, where the system tells: a worker says that it
+    /// is idle just before its threads are in accept.
+    pub fn wait_for_sleeping_threads(&self) {
+        let is_running = |task: &std::fs::DirEntry| {
+            let stat = std::fs::read_to_string(task.path().join("stat"));
+            stat.is_ok_and(|stat| stat.contains(") R "))
+        };
+        let tasks =
+            |worker| std::fs::read_dir(format!("/proc/{worker}/task")).into_iter().flatten().flatten();
+        let do_sleep = || !self.workers().into_iter().flat_map(tasks).any(|task| is_running(&task));
+        wait_until("all threads sleep", do_sleep);
+    }
+
     /// Connects clients, one after the other, each with an echo.
     #[track_caller]
     pub fn connect_served(&self, number: usize) -> Vec<TcpStream> {
