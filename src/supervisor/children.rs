@@ -36,6 +36,8 @@ struct Child {
     slot: usize,
     row: Row,
     born: Instant,
+    /// It accepts no more, and finishes its clients.
+    is_retiring: bool,
 }
 
 /// The worker that filled a slot last.
@@ -132,7 +134,7 @@ impl Children {
     /// worker that filled it before is leaving from now on.
     pub fn add(&mut self, pid: Pid, slot: usize, row: Row, born: Instant) {
         self.scoreboard.set_pid(row, pid);
-        self.unreaped.insert(pid, Child { slot, row, born });
+        self.unreaped.insert(pid, Child { slot, row, born, is_retiring: false });
         if let Some(filled) = self.slots.get_mut(slot) {
             filled.worker = Some(pid);
             self.scoreboard.fill(slot, row);
@@ -153,18 +155,29 @@ impl Children {
         Some(ReapedWorker { slot: child.slot, was_in_place, born: child.born, connections, clients, client })
     }
 
-    /// Empties the slot of a child that is leaving, so that another can fill it. Does nothing
-    /// if it fills none, or if as many are leaving already as there are slots: a worker that
-    /// an intruder controls must not make the parent fork without an end.
-    pub fn vacate(&mut self, pid: Pid) -> Option<usize> {
+    /// Notes that a child accepts no more, and finishes its clients. Returns its slot, if it
+    /// fills one.
+    pub fn retire(&mut self, pid: Pid) -> Option<usize> {
         let slot = self.slot_of(pid)?;
-        if self.unreaped.len() >= 2 * self.slots.len() {
+        self.unreaped.get_mut(&pid)?.is_retiring = true;
+        Some(slot)
+    }
+
+    /// Empties the slot of a child that retires, so that another can fill it. Does nothing if
+    /// there is none, or if as many are leaving already as there are slots: a worker that
+    /// an intruder controls must not make the parent fork without an end.
+    pub fn vacate_next(&mut self) -> Option<Pid> {
+        let leaving = self.unreaped.len() - self.in_place().count();
+        if leaving >= self.slots.len() {
             return None;
         }
+        let is_retiring = |pid: &Pid| self.unreaped.get(pid).is_some_and(|child| child.is_retiring);
+        let pid = self.in_place().find(is_retiring)?;
+        let slot = self.slot_of(pid)?;
         let last = Some(Predecessor { pid, died: None });
         self.slots[slot] = Slot { worker: None, last, due: Instant::now() };
         self.scoreboard.vacate(slot);
-        Some(slot)
+        Some(pid)
     }
 
     /// Puts a child that was leaving back into its slot, if the slot is empty and the child

@@ -161,13 +161,15 @@ impl<'a> Supervisor<'a> {
             for (pid, report) in events.reports {
                 match report {
                     Report::Ready => self.worker_is_ready(pid),
-                    Report::Retiring => self.replace_retiring(pid),
+                    Report::Retiring => self.worker_retires(pid),
                 }
             }
             for signal in events.signals {
                 self.handle_signal(signal);
             }
             self.fork_next_replacement();
+            // Others fill the slots of those that retire.
+            while self.children.vacate_next().is_some() {}
             self.spawn_missing_workers();
             self.scoreboard.set_parents_counter(private_counter::value());
             if let Some(exit) = self.step_shutdown() {

@@ -70,10 +70,9 @@ impl Supervisor<'_> {
         }
     }
 
-    /// A worker accepts no more, and finishes clients that may stay for long: another one
-    /// fills its slot meanwhile.
-    pub(super) fn replace_retiring(&mut self, pid: Pid) {
-        if let Some(slot) = self.children.vacate(pid) {
+    /// A worker accepts no more, and finishes clients that may stay for long.
+    pub(super) fn worker_retires(&mut self, pid: Pid) {
+        if let Some(slot) = self.children.retire(pid) {
             let what = format!("worker {slot} (pid {pid}) accepts no more, and finishes its clients");
             self.log_event(Level::Info, what);
         }

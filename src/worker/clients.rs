@@ -39,6 +39,11 @@ impl ClientList {
         self.show(&peers);
     }
 
+    /// Shows the list as it is.
+    pub fn show_now(&self) {
+        self.show(&self.lock());
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.lock().len()

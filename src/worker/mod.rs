@@ -283,10 +283,11 @@ impl Worker {
     }
 
     /// If clients may stay for long, the parent need not wait for the end of this worker until
-    /// it forks the next one.
-    fn report_retiring(&self, connections: usize) {
-        if self.model != Model::Process && connections > 0 {
+    /// it forks the next one. It is reported once.
+    fn report_retiring(&mut self, connections: usize) {
+        if connections > 0 {
             self.report(Report::Retiring);
+            self.reports = None;
         }
     }
 

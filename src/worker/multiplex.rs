@@ -139,15 +139,18 @@ impl ConnectionSet {
 
 impl Worker {
     /// Serves up to `--clients` connections at once until this worker is asked to stop, or has
-    /// accepted as many as it may. Returns those that are still open.
+    /// accepted as many as it may and all of them have ended. Returns those that are still open.
     pub(super) fn serve_multiplexed(&mut self, buffer: &mut [u8]) -> ConnectionSet {
         self.row.set_state(State::Idle);
         let mut set = ConnectionSet::default();
         // After a shortage of descriptors: when to accept again.
         let mut paused_until = None;
-        while self.may_accept() {
+        while self.may_accept() || (!self.is_stopping() && !set.is_empty()) {
+            if !self.may_accept() {
+                self.report_retiring(set.len());
+            }
             paused_until = paused_until.filter(|until| *until > Instant::now());
-            let has_room = set.len() < self.clients_at_once && paused_until.is_none();
+            let has_room = set.len() < self.clients_at_once && paused_until.is_none() && self.may_accept();
             if self.serve_once(&mut set, has_room, paused_until, buffer) && self.may_accept() {
                 match self.accept_once(Instant::now()) {
                     Ok(connection) => {

@@ -23,7 +23,6 @@ use super::multiplex::ConnectionSet;
 use super::{ListenerState, Worker, wakeup};
 use crate::echo::{BUFFER_SIZE, Connection, WorkerHooks};
 use crate::log::narrate::worker as narrate;
-use crate::scoreboard::State;
 use crate::sys::sandbox::Sandbox;
 use crate::sys::{memory, process, readiness};
 
@@ -78,8 +77,9 @@ impl Worker {
             let thread = Worker { is_first_thread: false, next_thread, ..self.clone() };
             threads.push(thread.start_thread(number, sandboxing, &start)?);
         }
-        self.row.set_state(State::Idle);
         start.enter(sandboxing);
+        // Not before they are about to accept, and some may have clients by now.
+        self.clients.show_now();
         narrate::threads_started(threads.len());
         self.begin(start.sandbox());
         self.wait_for_threads(&threads);
@@ -128,7 +128,6 @@ impl Worker {
     /// Waits until all threads have ended, because this worker leaves. Wakes those that block
     /// in a call then.
     fn wait_for_threads(&mut self, threads: &[JoinHandle<Left>]) {
-        let mut has_reported = false;
         loop {
             self.check_signals();
             let serving: Vec<_> = threads.iter().filter(|thread| !thread.is_finished()).collect();
@@ -136,8 +135,7 @@ impl Worker {
                 break;
             }
             let clients = self.clients.len();
-            if !self.may_accept() && !has_reported {
-                has_reported = true;
+            if !self.may_accept() {
                 self.report_retiring(clients);
             }
             // With its connections all accepted, a worker waits for as long as its clients stay.

@@ -4,6 +4,7 @@
 //! dropped, so that a failing test leaves no process behind.
 
 pub mod measure;
+pub mod models;
 pub mod servers;
 pub mod terminal;
 
