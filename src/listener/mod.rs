@@ -124,7 +124,13 @@ impl Listener {
         Ok(())
     }
 
-    /// Does accept block?
+    /// Does accept block although it should not? Another process has changed the flag of the
+    /// socket that they share.
+    pub(crate) fn is_made_blocking(&self) -> bool {
+        !self.is_blocking && self.socket.nonblocking().is_ok_and(|nonblocking| !nonblocking)
+    }
+
+    /// Is accept to block?
     pub(crate) fn is_blocking(&self) -> bool {
         self.is_blocking
     }

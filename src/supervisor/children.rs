@@ -13,6 +13,10 @@ use crate::scoreboard::{Row, Writer};
 use crate::supervisor::respawn;
 use crate::sys::process::WaitStatus;
 
+/// How many workers may finish clients that stay, for each slot. When there are more, the
+/// next one that retires is replaced when another has left.
+const LEAVING_PER_SLOT: usize = 8;
+
 /// All children not yet reaped, and the slots.
 #[derive(Debug)]
 pub struct Children {
@@ -164,11 +168,11 @@ impl Children {
     }
 
     /// Empties the slot of a child that retires, so that another can fill it. Does nothing if
-    /// there is none, or if as many are leaving already as there are slots: a worker that
-    /// an intruder controls must not make the parent fork without an end.
+    /// there is none, or if too many are leaving already: a worker that an intruder controls
+    /// must not make the parent fork without an end.
     pub fn vacate_next(&mut self) -> Option<Pid> {
         let leaving = self.unreaped.len() - self.in_place().count();
-        if leaving >= self.slots.len() {
+        if leaving >= LEAVING_PER_SLOT * self.slots.len() {
             return None;
         }
         let is_retiring = |pid: &Pid| self.unreaped.get(pid).is_some_and(|child| child.is_retiring);

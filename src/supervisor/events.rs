@@ -21,9 +21,9 @@ use crate::sys::readiness;
 use crate::worker::Report;
 
 /// The signals that the parent answers; SIGCHLD says that a worker has died.
-const SIGNALS: [Signal; 8] = {
+const SIGNALS: [Signal; 9] = {
     use Signal::*;
-    [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGTTIN, SIGTTOU, SIGUSR1, SIGCHLD]
+    [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGCHLD]
 };
 
 /// The pipes in which the events come.

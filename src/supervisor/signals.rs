@@ -38,6 +38,9 @@ impl Supervisor<'_> {
             Signal::SIGTERM | Signal::SIGINT => self.signalled_again(signal),
             _ if !running => info!("{signal}: too late, shutting down"),
             Signal::SIGHUP => self.begin_rolling_restart(),
+            Signal::SIGUSR2 => {
+                self.log_event(Level::Warn, "SIGUSR2: ignored; SIGHUP replaces the workers".into());
+            }
             Signal::SIGTTIN if self.children.slots() == usize::from(MAX_WORKERS) => {
                 self.log_event(Level::Warn, format!("SIGTTIN: {MAX_WORKERS} workers is the most"));
             }

@@ -102,6 +102,15 @@ pub fn allow_descriptors(wanted: u64) -> u64 {
     }
 }
 
+/// How many descriptors this process may open besides those of its start, at least 1. A worker
+/// that took more connections than it has descriptors for would be woken for connections that
+/// another one could accept.
+pub fn descriptors_left() -> usize {
+    const OF_ITS_START: u64 = 24;
+    let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    usize::try_from(soft.saturating_sub(OF_ITS_START)).unwrap_or(usize::MAX).max(1)
+}
+
 /// Closes all descriptors of this process but `kept`. A forked child calls it before it
 /// serves, for those that the program was started with, and that have no owner here. What
 /// the parent owned is dropped before, or never used nor dropped again. See close_range(2).

@@ -88,7 +88,10 @@ impl Worker {
         let ListenerState::Open(listener) = &self.listener_state else { return Err(AcceptAction::Leave) };
         let fd = listener.fd();
         let called = Instant::now();
-        let error = match listener.accept() {
+        // It would block for as long as no client connects, and all others of this worker wait.
+        let is_made_blocking = listener.is_made_blocking();
+        let accepted = if is_made_blocking { Err(Errno::EAGAIN.into()) } else { listener.accept() };
+        let error = match accepted {
             Ok((socket, peer)) => {
                 narrate::accepted(fd, &socket, Peer(peer), asleep_since);
                 let connection = Connection::new(socket, peer, listener.idle_timeout());
@@ -99,7 +102,8 @@ impl Worker {
         };
         // Another process has changed the socket's flags or time-outs: accept would return
         // at once again and again. The parent repairs the socket when this worker has left.
-        let is_spoilt = error == Errno::EAGAIN && listener.is_spurious_eagain(called.elapsed());
+        let is_spoilt =
+            is_made_blocking || error == Errno::EAGAIN && listener.is_spurious_eagain(called.elapsed());
         let action = match is_spoilt && !self.is_stopping() {
             true => AcceptAction::Leave,
             false => AcceptAction::after(error),

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 
 use super::accept::AcceptAction;
+use super::connection_set::ConnectionSet;
 use super::linger::LingerTimeouts;
-use super::multiplex::ConnectionSet;
 use super::{ListenerState, Worker, wakeup};
 use crate::echo::WorkerHooks;
 use crate::log::narrate::worker as narrate;
@@ -53,7 +53,7 @@ impl Worker {
             // A connection that is closed gives back its own.
             let open = set.len();
             while open > 0 && set.len() == open {
-                self.serve_once(&mut set, false, None, buffer);
+                self.serve_once(&mut set, false, buffer);
             }
         }
         if let ListenerState::Open(listener) = &self.listener_state {
@@ -76,7 +76,7 @@ impl Worker {
                 self.accept_pending(&mut set, Duration::ZERO);
             }
             self.row.set_state(if set.is_empty() { State::Idle } else { State::Draining });
-            accepting = self.serve_once(&mut set, true, None, buffer);
+            accepting = self.serve_once(&mut set, true, buffer);
         }
         set
     }
@@ -90,7 +90,7 @@ impl Worker {
         narrate::finishes(set.len(), self.linger_timeouts().quiet);
         self.row.set_state(State::Draining);
         while !set.is_empty() {
-            self.serve_once(&mut set, false, None, buffer);
+            self.serve_once(&mut set, false, buffer);
         }
     }
 

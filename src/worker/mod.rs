@@ -5,123 +5,60 @@
 //! socket and finishes its connections; when the parent has died, it has 0.7 s for that. The
 //! files in the order of events:
 //!
+//! - `context`: what the parent hands over
 //! - `init`: descriptors, user, signal handlers, sandbox
 //! - [`syscalls`]: the system calls that the sandbox allows
 //! - [`wakeup`]: signals, and the timer that ends a blocking call
 //! - `blocking`: the plain loop of accept, recv, send, close (`--model process`)
 //! - `accept`: accept(2), and its errors sorted
 //! - `threads`: the same loop in several threads (`--model thread`)
-//! - `multiplex`: many connections in one thread (`--model multiplex`); `nonblocking`: one
-//!   of them
-//! - `clients`: which clients there are, for the scoreboard
+//! - `multiplex`: many connections in one thread (`--model multiplex`); `connection_set`: all
+//!   of them; `nonblocking`: one of them
+//! - `hooks`: what the service calls; `clients`: which clients there are; `report`: what the
+//!   parent is told
 //! - `drain`: how connections and the accept queue are finished, in all models
 //! - `linger`: how long that waits, so that no byte is lost
 
 mod accept;
 mod blocking;
 mod clients;
+mod connection_set;
+mod context;
 mod drain;
+mod hooks;
 mod init;
 mod linger;
 mod multiplex;
 mod nonblocking;
+mod report;
 pub mod syscalls;
 mod threads;
 pub mod wakeup;
 
-use std::fs::File;
 use std::io::{PipeWriter, Write};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::Thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{debug, error, info, warn};
-use nix::errno::Errno;
 use nix::unistd::{Pid, Uid, geteuid, getpid};
 
 use self::clients::ClientList;
-use self::multiplex::ConnectionSet;
-use crate::config::{Config, Model};
+use self::connection_set::ConnectionSet;
+pub use self::context::{WorkerContext, WorkerRole};
+pub use self::report::Report;
+use crate::config::Model;
 use crate::echo::{CloseReason, Connection, WorkerHooks};
 use crate::error::strerror;
 use crate::listener::Listener;
 use crate::log::narrate::worker as narrate;
 use crate::log::{ProcessLabel, set_label};
-use crate::private_counter::{self, careless};
+use crate::private_counter;
 use crate::scoreboard::{RowWriter, Scoreboard, State};
-use crate::sys::credentials::Credentials;
+use crate::sys::process;
 use crate::sys::sandbox::Sandbox;
-use crate::sys::{process, readiness};
 use crate::text::count;
-
-/// The time that an orphan has to finish its connection: no worker outlives the parent by
-/// a second.
-const ORPHAN_LIMIT: Duration = Duration::from_millis(700);
-
-/// What a worker is forked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkerRole {
-    /// It serves until it is asked to stop.
-    Serve,
-    /// It drains the accept queue when the whole server shuts down, and closes it.
-    FinalDrain,
-    /// It first serves connections that an accept queue that has overflowed still brings,
-    /// until it is asked to stop. Then it does what [`WorkerRole::FinalDrain`] does.
-    DrainOverflow,
-}
-
-/// What a worker gets from its parent.
-#[derive(Debug)]
-pub struct WorkerContext<'a> {
-    /// The slot that the worker fills, from 0.
-    pub slot: usize,
-    /// What the worker is forked for.
-    pub role: WorkerRole,
-    /// The row of the scoreboard in which the worker counts.
-    pub row: RowWriter,
-    /// The scoreboard of all processes.
-    pub scoreboard: Scoreboard,
-    /// The listening socket, shared with all workers.
-    pub listener: Listener,
-    /// The options that the server was started with.
-    pub options: &'a Config,
-    /// The user and groups that the worker changes to, if any.
-    pub credentials: Option<&'a Credentials>,
-    /// The pid of the parent.
-    pub parent: Pid,
-    /// An open /dev/null, which takes the place of stdin and stdout.
-    pub null: &'a File,
-    /// The pipe in which the worker reports to the parent.
-    pub reports: PipeWriter,
-}
-
-/// What a worker reports to its parent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Report {
-    /// It is about to accept.
-    Ready,
-    /// It accepts no more connections, and finishes those that it has.
-    Retiring,
-}
-
-impl Report {
-    /// The size in bytes of a report in the pipe.
-    pub const SIZE: usize = 8;
-
-    /// The report as it is written into the pipe: the worker's pid, then what it reports.
-    pub fn encode(self, pid: Pid) -> [u8; Report::SIZE] {
-        let number = (pid.as_raw() as u64) << 1 | u64::from(self == Report::Retiring);
-        number.to_ne_bytes()
-    }
-
-    /// The pid, which is not checked, and what the worker reports.
-    pub fn decode(bytes: [u8; Report::SIZE]) -> (Pid, Report) {
-        let number = u64::from_ne_bytes(bytes);
-        let report = if number & 1 == 0 { Report::Ready } else { Report::Retiring };
-        (Pid::from_raw((number >> 1) as i32), report)
-    }
-}
 
 /// What the child does between fork and `_exit`. Returns the exit code: 0 after the worker
 /// was asked to stop or had served its number of connections.
@@ -215,7 +152,7 @@ impl Worker {
             parent: context.parent,
             user: geteuid(),
             model: options.model,
-            clients_at_once: options.clients_at_once(),
+            clients_at_once: options.clients_at_once().min(process::descriptors_left()),
             limit: limit_with_jitter(options.max_connections, getpid()),
             work: options.work,
             grace: options.grace,
@@ -328,56 +265,6 @@ impl Worker {
             ListenerState::Broken => error!("leaving: the listening socket is of no use"),
         }
         1
-    }
-}
-
-impl WorkerHooks for Worker {
-    fn is_stopping(&self) -> bool {
-        wakeup::stop_requested()
-    }
-
-    fn handle_interrupt(&mut self) {
-        // The first thread alone answers. The timer that ends an orphan must not be disarmed.
-        if !self.is_first_thread || matches!(self.listener_state, ListenerState::Orphaned) {
-            return;
-        }
-        wakeup::disarm();
-        if process::is_orphan(self.parent) {
-            self.listener_state = ListenerState::Orphaned;
-            wakeup::request_stop();
-            wakeup::exit_within(ORPHAN_LIMIT);
-        }
-    }
-
-    fn before_recv(&mut self) {
-        self.check_signals();
-        self.show(State::Reading);
-    }
-
-    fn before_answer(&mut self, connection: &Connection) {
-        let counts = connection.echoed == 0;
-        let before = careless::read();
-        let end = (!self.work.is_zero()).then(|| Instant::now() + self.work);
-        while end.is_some_and(|end| Instant::now() < end) && !self.is_stopping() {
-            if readiness::wait(&mut [], end) == Err(Errno::EINTR) {
-                self.handle_interrupt();
-            }
-        }
-        if counts {
-            careless::write(before + 1);
-            self.clients.show_careless_counter();
-        }
-    }
-
-    fn before_send(&self, bytes: usize) {
-        if self.model == Model::Process && !self.is_stopping() {
-            self.row.set_writing();
-        }
-        self.row.before_send(bytes);
-    }
-
-    fn after_send(&self, unsent: usize) {
-        self.row.after_send(unsent);
     }
 }
 

@@ -2,9 +2,9 @@
 //! place only, until one of them is ready or a check of one is due (multiplexing).
 //!
 //! With `--model multiplex` a worker serves so. Workers of all models finish their last
-//! connections so. What one connection does when it is its turn is in `nonblocking`.
+//! connections so. Which connections there are is in `connection_set`, and what one of them
+//! does when it is its turn in `nonblocking`.
 
-use std::collections::{BTreeSet, HashMap};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,129 +13,14 @@ use log::warn;
 use nix::errno::Errno;
 
 use super::accept::{AcceptAction, PAUSE};
-use super::linger::LingerTimeouts;
+use super::connection_set::ConnectionSet;
 use super::nonblocking::NonblockingConnection;
-use super::wakeup;
-use super::{ListenerState, Worker};
+use super::{ListenerState, Worker, wakeup};
 use crate::echo::{CloseReason, Connection, WorkerHooks};
 use crate::error::strerror;
-use crate::listener::Listener;
 use crate::log::narrate::worker as narrate;
 use crate::scoreboard::State;
-use crate::sys::poller::{Interest, Poller};
-
-/// The connections of one process, what each waits for, and when each is to be checked.
-#[derive(Debug, Default)]
-pub(super) struct ConnectionSet {
-    /// None: nothing was waited for yet.
-    poller: Option<Poller>,
-    connections: HashMap<RawFd, Entry>,
-    /// One check for each connection at most, in the order of time. A wait that goes on costs
-    /// nothing: the number of quiet connections does not matter.
-    checks: BTreeSet<(Instant, RawFd)>,
-    /// None: they are served for as long as their clients like.
-    leaving: Option<LingerTimeouts>,
-    /// The listening socket, while the poller watches it. Other processes have it, too, so
-    /// it would not leave the poller's list when this process closed it.
-    listener: Option<Arc<Listener>>,
-    /// Descriptors that the latest wait has reported.
-    ready: Vec<RawFd>,
-}
-
-/// A connection, and what is noted of it elsewhere in the set.
-#[derive(Debug)]
-struct Entry {
-    connection: NonblockingConnection,
-    /// What the poller waits for.
-    interest: Option<Interest>,
-    /// Its entry in the list of checks.
-    check: Option<Instant>,
-}
-
-impl Entry {
-    /// Brings the poller and the list of checks up to date. A check that comes too early does
-    /// no harm and is kept: most are never reached.
-    ///
-    /// # Errors
-    /// The system lacks memory for it, or has reached fs.epoll.max_user_watches.
-    fn update(
-        &mut self,
-        fd: RawFd,
-        poller: Option<&Poller>,
-        checks: &mut BTreeSet<(Instant, RawFd)>,
-    ) -> Result<(), CloseReason> {
-        if let Some(poller) = poller {
-            let wanted = Some(self.connection.interest());
-            let changed = poller.change(&self.connection, self.interest, wanted);
-            changed.map_err(|error| CloseReason::Lost(error.into()))?;
-            self.interest = wanted;
-        }
-        let check = self.connection.next_check();
-        if self.check.is_none_or(|kept| check.is_some_and(|check| check < kept)) {
-            if let Some(kept) = self.check {
-                checks.remove(&(kept, fd));
-            }
-            self.check = check;
-            checks.extend(check.map(|check| (check, fd)));
-        }
-        Ok(())
-    }
-}
-
-impl ConnectionSet {
-    /// How many connections there are.
-    pub fn len(&self) -> usize {
-        self.connections.len()
-    }
-
-    /// Is there no connection?
-    pub fn is_empty(&self) -> bool {
-        self.connections.is_empty()
-    }
-
-    /// Adds a connection.
-    ///
-    /// # Errors
-    /// As [`Entry::update`].
-    fn insert(&mut self, mut connection: NonblockingConnection) -> Result<(), CloseReason> {
-        connection.touch(self.leaving);
-        let fd = connection.fd();
-        let entry =
-            self.connections.entry(fd).insert_entry(Entry { connection, interest: None, check: None });
-        entry.into_mut().update(fd, self.poller.as_ref(), &mut self.checks)
-    }
-
-    fn remove(&mut self, fd: RawFd) -> Option<NonblockingConnection> {
-        let entry = self.connections.remove(&fd)?;
-        if let Some(check) = entry.check {
-            self.checks.remove(&(check, fd));
-        }
-        Some(entry.connection)
-    }
-
-    /// Takes the next check that is due off the list.
-    fn next_due(&mut self, now: Instant) -> Option<RawFd> {
-        let (_, fd) = self.checks.first().filter(|(check, _)| *check <= now).copied()?;
-        self.checks.pop_first();
-        if let Some(entry) = self.connections.get_mut(&fd) {
-            entry.check = None;
-        }
-        Some(fd)
-    }
-
-    /// Watches the listening socket; None: no longer.
-    fn watch(&mut self, listener: Option<Arc<Listener>>) {
-        let interest = |listener: &Option<_>| listener.as_ref().map(|_| Interest::Connection);
-        let (before, after) = (interest(&self.listener), interest(&listener));
-        let socket = self.listener.as_ref().or(listener.as_ref());
-        if let (Some(poller), Some(socket)) = (&self.poller, socket)
-            // If it fails, the next round tries again.
-            && poller.change(socket.as_ref(), before, after).is_ok()
-        {
-            self.listener = listener;
-        }
-    }
-}
+use crate::sys::poller::Poller;
 
 impl Worker {
     /// Serves up to `--clients` connections at once until this worker is asked to stop, or has
@@ -143,26 +28,24 @@ impl Worker {
     pub(super) fn serve_multiplexed(&mut self, buffer: &mut [u8]) -> ConnectionSet {
         self.row.set_state(State::Idle);
         let mut set = ConnectionSet::default();
-        // After a shortage of descriptors: when to accept again.
-        let mut paused_until = None;
-        while self.may_accept() || (!self.is_stopping() && !set.is_empty()) {
-            if !self.may_accept() {
-                self.report_retiring(set.len());
-            }
-            paused_until = paused_until.filter(|until| *until > Instant::now());
-            let has_room = set.len() < self.clients_at_once && paused_until.is_none() && self.may_accept();
-            if self.serve_once(&mut set, has_room, paused_until, buffer) && self.may_accept() {
+        while self.may_accept() {
+            let has_room = set.len() < self.clients_at_once;
+            if self.serve_once(&mut set, has_room, buffer) && self.may_accept() {
                 match self.accept_once(Instant::now()) {
                     Ok(connection) => {
                         // Removed and added again, the listening socket is the last in the
                         // kernel's list of those that wait: so each worker gets its share.
-                        set.watch(None);
+                        let _ = set.watch(None);
                         self.add(&mut set, connection, &[]);
                     }
-                    Err(AcceptAction::Pause) => paused_until = Some(Instant::now() + PAUSE),
+                    Err(AcceptAction::Pause) => set.pause(),
                     Err(_) => {}
                 }
             }
+        }
+        self.report_retiring(set.len());
+        while !self.is_stopping() && !set.is_empty() {
+            self.serve_once(&mut set, false, buffer);
         }
         set
     }
@@ -189,17 +72,10 @@ impl Worker {
         self.update_all(set);
     }
 
-    /// Waits until a connection is ready or a check is due; until `until`, if that is given;
-    /// or, if `accepting`, until there is a connection in the accept queue. Serves those that
-    /// are ready, and closes those that have ended. Returns whether there is a connection in
-    /// the accept queue.
-    pub(super) fn serve_once(
-        &mut self,
-        set: &mut ConnectionSet,
-        accepting: bool,
-        until: Option<Instant>,
-        buffer: &mut [u8],
-    ) -> bool {
+    /// Waits until a connection is ready or a check is due; or, if `accepting`, until there is a
+    /// connection in the accept queue. Serves those that are ready, and closes those that have
+    /// ended. Returns whether there is a connection in the accept queue.
+    pub(super) fn serve_once(&mut self, set: &mut ConnectionSet, accepting: bool, buffer: &mut [u8]) -> bool {
         self.check_signals();
         if set.leaving.is_some() {
             set.leaving = Some(self.linger_timeouts());
@@ -207,11 +83,10 @@ impl Worker {
         if set.poller.is_none() {
             self.open_poller(set);
         }
-        set.watch(match &self.listener_state {
-            ListenerState::Open(listener) if accepting => Some(Arc::clone(listener)),
-            _ => None,
-        });
-        let deadline = set.checks.first().map(|(check, _)| *check).into_iter().chain(until).min();
+        let is_paused = set.is_paused();
+        self.watch_listener(set, accepting && !is_paused);
+        let check = set.checks.first().map(|(check, _)| *check);
+        let deadline = check.into_iter().chain(set.paused_until.filter(|_| accepting)).min();
         let mut ready = std::mem::take(&mut set.ready);
         match set.poller.as_mut().map(|poller| poller.wait(&mut ready, deadline)) {
             Some(Ok(())) => {}
@@ -233,10 +108,30 @@ impl Worker {
         connection_waits
     }
 
+    /// Watches the listening socket if `accepting`. Pauses accepting if that is not possible.
+    fn watch_listener(&mut self, set: &mut ConnectionSet, accepting: bool) {
+        let wanted = match &self.listener_state {
+            ListenerState::Open(listener) if accepting => Some(Arc::clone(listener)),
+            _ => None,
+        };
+        if let Err(error) = set.watch(wanted) {
+            set.pause();
+            if !std::mem::replace(&mut set.has_warned, true) {
+                warn!(
+                    "cannot wait for connections: {}; trying again every {PAUSE:?}; free some memory, or raise \
+                     fs.epoll.max_user_watches",
+                    strerror(&error.into())
+                );
+            }
+        }
+    }
+
     /// Adds a connection with bytes `unsent`, which were received and not yet sent back.
     pub(super) fn add(&mut self, set: &mut ConnectionSet, connection: Connection, unsent: &[u8]) {
         let fd = connection.fd();
         if let Err(reason) = set.insert(NonblockingConnection::new(connection, unsent)) {
+            self.has_cut |= self.is_stopping();
+            set.pause();
             self.remove(set, fd, &reason);
         }
     }

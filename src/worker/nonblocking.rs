@@ -1,4 +1,4 @@
-//! A connection that never blocks, one of many in a [`ConnectionSet`](super::multiplex): what
+//! A connection that never blocks, one of many in a [`ConnectionSet`](super::connection_set): what
 //! it does when it is ready, or when a check of its peer is due.
 //!
 //! Bytes go back from the worker's one buffer. Only those that find no room are kept, in

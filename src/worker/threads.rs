@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use super::connection_set::ConnectionSet;
 use super::init::Sandboxing;
-use super::multiplex::ConnectionSet;
 use super::{ListenerState, Worker, wakeup};
 use crate::echo::{BUFFER_SIZE, Connection, WorkerHooks};
 use crate::log::narrate::worker as narrate;
