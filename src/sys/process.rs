@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{fmt, fs, io};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
@@ -102,13 +103,26 @@ pub fn allow_descriptors(wanted: u64) -> u64 {
     }
 }
 
+/// Descriptors that a process opens at its start, and some to spare.
+pub const OF_A_START: usize = 24;
+
+/// Makes the kernel's table of this process's descriptors large enough for `wanted` of them.
+/// Call it while there is one thread: with several, Linux waits for some 10 ms each time that
+/// the table grows (at 64, 256, … descriptors), and all threads that need a descriptor wait.
+/// If the limit on descriptors is lower, nothing changes.
+pub fn reserve_descriptors(wanted: usize) {
+    let lowest = RawFd::try_from(wanted).unwrap_or(RawFd::MAX);
+    if let Ok(highest) = fcntl(io::stdin(), FcntlArg::F_DUPFD_CLOEXEC(lowest)) {
+        let _ = unistd::close(highest);
+    }
+}
+
 /// How many descriptors this process may open besides those of its start, at least 1. A worker
 /// that took more connections than it has descriptors for would be woken for connections that
 /// another one could accept.
 pub fn descriptors_left() -> usize {
-    const OF_ITS_START: u64 = 24;
     let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    usize::try_from(soft.saturating_sub(OF_ITS_START)).unwrap_or(usize::MAX).max(1)
+    usize::try_from(soft).unwrap_or(usize::MAX).saturating_sub(OF_A_START).max(1)
 }
 
 /// Closes all descriptors of this process but `kept`. A forked child calls it before it

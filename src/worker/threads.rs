@@ -31,7 +31,7 @@ use crate::sys::{memory, process, readiness};
 const WAKE_AGAIN: Duration = Duration::from_millis(10);
 
 /// How many threads of a worker begin to accept at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 16;
 
 /// What a thread leaves to the first one.
 struct Left {
@@ -71,6 +71,7 @@ impl Worker {
     pub(super) fn serve_threads(&mut self, sandboxing: &Sandboxing, buffer: &mut [u8]) -> io::Result<()> {
         let start =
             Arc::new(Start { all: Barrier::new(self.clients_at_once + 1), sandboxes: Mutex::default() });
+        process::reserve_descriptors(self.clients_at_once + process::OF_A_START);
         let mut threads: Vec<JoinHandle<Left>> = Vec::new();
         for number in (1..=self.clients_at_once).rev() {
             let next_thread = threads.iter().rev().nth(AT_ONCE - 1).map(|next| next.thread().clone());
