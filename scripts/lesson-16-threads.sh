@@ -8,7 +8,7 @@ eight threads. Each process has one variable that counts its clients.
 TEXT
 
 counters() { values private_counter | sed 1d | xargs; }
-show_counters="awk 'NF > 8 && /^ *[S0-9]/ { print \$2, \$(NF - 1) }'"
+show_counters="awk 'NF > 8 && /^[ S]/ { print \$2, \$(NF-1) }'"
 # kill_one: kills a worker. The clients of the crowd that it cuts off come again.
 kill_one() {
     victim=$(workers | head -n 1)

@@ -46,11 +46,12 @@ check "it has counted all eight: a race shows only when two come at once" test "
 say "So a test in which clients come one after the other finds no error."
 stop_server
 
+pause "    Enter shows what was counted in one table."
 table <<TABLE
-eight, on|come|private counters|careless counters|lost
+served by|come|private counters|careless counters|lost
 $rows
 TABLE
 say "What threads share and change must be changed in one step (atomic), or by one thread
-at a time (a lock). Processes share nothing that they have not shared on purpose; what
-they do share, needs the same care: the scoreboard's counts are atomic."
+at a time (a lock). Processes share only what they have shared on purpose, and that needs
+the same care: the scoreboard's counts are atomic."
 conclude

@@ -3,8 +3,8 @@
 . "$(dirname "$0")/lib.sh"
 
 lesson <<'TEXT'
-With --work 100ms each answer waits for 100 ms before it is sent, as if it had to
-be computed, or fetched from a database that blocks.
+With --work 100ms each answer waits for 100 ms before it is sent, as if it had
+to be computed, or fetched from a database that blocks.
 TEXT
 
 rows=""
@@ -41,6 +41,7 @@ check "eight times as long: while it works for one, all others wait" test "$of_m
 check "that is more than twice as long as with processes and threads" \
     test "$of_multiplex" -gt $((2 * of_processes)) -a "$of_multiplex" -gt $((2 * of_threads))
 
+pause "    Enter shows what was measured in one table."
 table <<TABLE
 eight clients, 100 ms each|processes|threads|median|last
 $rows

@@ -11,9 +11,10 @@ unset CDPATH # cd would print where it leads
 for name in ${!PREFORK_ECHO_*}; do unset "$name"; done
 export LC_ALL=C
 
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 program=${LESSON_PROGRAM:-}
 if [ -z "$program" ]; then
-    project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    project=${scripts%/*}
     program=${CARGO_TARGET_DIR:-$project/target}/release/prefork-echo
     [ -x "$program" ] || echo "building prefork-echo, once; that takes a minute or two" >&2
     cargo build --release --quiet --manifest-path "$project/Cargo.toml" || exit 1
@@ -35,7 +36,6 @@ command -v ps >/dev/null || {
     exit 1
 }
 
-scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 number=${0##*lesson-}
 title="lesson $((10#${number%%-*})): $(sed -n "2s/^# //p" "$0")"
 server=""  # the pid of the server that runs
@@ -271,12 +271,11 @@ worker_of() { prefork-echo status "$port" | awk -v peer="$(address_of "$1")" '$0
 
 # crowd NUMBER: so many, with ten messages a second each, until they are told to leave.
 crowd() {
-    local load="--connections $1 --rate $(($1 * 10)) --duration 0"
-    printf '\n  $ prefork-echo bench %s %s >crowd &\n' "$port" "$load"
-    # shellcheck disable=SC2086 # several options in one string, on purpose
+    set -- --connections "$1" --rate $(($1 * 10)) --duration 0
+    printf '\n  $ prefork-echo bench %s %s >crowd &\n' "$port" "$*"
     (
         let_go_of_pipes
-        exec prefork-echo bench "$port" $load >crowd 2>crowd.log
+        exec prefork-echo bench "$port" "$@" >crowd 2>crowd.log
     ) &
     crowd=$!
     clients="$clients $crowd"
