@@ -89,7 +89,7 @@ fi
 crowd_leaves
 check "every byte of the seven came back" grep -q '^errors: none' crowd
 stop "$greedy"
-stop_server
+end_server
 
 predict "The same eight clients in the other ways to serve: how many of the seven get an
 answer within a second?"

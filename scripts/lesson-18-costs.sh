@@ -33,10 +33,11 @@ predict "Eight clients are served by eight processes, and a ninth comes. Is it s
 ninth --workers 8
 ninth_processes=$reply
 check "it has a connection, and no process: it $ninth_processes" test "$ninth_processes" != "is served"
-predict "And with eight threads? And with one thread that multiplexes?"
+predict "And with eight threads of one process?"
 ninth --workers 1 --model thread --clients 8
 ninth_threads=$reply
 check "with eight threads it $ninth_threads" test "$ninth_threads" != "is served"
+predict "And with one thread that multiplexes?"
 ninth --workers 1 --model multiplex
 ninth_multiplex=$reply
 check "one thread that multiplexes has room: it $ninth_multiplex" test "$ninth_multiplex" = "is served"
