@@ -11,9 +11,10 @@ unset CDPATH # cd would print where it leads
 for name in ${!PREFORK_ECHO_*}; do unset "$name"; done
 export LC_ALL=C
 
+scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 program=${LESSON_PROGRAM:-}
 if [ -z "$program" ]; then
-    project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    project=${scripts%/*}
     program=${CARGO_TARGET_DIR:-$project/target}/release/prefork-echo
     [ -x "$program" ] || echo "building prefork-echo, once; that takes a minute or two" >&2
     cargo build --release --quiet --manifest-path "$project/Cargo.toml" || exit 1
@@ -147,6 +148,21 @@ took() {
     }' "$1"
 }
 
+# table <<ROWS: what a lesson has measured, with | between the cells of a row.
+table() {
+    awk -F '|' '
+        NF { rows++; if (NF > columns) columns = NF }
+        { for (i = 1; i <= NF; i++) { cell[rows, i] = $i; if (length($i) > width[i]) width[i] = length($i) } }
+        END {
+            for (row = 1; row <= rows; row++) {
+                line = sprintf("\n  %-" width[1] "s", cell[row, 1])
+                for (i = 2; i <= columns; i++) line = line sprintf("  %" width[i] "s", cell[row, i])
+                printf "%s", line
+            }
+            print ""
+        }' || failures=$((failures + 1))
+}
+
 # The last line of a lesson, and its exit status.
 conclude() {
     verdict=yes
@@ -164,34 +180,46 @@ conclude() {
 # chooses. Its log is in the file log.
 port=0
 serve() {
+    printf '\n  $ %s\n' "$(fold -s -w 74 <<<"prefork-echo --bind $port $* 2>log &" | sed '$!s/$/\\/')"
+    start_server "$@"
+    sed 's/^/    /' listening
+}
+start_server() {
     : >listening
-    printf '\n  $ prefork-echo --bind %s %s 2>log &\n' "$port" "$*"
     (
         let_go_of_pipes
         exec prefork-echo --bind "$port" "$@" >listening 2>log
     ) &
     server=$!
     wait_until "the server listens" test -s listening
-    sed 's/^/    /' listening
     port=$(sed 's/.*:\([0-9]*\) .*/\1/' listening)
 }
 
 # Ends it in order; $status says how it went.
 stop_server() {
     printf '\n  $ kill -TERM %s\n' "$server"
+    end_server
+    printf '    the server has left, with status %s\n' "$status"
+}
+end_server() {
     kill -TERM "$server"
     status=0
     wait "$server" || status=$?
     server=""
-    printf '    the server has left, with status %s\n' "$status"
 }
 
 # What `status --json` says under a name, a line for each time that it stands there.
-values() {
-    prefork-echo status "$port" --json | grep -o "\"$1\": *[^,}]*" | sed -e 's/^[^:]*: *//' -e 's/"//g'
-}
+values() { prefork-echo status "$port" --json | fields "$1"; }
+fields() { grep -o "\"$1\": *[^,}]*" | sed -e 's/^[^:]*: *//' -e 's/"//g'; }
 workers() { values pid | sed 1d; } # the first is the parent's
 parent_and_workers() { values pid; }
+serves() { test "$(values clients | awk '{ n += $1 } END { print n + 0 }')" = "$1"; }
+
+# What lists the threads of processes, whose pids are to follow; and how many they are.
+if on_linux; then list_threads="ps -L -o pid,lwp,stat,comm -p"; else list_threads="ps -M -p"; fi
+count_threads() {
+    $list_threads "$(printf '%s,' "$@" | sed 's/,$//')" | sed 1d | wc -l | tr -d ' '
+}
 
 # ----- Clients that talk when they are told to: A, B, C, D.
 
@@ -238,6 +266,27 @@ is_connected() { grep -q 'connect(.*) = 0' "$1.log"; }
 calls_connect() { grep -q 'connect(.*asleep' "$1.log"; }
 # The pid of the worker that serves it.
 worker_of() { prefork-echo status "$port" | awk -v peer="$(address_of "$1")" '$0 ~ peer { print $2 }'; }
+
+# ----- Many clients at once.
+
+# crowd NUMBER: so many, with ten messages a second each, until they are told to leave.
+crowd() {
+    set -- --connections "$1" --rate $(($1 * 10)) --duration 0
+    printf '\n  $ prefork-echo bench %s %s >crowd &\n' "$port" "$*"
+    (
+        let_go_of_pipes
+        exec prefork-echo bench "$port" "$@" >crowd 2>crowd.log
+    ) &
+    crowd=$!
+    clients="$clients $crowd"
+}
+crowd_leaves() {
+    kill -INT "$crowd"
+    wait "$crowd"
+    run "grep ^errors crowd"
+}
+# How many of its connections the server has closed, or its kernel reset.
+cut_off() { grep '^errors' crowd | grep -oE '[0-9,]+ (lost|reset)' | awk '{ n += $1 } END { print n + 0 }'; }
 
 # What lists the connections that have an end at $port: state, local end, peer.
 command_for_connections() {
