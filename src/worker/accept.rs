@@ -70,7 +70,7 @@ impl Worker {
             });
             match self.accept_once(since) {
                 // The call is repeated.
-                Err(AcceptAction::Interrupted) if is_blocking && !self.is_stopping() => {}
+                Err(AcceptAction::Interrupted) if is_blocking && self.may_accept() => {}
                 Err(AcceptAction::Pause) => {
                     self.pause();
                     return Err(AcceptAction::Pause);
