@@ -50,7 +50,8 @@ pub struct Config {
     #[arg(help_heading = "Serving")]
     pub model: Model,
 
-    /// Clients that one worker serves at once [default: 1, 16 or 1024, by the model]
+    /// Clients that one worker serves at once: process 1, thread 1 to 512, multiplex 1 to 65536
+    /// [default: 1, 16 or 1024]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Serving")]
     #[arg(value_parser = |text: &str| number(text, 1..=Model::Multiplex.most_clients()))]
     pub clients: Option<usize>,

@@ -3,12 +3,13 @@
 //! # Layout
 //! A room for each part of the system, in the order of events:
 //!
-//! - [`cli`]: the commands and `--help`; it reads the options of [`config`] from the command
-//!   line and the environment
+//! - [`config`]: what the user wants, each option said once; [`cli`]: the commands and
+//!   `--help`, which reads the options from the command line and the environment
 //! - [`listener`]: socket, bind, listen: once, in the parent
 //! - [`supervisor`]: the parent, which forks workers, reaps and replaces them, and answers
 //!   signals
-//! - [`worker`]: the child, which accepts connections one at a time, and leaves in order
+//! - [`worker`]: the child, which accepts connections, serves them in one of three ways
+//!   ([`config::Model`]), and leaves in order
 //! - [`echo`]: the service: the bytes of one connection, back to its peer
 //! - [`scoreboard`]: what all processes can see; [`private_counter`]: what none can see of
 //!   another
@@ -23,18 +24,25 @@
 //! - supervisor calls listener, worker and scoreboard; worker calls listener, echo and
 //!   scoreboard; listener and echo call none of these, but the listener takes its send
 //!   time-out from echo; monitor calls scoreboard.
-//! - All may call config, error, text, log, private_counter and sys. sys calls no other room.
+//! - All may call config, error, text, log, private_counter and sys. sys calls no other room,
+//!   and config only error.
 //!
 //! So calls go down, with two exceptions: on SIGUSR1 the supervisor prints monitor's table,
 //! and bench looks at a server's scoreboard, and prints it in monitor's form. Only the
 //! supervisor forks and reaps. The policy of replacing workers (`supervisor::respawn`) and
-//! echo know no process.
+//! echo know no process; so echo is the same with one client and with many.
 //!
 //! # Words
 //! - *worker*: a child that serves; *slot*: a place for one worker
+//! - *model*: how a worker serves. `process`: one client at a time; `thread`: a client in each
+//!   of its threads; `multiplex`: many clients in one thread
+//! - *first thread*: the one that the fork has made. It answers the worker's signals, and with
+//!   `thread` serves no client
 //! - *row*: the part of the scoreboard in which one process counts; its counts stay with the
 //!   slot when the process dies
 //! - *drain*: to finish with all connections before leaving
+//! - *retire*: to accept no more, after `--max-connections`, and serve the clients that stay;
+//!   another worker fills the slot
 //! - *drainer*: the worker that drains the accept queue when the whole server leaves
 //! - *reap*: to take a child's exit status by waitpid, which ends the zombie
 //! - *replacement*: on SIGHUP, the new worker that takes over an old worker's slot
@@ -42,16 +50,24 @@
 //! # The life of a connection
 //! 1. A client connects. The kernel completes the handshake and puts the connection into the
 //!    accept queue of the one listening socket.
-//! 2. The kernel wakes one of the workers that sleep in `accept` there: on Linux the one that
-//!    has waited longest.
+//! 2. The kernel wakes one of those that wait there: of the workers or threads that sleep in
+//!    `accept` the one that has waited longest, of the workers that sleep in `epoll_wait` the
+//!    first in its list (Linux). That one accepts the connection.
 //! 3. The worker receives bytes and sends them back, until `recv` returns 0. Meanwhile it
-//!    accepts no other connection: one process, one client.
-//! 4. It closes the connection, and goes back to `accept`.
+//!    accepts no other connection (`process`: one process, one client); this one of its threads
+//!    accepts no other (`thread`); or it serves its other connections, and accepts more while it
+//!    has room, each time `epoll_wait` says that it can do so without blocking (`multiplex`).
+//! 4. It closes the connection, and goes back to wait for the next.
 //!
 //! # What always holds
-//! - The parent accepts no connection and blocks only in `poll`; workers may block in any call.
+//! - The parent accepts no connection and blocks only in `poll`. A worker may block in any call;
+//!   with many connections in one thread, only where it waits for all of them.
+//! - The parent has one thread. A worker has no more than its model needs, and all of them are
+//!   in the sandbox before one of them accepts.
 //! - A worker that dies is replaced, until shutdown begins.
-//! - A worker notices a signal to leave within some 10 ms of running, in whichever call it is.
+//! - A worker notices a signal to leave within some 10 ms of running, in whichever call it is;
+//!   so does each of its threads.
+//! - Workers of all models finish their last connections by the same loop, that of `multiplex`.
 //! - Every child is reaped, and no child outlives the parent by a second.
 //! - A worker opens nothing, and reaches no process but its clients (Linux).
 //! - Bytes that a client has got are counted, also if its worker is killed.

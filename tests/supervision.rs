@@ -215,6 +215,17 @@ fn usr1_logs_the_table_and_winch_is_ignored() {
 }
 
 #[test]
+fn a_worker_leaves_at_its_limit_although_other_threads_of_it_wait_in_accept() {
+    let options = ["--model", "thread", "--workers", "1", "--clients", "4", "--max-connections", "1"];
+    let server = Server::start(&[&options[..], &["--explain"]].concat());
+    let in_accept = |line: &&String| line.contains("asleep until a client connects");
+    wait_until("all threads wait in accept", || server.log().iter().filter(in_accept).count() == 4);
+    server.echo(b"the only one of this worker");
+    server.wait_for_log(&["left with exit code 0", "and 1 connection"]);
+    server.echo(b"its replacement serves");
+}
+
+#[test]
 fn workers_leave_after_max_connections_and_are_replaced() {
     let server = Server::start(&["--workers", "2", "--max-connections", "10"]);
     let first = server.wait_for_workers(2);

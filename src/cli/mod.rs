@@ -20,7 +20,7 @@ Signals to the parent:
   HUP           replace the workers one by one
   TTIN, TTOU    one worker more, one fewer
   USR1          log a table of the workers, also with -q
-A TERM sent to one worker lets it finish its client; like any worker that dies, it is replaced.
+A TERM sent to one worker lets it finish its clients; like any worker that dies, it is replaced.
 
 Exit status:
   0  orderly end
@@ -33,6 +33,7 @@ The server's options can also come from the environment: --idle-timeout from PRE
 
 Examples:
   prefork-echo --workers 4                      serve on 127.0.0.1:7777
+  prefork-echo --workers 1 --model multiplex    one process and one thread for all clients
   prefork-echo status                           one look at the workers, from another terminal
   prefork-echo top                              the same, live
   prefork-echo client 7777 hello                send a line, and check what comes back
