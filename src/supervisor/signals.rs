@@ -65,7 +65,7 @@ impl Supervisor<'_> {
         self.log_event(Level::Info, format!("{signal}: {workers} from now on"));
     }
 
-    /// Tells a worker to finish its client and leave. CONT follows TERM, because a stopped
+    /// Tells a worker to finish its clients and leave. CONT follows TERM, because a stopped
     /// process handles no other signal.
     pub(super) fn terminate(&self, pid: Pid) {
         self.send(pid, Signal::SIGTERM);

@@ -21,7 +21,7 @@ use crate::sys::sandbox::{Condition, Rule, Syscall, linux_constants};
 const ALLOWED: &[Syscall] = &linux_constants! {
     // Connections: accept, recv, close, and what the log says of them.
     SYS_accept, SYS_recvfrom, SYS_close, SYS_getsockname, SYS_getpeername, SYS_getsockopt,
-    // Waiting for several connections when the worker stops, and for room in the log.
+    // Waiting for several connections, and for room in the log.
     SYS_ppoll, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_pwait, SYS_restart_syscall,
     // Signals, and the wakeup timer.
     SYS_rt_sigaction, SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_setitimer,

@@ -5,9 +5,11 @@
 //! socket, which it shares with the threads of all workers, and serves one connection at a
 //! time. A few begin at once, and each of them has another one begin when it has accepted its
 //! first connection: otherwise all threads of one worker would stand one after the other in the
-//! kernel's queue, and that worker would get all of the first clients. The first thread of the process serves none: it waits for signals, because a signal
-//! that is sent to a process interrupts one of its threads only. When the worker leaves, the
-//! first thread wakes the others, gets their connections, and finishes all of them.
+//! kernel's queue, and that worker would get all of the first clients.
+//!
+//! The first thread of the process serves none: it waits for signals, because a signal that is
+//! sent to a process interrupts one of its threads only. When the worker leaves, the first
+//! thread wakes the others, gets their connections, and finishes all of them.
 
 use std::io;
 use std::os::unix::thread::JoinHandleExt;

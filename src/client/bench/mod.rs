@@ -116,7 +116,8 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Error> {
         }
         _ => None,
     };
-    Report { options, stats: &stats, elapsed, by_worker }.print()?;
+    let clients_per_worker = before.as_ref().map_or(1, |before| before.clients_per_worker);
+    Report { options, stats: &stats, elapsed, by_worker, clients_per_worker }.print()?;
     for error in stats.error_lines() {
         eprint_line(&error);
     }

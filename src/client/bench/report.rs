@@ -40,6 +40,8 @@ pub(super) struct Report<'a> {
     pub(super) elapsed: Duration,
     /// Messages that each worker has answered, if the server's scoreboard could be read.
     pub(super) by_worker: Option<Vec<u64>>,
+    /// How many connections each worker serves at once.
+    pub(super) clients_per_worker: usize,
 }
 
 /// The messages of `size` bytes that each worker has answered between two snapshots.
@@ -89,12 +91,15 @@ impl Report<'_> {
         }
         if let Some(by_worker) = &self.by_worker {
             let mut lines = distribution::lines(by_worker, "messages answered");
-            let workers = by_worker.len();
-            if self.options.mode != Mode::Connect && usize::from(self.options.connections) > workers {
-                lines.push(format!(
-                    "each of the {} serves one connection at a time; others wait in the accept queue",
-                    count(workers as u64, "worker")
-                ));
+            let (workers, each) = (by_worker.len(), self.clients_per_worker);
+            if self.options.mode != Mode::Connect && usize::from(self.options.connections) > workers * each {
+                let each = if each == 1 {
+                    "one connection at a time".into()
+                } else {
+                    format!("{each} connections at once")
+                };
+                let workers = count(workers as u64, "worker");
+                lines.push(format!("each of the {workers} serves {each}; others wait in the accept queue"));
             }
             paragraphs.push(lines.join("\n"));
         }

@@ -87,7 +87,7 @@ steps! {
     fn kill(pid: Pid, signal: Signal) =>
         "kill({pid}, {signal}): {}",
         match signal {
-            Signal::SIGTERM => "asks the worker to finish its client and leave",
+            Signal::SIGTERM => "asks the worker to finish its clients and leave",
             Signal::SIGCONT => "lets it go on, should it be stopped",
             _ => "ends it at once",
         };

@@ -128,11 +128,14 @@ impl TopView {
         let processes = workers.iter().filter(|worker| worker.state != State::Down);
         let busy = processes.clone().filter(|worker| worker.state.is_busy()).count();
         let processes = processes.count();
-        let mut load = format!("{busy} of {} busy", count(processes as u64, "worker"));
-        if *model != Model::Process {
-            let clients = count(self.snapshot.clients(), "client");
-            load = format!("{load}, {clients}, model {}", model.name());
-        }
+        let load = format!("{busy} of {} busy", count(processes as u64, "worker"));
+        let (socket, load) = match model {
+            Model::Process => (" → one listening socket, shared by all processes: ", load),
+            _ => {
+                let clients = count(self.snapshot.clients(), "client");
+                (" → one listening socket: ", format!("model {}: {clients}, {load}", model.name()))
+            }
+        };
         let load = load.bold();
         let load = if busy > 0 && busy == processes { load.yellow() } else { load };
         let role = match parent {
@@ -142,7 +145,7 @@ impl TopView {
         vec![
             Line::raw(total).cyan(),
             Line::from(vec![" clients → accept queue: ".into(), waiting, backlog]),
-            Line::from(vec![" → one listening socket, shared by all processes: ".into(), load]),
+            Line::from(vec![socket.into(), load]),
             Line::from(vec![format!(" parent {pid}").bold(), role]),
         ]
     }
