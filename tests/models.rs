@@ -23,7 +23,8 @@ fn every_byte_comes_back_also_in_bulk() {
         thread::scope(|scope| {
             for client_number in 1..=4 {
                 let is_small = client_number % 2 == 0;
-                let mut client = if is_small { server.connect_with_small_buffers() } else { server.connect() };
+                let mut client =
+                    if is_small { server.connect_with_small_buffers() } else { server.connect() };
                 scope.spawn(move || {
                     echo(&mut client, &(0..=255).collect::<Vec<u8>>());
                     // No two of them send the same byte at the same place.

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::models::{
-    ALL, Client, SHARED, connect_clients, exchange, in_each, start, start_workers, workers,
+    ALL, Client, SHARED, connect_clients, exchange, in_each, number, start, start_workers, workers,
 };
 use crate::common::{
     PATIENCE, Server, SetOnDrop, echo, heavy, noise, number_following, read_to_end, rounds, wait_until,
@@ -237,6 +237,27 @@ fn term_under_a_flood_of_connections_cuts_one_at_the_most() {
     // Without the final drain they are hundreds. One may be cut all the same: one whose
     // handshake ends in the instant in which the socket is closed.
     assert!(cut.load(Ordering::Relaxed) <= 1, "{cut:?} connections of {served:?} were cut");
+}
+
+#[test]
+fn workers_that_are_replaced_under_load_cut_no_client() {
+    let _alone = heavy();
+    in_each(&ALL, |model| {
+        let server = start_workers(model, 2, clients_of_one(model), &["-q", "--max-connections", "20"]);
+        let (address, done) = (server.address, AtomicBool::new(false));
+        let (served, cut) = (AtomicU32::new(0), AtomicU32::new(0));
+        thread::scope(|scope| {
+            let _stop = SetOnDrop(&done);
+            for _ in 0..6 {
+                scope.spawn(|| hammer(address, &served, &cut, &done));
+            }
+            server.wait_for_status("many are replaced", |look| number(&look["totals"]["restarts"]) >= 20);
+        });
+        let totals = &server.status()["totals"];
+        println!("{model}: {totals}, {cut:?} cut");
+        assert_eq!(cut.into_inner(), 0, "of {served:?}");
+        assert!(number(&totals["connections"]) >= u64::from(served.into_inner()), "{totals}");
+    });
 }
 
 #[test]
