@@ -141,7 +141,7 @@ fn a_worker_at_its_limit_goes_on_serving_the_clients_that_stay() {
 #[test]
 fn when_one_worker_at_its_limit_has_left_the_next_one_is_replaced() {
     in_each(&SHARED, |model| {
-        let (server, first_clients, _) = start_limited(model);
+        let (mut server, first_clients, _) = start_limited(model);
         let mut clients = connect_clients(&server, clients_of_one(model));
         let (_, second) = worker_of(&server, &clients[0]);
         // As many as there are slots are leaving already, and no more are forked for now.
@@ -151,6 +151,10 @@ fn when_one_worker_at_its_limit_has_left_the_next_one_is_replaced() {
         waiting.read_exact(&mut [0; 5]).unwrap();
         server.wait_for_log(&[&format!("replaces pid {second}, which finishes its clients")]);
         exchange(&mut clients, 1);
+        server.signal(Signal::SIGTERM);
+        assert_parted(clients);
+        drop(waiting);
+        assert_eq!(server.wait_code(), 0);
         assert_none_was_cut(&server);
     });
 }
