@@ -185,7 +185,7 @@ fn counts_are_true_with_threads_that_count_at_once_and_through_kills() {
     });
 }
 
-/// What differs is Linux's: the list of threads, and limits of a process that runs.
+/// Linux shows the threads of a process, and changes the limits of one that runs.
 #[cfg(target_os = "linux")]
 mod on_linux {
     use std::fs;
