@@ -70,7 +70,8 @@ fn a_wrong_number_of_clients_is_wrong_usage() {
         ("thread", "0", "'0' for '--clients <N>': write a number from 1 to 65536"),
     ] {
         let mut command = binary();
-        command.args(["--bind", "127.0.0.1:0", "--model", model, "--clients", clients]);
+        // An address of documentation alone: a server that did start would end at once.
+        command.args(["--bind", "192.0.2.1:1", "--model", model, "--clients", clients]);
         let (code, message) = run(command);
         assert_eq!(code, 2, "--model {model} --clients {clients}: {message}");
         let line = message.lines().next().unwrap_or("");

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::models::{
-    ALL, Client, SHARED, connect_clients, exchange, in_each, start, start_workers, workers,
+    ALL, Client, SHARED, connect_clients, exchange, in_each, number, start, start_workers, workers,
 };
 use crate::common::{
     PATIENCE, Server, SetOnDrop, echo, heavy, noise, number_following, read_to_end, rounds, wait_until,
@@ -130,7 +130,8 @@ fn a_worker_at_its_limit_goes_on_serving_the_clients_that_stay() {
             assert_ne!(worker_of(&server, &new[0]).1, first, "another one accepts");
         }
         thread::sleep(Duration::from_millis(800)); // Far longer than a worker that leaves waits.
-        exchange(&mut clients, 1);
+        // Not by `exchange`, which takes an end after such a silence for no cut.
+        clients.iter_mut().for_each(|client| echo(&mut client.stream, b"still served"));
         drop(clients);
         server.wait_for_log(&[&format!("(pid {first}) left with exit code 0"), "and 3 connections"]);
         server.connect_served(1);
@@ -141,7 +142,7 @@ fn a_worker_at_its_limit_goes_on_serving_the_clients_that_stay() {
 #[test]
 fn when_one_worker_at_its_limit_has_left_the_next_one_is_replaced() {
     in_each(&SHARED, |model| {
-        let (server, first_clients, _) = start_limited(model);
+        let (mut server, first_clients, _) = start_limited(model);
         let mut clients = connect_clients(&server, clients_of_one(model));
         let (_, second) = worker_of(&server, &clients[0]);
         // As many as there are slots are leaving already, and no more are forked for now.
@@ -151,6 +152,10 @@ fn when_one_worker_at_its_limit_has_left_the_next_one_is_replaced() {
         waiting.read_exact(&mut [0; 5]).unwrap();
         server.wait_for_log(&[&format!("replaces pid {second}, which finishes its clients")]);
         exchange(&mut clients, 1);
+        server.signal(Signal::SIGTERM);
+        assert_parted(clients);
+        drop(waiting);
+        assert_eq!(server.wait_code(), 0);
         assert_none_was_cut(&server);
     });
 }
@@ -237,6 +242,27 @@ fn term_under_a_flood_of_connections_cuts_one_at_the_most() {
     // Without the final drain they are hundreds. One may be cut all the same: one whose
     // handshake ends in the instant in which the socket is closed.
     assert!(cut.load(Ordering::Relaxed) <= 1, "{cut:?} connections of {served:?} were cut");
+}
+
+#[test]
+fn workers_that_are_replaced_under_load_cut_no_client() {
+    let _alone = heavy();
+    in_each(&ALL, |model| {
+        let server = start_workers(model, 2, clients_of_one(model), &["-q", "--max-connections", "20"]);
+        let (address, done) = (server.address, AtomicBool::new(false));
+        let (served, cut) = (AtomicU32::new(0), AtomicU32::new(0));
+        thread::scope(|scope| {
+            let _stop = SetOnDrop(&done);
+            for _ in 0..6 {
+                scope.spawn(|| hammer(address, &served, &cut, &done));
+            }
+            server.wait_for_status("many are replaced", |look| number(&look["totals"]["restarts"]) >= 20);
+        });
+        let totals = &server.status()["totals"];
+        println!("{model}: {totals}, {cut:?} cut");
+        assert_eq!(cut.into_inner(), 0, "of {served:?}");
+        assert!(number(&totals["connections"]) >= u64::from(served.into_inner()), "{totals}");
+    });
 }
 
 #[test]

@@ -187,3 +187,56 @@ impl AsFd for NonblockingConnection {
         self.connection.socket.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    struct NoWorker;
+
+    impl WorkerHooks for NoWorker {
+        fn is_stopping(&self) -> bool {
+            false
+        }
+        fn handle_interrupt(&mut self) {}
+        fn before_recv(&mut self) {}
+        fn before_answer(&mut self, _: &Connection) {}
+        fn before_send(&self, _: usize) {}
+        fn after_send(&self, _: usize) {}
+    }
+
+    #[test]
+    fn bytes_that_find_no_room_again_and_again_keep_their_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Small buffers, and segments that fit into them.
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.set_tcp_mss(536).and_then(|()| client.set_recv_buffer_size(4096)).unwrap();
+        client.connect(&listener.local_addr().unwrap().into()).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let mut client = TcpStream::from(client);
+        let socket = Socket::from(listener.accept().unwrap().0);
+        socket.set_send_buffer_size(4096).unwrap();
+        let mut connection = NonblockingConnection::new(Connection::new(socket, None, None), &[]);
+        let message: Vec<u8> = (0..200_000_u32).map(|number| (number % 251) as u8).collect();
+        let (mut sent, mut answer, mut buffer) = (0, Vec::new(), vec![0; echo::BUFFER_SIZE]);
+        let mut partial_sends = 0;
+        while answer.len() < message.len() {
+            sent += client.write(&message[sent..]).unwrap_or(0);
+            let before = connection.unsent.len();
+            connection.advance(true, None, &mut buffer, &mut NoWorker).unwrap();
+            let left = connection.unsent.len();
+            partial_sends += u32::from(0 < left && left < before);
+            match client.read(&mut buffer) {
+                Ok(length) => answer.extend_from_slice(&buffer[..length]),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+        assert!(answer == message, "what came back differs");
+        assert!(partial_sends > 0, "each time all of the rest found room");
+    }
+}

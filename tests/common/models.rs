@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
-use super::{Server, connect, read_to_end, wait_until};
+use super::{PATIENCE, Server, connect, read_to_end, wait_until};
 
 pub const ALL: [&str; 3] = ["process", "thread", "multiplex"];
 
@@ -79,6 +80,18 @@ impl Server {
             |worker| std::fs::read_dir(format!("/proc/{worker}/task")).into_iter().flatten().flatten();
         let do_sleep = || !self.workers().into_iter().flat_map(tasks).any(|task| is_running(&task));
         wait_until("all threads sleep", do_sleep);
+    }
+
+    /// Connects a client with little room, to which the server sends small segments: then its
+    /// send buffer is small, too, and takes only a part of what a send has.
+    #[track_caller]
+    pub fn connect_with_small_buffers(&self) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("there is a descriptor left");
+        socket.set_tcp_mss(536).and_then(|()| socket.set_recv_buffer_size(4096)).expect("it is new");
+        socket.connect(&self.address.into()).expect("a server listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a time-out above zero");
+        socket.set_write_timeout(Some(PATIENCE)).expect("a time-out above zero");
+        socket.into()
     }
 
     /// Connects clients, one after the other, each with an echo.
