@@ -12,13 +12,21 @@ pub fn check_interval(idle_timeout: Option<Duration>) -> Duration {
     (idle_timeout.unwrap_or(Duration::MAX) / 4).clamp(Duration::from_millis(1), Duration::from_millis(250))
 }
 
+/// The same where one thread waits for many peers, and measures their queues in turn: a long
+/// idle time-out need not be exact to the second.
+pub fn coarse_check_interval(idle_timeout: Option<Duration>) -> Duration {
+    let coarse = (idle_timeout.unwrap_or(Duration::MAX) / 64).min(Duration::from_secs(4));
+    coarse.max(check_interval(idle_timeout))
+}
+
 /// What is known of a peer's progress. It has no clock of its own, and before the first
 /// check it needs none.
 #[derive(Debug)]
 pub struct Progress {
     /// A peer without progress for so long is idle; None: it never is.
     pub idle_timeout: Option<Duration>,
-    interval: Duration,
+    /// How often the send queue is measured while there may be something to take.
+    pub interval: Duration,
     last: Option<Check>,
 }
 

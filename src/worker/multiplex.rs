@@ -111,6 +111,7 @@ impl Worker {
     /// Watches the listening socket if `accepting`. Pauses accepting if that is not possible.
     fn watch_listener(&mut self, set: &mut ConnectionSet, accepting: bool) {
         let wanted = match &self.listener_state {
+            ListenerState::Open(_) if accepting && set.listener.is_some() => return,
             ListenerState::Open(listener) if accepting => Some(Arc::clone(listener)),
             _ => None,
         };

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use log::debug;
 
 use super::linger::LingerTimeouts;
-use crate::echo::progress::Progress;
-use crate::echo::{self, CloseReason, Connection, WorkerHooks, check_retryable};
+use crate::echo::progress::{Progress, coarse_check_interval};
+use crate::echo::{self, CloseReason, Connection, WorkerHooks, check_interval, check_retryable};
 use crate::log::narrate::worker as narrate;
 use crate::sys::poller::Interest;
 
@@ -95,6 +95,11 @@ impl NonblockingConnection {
             Some(_) => Some(self.connection.queued()),
             None if self.unsent.is_empty() && !self.connection.may_be_reading() => Some(0),
             None => None,
+        };
+        let idle_timeout = self.connection.idle_timeout;
+        self.progress.interval = match leaving {
+            Some(_) => check_interval(idle_timeout),
+            None => coarse_check_interval(idle_timeout),
         };
         self.progress.made(queued, Instant::now());
         self.progress.idle_timeout = self.time_limit(leaving);

@@ -35,8 +35,8 @@ pub fn binary() -> Command {
             command.env_remove(name);
         }
     }
-    // With one client a worker, all models keep the same promises: the whole suite can be run
-    // with each of them.
+    // With one client a worker, all models keep the same promises: most of the suite can be run
+    // with each of them, all but what tests the states and descriptors of `process`.
     if let Some(model) = std::env::var_os("PREFORK_ECHO_TEST_MODEL") {
         command.env("PREFORK_ECHO_MODEL", model).env("PREFORK_ECHO_CLIENTS", "1");
     }
