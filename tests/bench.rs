@@ -42,7 +42,10 @@ fn the_json_is_what_programs_rely_on() {
     // What the workers had answered before is not this run's.
     server.wait_for_idle_workers(4);
     let (_, again, _) = bench(server.address, &["-c", "4", "-n", "400"]);
-    assert_eq!(again["by_worker"], json!([100, 100, 100, 100]));
+    // Such short connections are not always spread evenly: a worker that is done with one may
+    // take the next from the accept queue before the one that was woken for it.
+    let by_worker = again["by_worker"].as_array().unwrap().iter().map(|number| number.as_u64().unwrap());
+    assert_eq!(by_worker.sum::<u64>(), 400, "{again}");
 }
 
 #[test]
