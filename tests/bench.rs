@@ -224,7 +224,7 @@ fn with_a_rate_overdue_messages_are_still_sent() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere a client that finds no room in the queue is refused.
 fn connecting_is_part_of_the_latency() {
-    let server = crate::common::servers::FullQueue::start();
+    let server = crate::common::servers::of_linux::FullQueue::start();
     let mut command = binary();
     command.args(["bench", "--json", &server.address.to_string(), "-c", "1", "-n", "1", "--mode", "connect"]);
     let mut running = KillOnDrop(command.stdout(Stdio::piped()).spawn().unwrap());

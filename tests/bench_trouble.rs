@@ -231,7 +231,7 @@ fn a_surplus_byte_at_the_end_is_counted_once() {
 #[cfg(target_os = "linux")] // What the kernel keeps after a reset is its own affair.
 fn answers_before_a_reset_count() {
     // One of each connection is answered, and all that is on the way then is lost.
-    let server = FakeServer::start(|client| crate::common::servers::echo_and_leave(client, 19_999));
+    let server = FakeServer::start(|client| crate::common::servers::of_linux::echo_and_leave(client, 19_999));
     let arguments = ["--mode", "stream", "-c", "1", "-n", "20", "--size", "19999"];
     let (code, done, _) = bench(server.address, &arguments);
     let (messages, reset) = (done["messages"].as_u64().unwrap(), done["errors"]["reset"].as_u64().unwrap());
@@ -407,7 +407,7 @@ fn a_silent_server_does_not_outlast_the_duration() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere a full queue refuses.
 fn a_pending_connect_does_not_outlast_the_duration() {
-    let server = crate::common::servers::FullQueue::start();
+    let server = crate::common::servers::of_linux::FullQueue::start();
     for mode in ["keep", "connect"] {
         let arguments = ["--mode", mode, "--duration", "200ms", "--timeout", "0"];
         let (code, done, stderr) = to_the_end(server.address, &arguments);

@@ -316,7 +316,8 @@ fn a_reset_after_the_answer_is_reported() {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
     // The client hears of it when it sends, with the answers not yet received.
-    let server = FakeServer::start(|client| crate::common::servers::echo_and_leave(client, 300_000));
+    let server =
+        FakeServer::start(|client| crate::common::servers::of_linux::echo_and_leave(client, 300_000));
     let mut client = piped(server.address);
     let mut input = client.stdin.take().unwrap();
     let writer = thread::spawn(move || input.write_all(&noise(3_000_000)));
@@ -331,7 +332,7 @@ fn a_reset_after_the_answer_is_reported() {
     let has_left = Arc::new(AtomicBool::new(false));
     let leaving = Arc::clone(&has_left);
     let server = FakeServer::start(move |client| {
-        crate::common::servers::echo_and_leave(client, 150_000);
+        crate::common::servers::of_linux::echo_and_leave(client, 150_000);
         leaving.store(true, Ordering::Relaxed);
     });
     let mut client = piped(server.address);
@@ -367,7 +368,7 @@ fn a_server_that_never_accepts_times_out() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere a client that finds no room is refused.
 fn a_full_accept_queue_times_out() {
-    let server = crate::common::servers::FullQueue::start();
+    let server = crate::common::servers::of_linux::FullQueue::start();
     let address = server.address;
     let (code, _, stderr) = client(address, &["hello"]);
     assert_eq!(code, 1);
@@ -440,7 +441,7 @@ fn a_stopped_client_goes_on_when_continued() {
 #[test]
 #[cfg(target_os = "linux")] // Elsewhere a client that finds no room is refused.
 fn a_client_stopped_while_connecting_goes_on() {
-    let server = crate::common::servers::FullQueue::start();
+    let server = crate::common::servers::of_linux::FullQueue::start();
     let mut command = binary();
     command.args(["client", &server.address.to_string(), "--timeout", "10s", "hello"]);
     let mut client = KillOnDrop(command.stdout(Stdio::piped()).spawn().unwrap());

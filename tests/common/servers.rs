@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use super::{PATIENCE, wait_until};
-use prefork_echo::sys::socket::send_queue_len;
+use super::PATIENCE;
 
 /// A server within the test, with a thread for each client. It ends with the test.
 pub struct FakeServer {
@@ -97,50 +96,9 @@ pub fn read_and_ignore(client: &mut TcpStream, bytes: usize) {
     let _ = client.read_exact(&mut vec![0; bytes]);
 }
 
-/// Echoes so many bytes, waits until the client's kernel has them, and closes with more
-/// unread: that is a reset.
-pub fn echo_and_leave(mut client: TcpStream, bytes: usize) {
-    echo_bytes(&mut client, bytes);
-    wait_until("all has arrived", || send_queue_len(&client) == Ok(0));
-    // Unless that was all.
-    let _ = client.read_exact(&mut [0]);
-}
-
 /// Closes so that the client gets a reset.
 pub fn reset(client: TcpStream) {
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
-}
-
-/// A server whose accept queue is full. On Linux a further client then waits in connect; the
-/// kernel tries again a second after the first time.
-pub struct FullQueue {
-    listener: TcpListener,
-    first: TcpStream,
-    pub address: SocketAddr,
-}
-
-impl FullQueue {
-    pub fn start() -> FullQueue {
-        let (socket, address) = closed_port();
-        socket.listen(0).unwrap();
-        FullQueue { listener: socket.into(), first: TcpStream::connect(address).unwrap(), address }
-    }
-
-    pub fn wait_for_client(&self) {
-        // SYN_SENT, in proc(5).
-        let connecting = format!(" 0100007F:{:04X} 02 ", self.address.port());
-        let sockets = || std::fs::read_to_string("/proc/net/tcp").unwrap();
-        wait_until("a client waits in connect", || sockets().contains(&connecting));
-    }
-
-    /// Makes room, and echoes to the next client.
-    pub fn serve(self) -> JoinHandle<()> {
-        thread::spawn(move || {
-            drop(self.first);
-            self.listener.accept().unwrap();
-            echo_with(self.listener.accept().unwrap().0, |_| {});
-        })
-    }
 }
 
 /// An address without a listener: the socket that holds it is only bound.
@@ -150,4 +108,58 @@ pub fn closed_port() -> (socket2::Socket, SocketAddr) {
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     (socket, address)
+}
+
+/// Servers that rest on what only Linux does or tells.
+#[cfg(target_os = "linux")]
+pub mod of_linux {
+    use std::io::Read;
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+    use std::thread::{self, JoinHandle};
+
+    use prefork_echo::sys::socket::send_queue_len;
+
+    use super::super::wait_until;
+    use super::{closed_port, echo_bytes, echo_with};
+
+    /// Echoes so many bytes, waits until the client's kernel has them, and closes with more
+    /// unread: that is a reset.
+    pub fn echo_and_leave(mut client: TcpStream, bytes: usize) {
+        echo_bytes(&mut client, bytes);
+        wait_until("all has arrived", || send_queue_len(&client) == Ok(0));
+        // Unless that was all.
+        let _ = client.read_exact(&mut [0]);
+    }
+
+    /// A server whose accept queue is full. On Linux a further client then waits in connect; the
+    /// kernel tries again a second after the first time.
+    pub struct FullQueue {
+        listener: TcpListener,
+        first: TcpStream,
+        pub address: SocketAddr,
+    }
+
+    impl FullQueue {
+        pub fn start() -> FullQueue {
+            let (socket, address) = closed_port();
+            socket.listen(0).unwrap();
+            FullQueue { listener: socket.into(), first: TcpStream::connect(address).unwrap(), address }
+        }
+
+        pub fn wait_for_client(&self) {
+            // SYN_SENT, in proc(5).
+            let connecting = format!(" 0100007F:{:04X} 02 ", self.address.port());
+            let sockets = || std::fs::read_to_string("/proc/net/tcp").unwrap();
+            wait_until("a client waits in connect", || sockets().contains(&connecting));
+        }
+
+        /// Makes room, and echoes to the next client.
+        pub fn serve(self) -> JoinHandle<()> {
+            thread::spawn(move || {
+                drop(self.first);
+                self.listener.accept().unwrap();
+                echo_with(self.listener.accept().unwrap().0, |_| {});
+            })
+        }
+    }
 }
