@@ -12,7 +12,7 @@ use socket2::Socket;
 use super::progress::check_interval;
 use crate::error::strerror;
 use crate::log::narrate::worker as narrate;
-use crate::sys::socket::send_queue_len;
+use crate::sys::socket::{SEND_HEEDS_DONTWAIT, send_queue_len};
 
 /// A connection to a peer. Dropping it closes it.
 #[derive(Debug)]
@@ -43,10 +43,15 @@ impl Connection {
         Connection { socket, peer: Peer(peer), idle_timeout, echoed: 0, recv_timeout: idle_timeout, flags }
     }
 
-    /// From now on no call blocks: recv and send fail with `WouldBlock` instead. It is a flag
-    /// of each call (recv(2), MSG_DONTWAIT), not of the socket, so it costs no call of its own.
+    /// From now on no call blocks: recv and send fail with `WouldBlock` instead. Where it can
+    /// be, it is a flag of each call (recv(2), MSG_DONTWAIT), so it costs no call of its own.
     pub fn never_block(&mut self) {
         self.flags = MsgFlags::MSG_DONTWAIT;
+        if !SEND_HEEDS_DONTWAIT {
+            // It is this connection's flag alone: the listening socket has its own. If the
+            // connection is broken this fails, and recv will say so.
+            let _ = self.socket.set_nonblocking(true);
+        }
     }
 
     /// Receives bytes; 0 is the end of file.

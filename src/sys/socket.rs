@@ -18,6 +18,10 @@ pub use super::socket_list::{accept_queue, half_open, listening_at};
 /// calls a connection; macOS starts each connection without any.
 pub const TIMEOUTS_ARE_INHERITED: bool = cfg!(target_os = "linux");
 
+/// Does MSG_DONTWAIT keep send from blocking, as it does recv? On macOS it does not: there the
+/// socket itself must be non-blocking.
+pub const SEND_HEEDS_DONTWAIT: bool = cfg!(target_os = "linux");
+
 /// Does the time-out for sending (`SO_SNDTIMEO`) end a connect, too? Linux: socket(7).
 const CONNECTING_IS_SENDING: bool = cfg!(target_os = "linux");
 
