@@ -229,6 +229,8 @@ static double running(int pid)
     if (!(tasks = opendir(path)))
         return 0;
     while ((task = readdir(tasks))) {
+        if (task->d_name[0] == '.')
+            continue; /* "..": its schedstat is the first thread's, once more */
         snprintf(path, sizeof path, "/proc/%d/task/%s/schedstat", pid, task->d_name);
         if (!(file = fopen(path, "r")))
             continue;
