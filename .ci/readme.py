@@ -38,6 +38,7 @@ ELSEWHERE = {"cargo test", "scripts/compare.sh", "scripts/faults.sh"}
 INSTEAD = {
     "cargo doc --no-deps --open": "cargo doc --no-deps",
     "scripts/figures.sh": "scripts/figures.sh --quick",
+    "scripts/models.sh": "scripts/models.sh --quick",
 }
 SERVER = re.compile(r"(cargo run --release --|prefork-echo) -(?!-help|-version)")
 
