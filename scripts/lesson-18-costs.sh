@@ -56,10 +56,10 @@ cost() {
     start_server -q $("$1" "$2")
     before=$(./measure pss "$server")
     start=$(processor_time)
-    kept=$(./measure many "$port" "$2" 0 64 "$server" | awk '{ print $2 }')
+    kept=$(./measure many "$port" "$2" 0 "$2" "$server" | awk '{ print $2 }')
     memory=$(awk "BEGIN { printf \"%.1f\", ($before + $kept) / $2 }")
     connected=$(processor_time)
-    ./measure many "$port" "$2" "$echoes" 64 "$server" >/dev/null
+    ./measure many "$port" "$2" "$echoes" "$2" "$server" >/dev/null
     # Less what the connections cost, which was measured by those without echoes.
     time=$(awk "BEGIN { printf \"%.1f\", ($(processor_time) - 2 * $connected + $start) / $echoes }")
     end_server
