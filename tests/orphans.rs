@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill};
 /// Kills the parent, and waits until no worker and no listening socket is left: how
 /// long that takes, a second at the most.
 #[track_caller]
-fn kill_the_parent(server: &mut Server) -> Duration {
+pub fn kill_the_parent(server: &mut Server) -> Duration {
     let start = Instant::now();
     server.signal(Signal::SIGKILL);
     server.wait();

@@ -32,8 +32,8 @@ pub struct Listener {
 
 impl Listener {
     /// Opens the socket on the first of `addresses` that can be bound. All others are bound as a
-    /// test only. They are those of one name, and a client may connect to any of them. So none of them may be another server's:
-    /// that server would get connections that are meant for this one.
+    /// test only: they are those of one name, and a client may connect to any of them. If one
+    /// were another server's, that server would get connections that are meant for this one.
     ///
     /// `backlog` is the length of the accept queue; the kernel may shorten it (on Linux to
     /// net.core.somaxconn).
@@ -162,8 +162,9 @@ impl Listener {
         Ok((client, peer.as_socket()))
     }
 
-    /// Has accept failed with `EAGAIN` although it should still block, after such a wait? Half the time-out counts: two clocks are compared, and the kernel
-    /// counts in ticks of up to 10 ms.
+    /// Has accept failed with `EAGAIN` although it should still block, after such a wait? Half
+    /// the time-out counts: two clocks are compared, and the kernel counts in ticks of up to
+    /// 10 ms.
     pub(crate) fn is_spurious_eagain(&self, waited: Duration) -> bool {
         let limit = self.idle_timeout.filter(|_| TIMEOUTS_ARE_INHERITED);
         self.is_blocking && limit.is_none_or(|limit| waited + Duration::from_millis(10) < limit / 2)

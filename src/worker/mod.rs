@@ -86,7 +86,7 @@ pub fn run(context: WorkerContext<'_>) -> u8 {
         }
     } else {
         worker.begin(sandboxing.enter());
-        worker.serve(role, model, buffer);
+        worker.serve(role, buffer);
     }
     worker.exit_code()
 }
@@ -180,8 +180,8 @@ impl Worker {
         debug!("ready");
     }
 
-    fn serve(&mut self, role: WorkerRole, model: Model, buffer: &mut [u8]) {
-        match (role, model) {
+    fn serve(&mut self, role: WorkerRole, buffer: &mut [u8]) {
+        match (role, self.model) {
             (WorkerRole::Serve, Model::Multiplex) => {
                 let connections = self.serve_multiplexed(buffer);
                 self.finish(connections, buffer);
