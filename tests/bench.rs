@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::measure::{bench, errors, number, sum};
+use crate::common::measure::{bench, bench_with_short_timeout, errors, number, sum};
 use crate::common::servers::{FakeServer, echo_with, start_correct};
 use crate::common::terminal::Terminal;
 use crate::common::{KillOnDrop, Server, binary, command, heavy, wait_until};
@@ -26,13 +26,17 @@ fn the_json_is_what_programs_rely_on() {
     assert_eq!((code, stderr.as_str()), (0, ""));
     let (elapsed, rate, latency) =
         (number(&done["elapsed_s"]), number(&done["per_second"]), &done["latency_us"]);
+    let wait = &done["accept"]["wait_us"];
     let expected = json!({
         "mode": "keep", "connections": 4, "size": 64, "messages": 8000, "elapsed_s": elapsed,
         "per_second": rate, "mb_per_second": number(&done["mb_per_second"]),
         "latency_us": {"p50": number(&latency["p50"]), "p90": number(&latency["p90"]),
                        "p99": number(&latency["p99"]), "p999": number(&latency["p999"]),
                        "max": number(&latency["max"])},
-        "errors": errors(0, 0, 0, 0, 0), "by_worker": [2000, 2000, 2000, 2000]});
+        "errors": errors(0, 0, 0, 0, 0),
+        "accept": {"never": 0, "wait_us": {"p50": number(&wait["p50"]), "p99": number(&wait["p99"]),
+                                           "max": number(&wait["max"])}},
+        "by_worker": [2000, 2000, 2000, 2000]});
     assert_eq!(done, expected);
     // The figures agree with each other: 8,000 in that time, and 64 bytes each.
     assert!((rate * elapsed - 8000.0).abs() <= 1.0, "{done}");
@@ -134,11 +138,86 @@ fn more_connections_than_workers_wait_for_their_turn() {
 }
 
 #[test]
+fn connections_that_are_never_accepted_are_told_apart() {
+    let server = Server::start(&["--workers", "2"]);
+    server.wait_for_idle_workers(2);
+    // Four wait in the accept queue until their time-out, which comes before the end.
+    let arguments = ["-c", "6", "--duration", "1s"];
+    let (code, done, stderr) = bench_with_short_timeout(server.address, &arguments);
+    assert_eq!((code, &done["errors"]["timeout"], &done["accept"]["never"]), (1, &json!(4), &json!(4)));
+    assert!(stderr.contains("are all workers busy?"), "{stderr}");
+    assert!(number(&done["accept"]["wait_us"]["max"]) < 500e3, "{done}");
+    let address = server.address.to_string();
+    let (_, stdout, _) =
+        command(&[&["bench", &address, "--timeout", "500ms"], arguments.as_slice()].concat());
+    let line = "4 of 6 connections were never accepted (no byte came back); the others waited p50 ";
+    assert!(stdout.contains(line), "{stdout}");
+    // A connection that the kernel does not take, because the queue is full, is one of them:
+    // with a thread for each client, and with many in a thread.
+    let server = Server::start(&["--workers", "1", "--backlog", "1"]);
+    for connections in ["6", "12"] {
+        server.wait_for_idle_workers(1);
+        let arguments = ["-c", connections, "--duration", "1s"];
+        let (_, done, _) = bench_with_short_timeout(server.address, &arguments);
+        assert_eq!(done["accept"]["never"], json!(connections.parse::<u64>().unwrap() - 1), "{done}");
+        assert_eq!(done["accept"]["never"], done["errors"]["timeout"], "{done}");
+    }
+}
+
+#[test]
+fn a_few_threads_drive_thousands_of_connections() {
+    let _alone = heavy();
+    let server = Server::start(&["--workers", "2", "--model", "multiplex", "--clients", "4000", "-q"]);
+    let mut command = binary();
+    let address = server.address.to_string();
+    command.args(["bench", "--json", &address, "-c", "4000", "--duration", "0", "--timeout", "30s"]);
+    let mut running = KillOnDrop(command.stdout(Stdio::piped()).spawn().unwrap());
+    wait_until("all are served", || {
+        let status = server.status();
+        let clients = status["workers"].as_array().unwrap().iter().map(|worker| worker["clients"].as_u64());
+        clients.sum::<Option<u64>>() == Some(4000) && status["totals"]["bytes"] != 0
+    });
+    if cfg!(target_os = "linux") {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", running.0.id())).unwrap().count();
+        // The main thread, one a processor, and a spare one of the library that draws the bar.
+        let processors = thread::available_parallelism().unwrap().get();
+        assert!(threads <= processors + 2, "{threads} threads");
+    }
+    kill(Pid::from_raw(running.0.id() as i32), Signal::SIGINT).unwrap();
+    let mut stdout = String::new();
+    running.0.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+    let done: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((running.0.wait().unwrap().code(), &done["errors"]), (Some(0), &errors(0, 0, 0, 0, 0)));
+}
+
+/// Each mode, small and large messages, and a rate: what a client does that has a thread of
+/// its own, many in a thread do as well.
+#[test]
+fn clients_that_share_a_thread_keep_all_promises() {
+    let _alone = heavy();
+    let server = Server::start(&["--workers", "2", "--model", "multiplex", "-q"]);
+    let runs: [&[&str]; 5] = [
+        &["-n", "2000"],
+        &["-n", "200", "--size", "300000"],
+        &["-n", "2000", "--mode", "connect"],
+        &["-n", "1000", "--mode", "stream"],
+        &["-n", "500", "--rate", "2000"],
+    ];
+    for run in runs {
+        let (code, done, stderr) = bench(server.address, &[&["-c", "50"], run].concat());
+        assert_eq!((code, stderr.as_str()), (0, ""), "{run:?}");
+        assert_eq!((done["messages"].to_string().as_str(), &done["accept"]["never"]), (run[1], &json!(0)));
+        assert_eq!(sum(&done["by_worker"]), done["messages"].as_u64().unwrap(), "{run:?}");
+    }
+}
+
+#[test]
 fn the_report_is_for_people() {
     let server = Server::start(&["--workers", "2"]);
     server.wait_for_idle_workers(2);
     let (code, stdout, _) = command(&["bench", &server.address.to_string(), "-c", "2", "-n", "1000"]);
     assert_eq!(code, 0);
+    assert!(stdout.contains("all connections were accepted and waited p50 "), "{stdout}");
     for part in ["latency: p50 ", ", p90 ", ", p99 ", ", p99.9 ", ", max ", " a second, ", " MB/s each way"] {
         assert!(stdout.contains(part), "no {part:?} in {stdout}");
     }

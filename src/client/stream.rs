@@ -3,22 +3,19 @@
 //!
 //! A client that sends more than the buffers on the way hold must receive at the same
 //! time: a server that can't send its answers stops reading, and then both would wait in
-//! send for ever. [`Stream::set_nonblocking`] is for that. Then `bench` waits by
-//! [`Stream::wait`]; `client`, which waits for its input as well, by select. On macOS
-//! the flag MSG_DONTWAIT would not do instead: send ignores it there.
+//! send for ever. [`Stream::set_nonblocking`] is for that. Then `bench` waits by a poller;
+//! `client`, which waits for its input as well, by select. On macOS the flag MSG_DONTWAIT
+//! would not do instead: send ignores it there.
 
 use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::PollFlags;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::error::{ClientError, Transfer, is_reset, no_answer};
 use crate::log::narrate::client as narrate;
-use crate::sys::readiness::wait_for;
 use crate::sys::socket::connect;
 
 /// What one recv takes at the most, in bytes.
@@ -65,7 +62,7 @@ pub struct Stream {
     pub(super) limit: Option<Limit>,
     /// Whether send and receive wait, until the time-out of the socket has once ended a
     /// wait: then poll does, up to the deadline.
-    blocks: bool,
+    pub(super) blocks: bool,
     /// Whether send or shutdown has told of a reset. What came before the reset can
     /// still be received.
     pub(super) is_reset: bool,
@@ -100,19 +97,39 @@ impl Stream {
         limit: Option<Limit>,
         connect_timeout: Option<Duration>,
     ) -> io::Result<Stream> {
-        let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
-        narrate::created(&socket);
-        // Without a time-out a recv that begins before the end could last for ever.
-        socket.set_read_timeout(timeout.or(limit.map(|limit| limit.grace)))?;
+        let socket = Self::socket(peer, timeout, limit)?;
         socket.set_write_timeout(connect_timeout)?;
-        // A message goes out at once instead of waiting to be joined with the next.
-        socket.set_tcp_nodelay(true)?;
         narrate::options_set(&socket);
         narrate::connecting(&socket, peer);
         let called = Instant::now();
         connect(&socket, peer, connect_timeout)
             .inspect_err(|error| narrate::connect_failed(&socket, peer, error))?;
         narrate::connected(&socket, peer, called);
+        Self::connected(socket, peer, timeout, limit)
+    }
+
+    /// A socket that is not connected yet.
+    pub(super) fn socket(
+        peer: SocketAddr,
+        timeout: Option<Duration>,
+        limit: Option<Limit>,
+    ) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
+        narrate::created(&socket);
+        // Without a time-out a recv that begins before the end could last for ever.
+        socket.set_read_timeout(timeout.or(limit.map(|limit| limit.grace)))?;
+        // A message goes out at once instead of waiting to be joined with the next.
+        socket.set_tcp_nodelay(true)?;
+        Ok(socket)
+    }
+
+    /// The stream of a socket that has connected.
+    pub(super) fn connected(
+        socket: Socket,
+        peer: SocketAddr,
+        timeout: Option<Duration>,
+        limit: Option<Limit>,
+    ) -> io::Result<Stream> {
         // On macOS getsockname fails if the connection has been reset already.
         let local = socket.local_addr().map_err(|_| ErrorKind::ConnectionReset)?;
         let local = local.as_socket().unwrap_or(peer);
@@ -203,16 +220,6 @@ impl Stream {
                 }
                 Err(error) => return Err(self.transfer.broken(&error)),
             }
-        }
-    }
-
-    /// Waits until bytes or an end of file have come, or there is `room` for more to be
-    /// sent; but not beyond the deadline of bytes that have been due since `due`.
-    pub(super) fn wait(&self, room: bool, due: Instant) -> Result<(), ClientError> {
-        let room = if room && !self.is_reset { PollFlags::POLLOUT } else { PollFlags::empty() };
-        match wait_for(&self.socket, PollFlags::POLLIN | room, self.deadline(Some(due))) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(self.transfer.broken(&error.into())),
         }
     }
 

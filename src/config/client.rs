@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::value::{number, time_limit};
 use super::{BindAddress, TimeLimit};
 
-/// The most connections that one `bench` opens: a thread each.
+/// The most connections that one `bench` opens.
 const MOST_CONNECTIONS: u16 = 10_000;
 
 /// The longest message, in bytes; two of them are in memory.
@@ -32,8 +32,9 @@ Modes:
   stream    messages go as fast as the server takes them, while they come back; the latency is
             mostly the time in the buffers on the way
 
-With more connections than the server has workers, some wait in its accept queue, until others
-have closed or --timeout is over. A server that logs each connection is measured with its log:
+With more connections than the server serves at once, some wait in its accept queue, until others
+have closed or --timeout is over. The report says how many were never accepted, and how long the
+others waited for their first byte: the percentiles of the latency know nothing of those. A server that logs each connection is measured with its log:
 prefork-echo -q doesn't.
 
 With --timeout 0 a server is waited for until the end of --duration, and for 5s more.

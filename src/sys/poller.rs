@@ -24,6 +24,8 @@ pub enum Interest {
     Bytes,
     /// Room for bytes to be sent.
     Room,
+    /// Bytes, an end of file, or room: for a peer that sends and receives at the same time.
+    BytesOrRoom,
     /// A connection at a listening socket that other processes wait for, too. On Linux one
     /// connection wakes one of them (EPOLLEXCLUSIVE): the one that has waited for the
     /// longest, if each removes the socket and adds it again after an accept. On macOS it
@@ -71,13 +73,24 @@ impl Poller {
         ready.clear();
         self.0.wait(ready, deadline)
     }
+
+    /// As [`Poller::wait`], but to the microsecond: epoll counts in whole milliseconds, and on
+    /// Linux this costs a system call more.
+    ///
+    /// # Errors
+    /// As [`Poller::wait`].
+    pub fn wait_precisely(&mut self, ready: &mut Vec<RawFd>, deadline: Option<Instant>) -> nix::Result<()> {
+        ready.clear();
+        self.0.wait_precisely(ready, deadline)
+    }
 }
 
 #[cfg(target_os = "linux")]
 mod epoll {
-    use std::os::fd::{BorrowedFd, RawFd};
+    use std::os::fd::{AsFd, BorrowedFd, RawFd};
     use std::time::Instant;
 
+    use nix::poll::{PollFd, PollFlags, ppoll};
     use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
     use super::{AT_ONCE, Interest};
@@ -116,12 +129,23 @@ mod epoll {
             ready.extend(self.events[..count].iter().map(|event| event.data() as RawFd));
             Ok(())
         }
+
+        pub fn wait_precisely(
+            &mut self,
+            ready: &mut Vec<RawFd>,
+            deadline: Option<Instant>,
+        ) -> nix::Result<()> {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).into());
+            ppoll(&mut [PollFd::new(self.epoll.0.as_fd(), PollFlags::POLLIN)], left, None)?;
+            self.wait(ready, Some(Instant::now()))
+        }
     }
 
     fn flags(interest: Interest) -> EpollFlags {
         match interest {
             Interest::Bytes => EpollFlags::EPOLLIN,
             Interest::Room => EpollFlags::EPOLLOUT,
+            Interest::BytesOrRoom => EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT,
             Interest::Connection => EpollFlags::EPOLLIN | EpollFlags::EPOLLEXCLUSIVE,
         }
     }
@@ -158,13 +182,13 @@ mod kqueue {
             before: Option<Interest>,
             after: Option<Interest>,
         ) -> nix::Result<()> {
-            let event = |interest, flags| {
-                KEvent::new(number as usize, filter(interest), flags, FilterFlag::empty(), 0, 0)
-            };
-            let changes: Vec<_> = before
-                .map(|interest| event(interest, EvFlags::EV_DELETE))
-                .into_iter()
-                .chain(after.map(|interest| event(interest, EvFlags::EV_ADD)))
+            let event =
+                |filter: &_, flags| KEvent::new(number as usize, *filter, flags, FilterFlag::empty(), 0, 0);
+            let deleted = before.map_or([].as_slice(), filters).iter();
+            let added = after.map_or([].as_slice(), filters).iter();
+            let changes: Vec<_> = deleted
+                .map(|filter| event(filter, EvFlags::EV_DELETE))
+                .chain(added.map(|filter| event(filter, EvFlags::EV_ADD)))
                 .collect();
             self.kqueue.kevent(&changes, &mut [], None).map(drop)
         }
@@ -175,14 +199,27 @@ mod kqueue {
             });
             let count = self.kqueue.kevent(&[], &mut *self.events, timeout)?;
             ready.extend(self.events[..count].iter().map(|event| event.ident() as RawFd));
+            // With bytes and room a descriptor has two events.
+            ready.sort_unstable();
+            ready.dedup();
             Ok(())
+        }
+
+        /// kqueue counts in nanoseconds.
+        pub fn wait_precisely(
+            &mut self,
+            ready: &mut Vec<RawFd>,
+            deadline: Option<Instant>,
+        ) -> nix::Result<()> {
+            self.wait(ready, deadline)
         }
     }
 
-    fn filter(interest: Interest) -> EventFilter {
+    fn filters(interest: Interest) -> &'static [EventFilter] {
         match interest {
-            Interest::Bytes | Interest::Connection => EventFilter::EVFILT_READ,
-            Interest::Room => EventFilter::EVFILT_WRITE,
+            Interest::Bytes | Interest::Connection => &[EventFilter::EVFILT_READ],
+            Interest::Room => &[EventFilter::EVFILT_WRITE],
+            Interest::BytesOrRoom => &[EventFilter::EVFILT_READ, EventFilter::EVFILT_WRITE],
         }
     }
 }

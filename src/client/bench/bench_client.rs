@@ -1,239 +1,295 @@
-//! One of the clients that measure: a thread with one connection at a time.
+//! One of the clients that measure, with one connection at a time.
 //!
-//! The life of a message: it is due, and begins (`begin`). It is sent, in as many sends
-//! as it takes. It comes back, in as many recvs, is compared with what was sent, and is
-//! recorded with the time from its beginning to its last byte (`take_back`).
+//! A client that has a thread of its own blocks in connect, send and recv. One of several
+//! in a thread never blocks: it returns a `Step`, and is advanced again when that is over.
 
-use std::collections::VecDeque;
+use std::mem;
 use std::net::SocketAddr;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::Instant;
 
 use super::Shared;
-use crate::client::stream::{CHUNK, MAX_IN_FLIGHT};
+use super::connecting::{Connecting, Progress};
+use super::messages::{Messages, Turn};
 use crate::client::{ClientError, Kind, Stream};
-use crate::config::{BenchOptions, Mode};
+use crate::config::Mode;
+use crate::sys::poller::{Interest, Poller};
 
 /// A message up to this length, in bytes, fits into any buffers on the way, and can be
 /// sent by a send that blocks before anything is received.
 const SMALL: usize = 16 * 1024;
 
-/// What a message in flight costs at the least, as if it were so many bytes.
-const BOOKKEEPING: usize = 64;
+/// So often a client sends and receives before others of its thread have their turn.
+const TURNS: u32 = 16;
+
+/// What a client waits for.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Its socket, unless that is none of its interest; but no longer than until then.
+    Wait { interest: Option<Interest>, until: Option<Instant> },
+    /// Nothing: it has come to the end of the phase.
+    Done,
+}
+
+/// Its connection.
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Closed,
+    Connecting(Connecting),
+    Open(Stream),
+    /// Half-closed at that time, after the last message.
+    Closing(Stream, Instant),
+}
 
 /// A client.
 pub(super) struct BenchClient<'a> {
     shared: &'a Shared,
-    /// Which of the clients it is, from 0 on.
-    index: u64,
-    /// How many messages it may begin.
-    share: u64,
-    /// How many messages it has begun.
-    begun: u64,
-    /// The messages in flight, the oldest first: since when the latency of each counts.
-    in_flight: VecDeque<Instant>,
-    /// How much of the oldest has come back, in bytes.
-    returned: usize,
-    /// When a byte last came back, or the first of those that are due began.
-    since: Instant,
+    messages: Messages<'a>,
+    /// Whether it has a thread of its own, and may block.
+    blocks: bool,
+    state: State,
+    /// What the poller watches its socket for, if it does.
+    watched: Option<Interest>,
+    /// Which of the server's addresses is tried.
+    address: usize,
     /// The address at which the server has answered before.
     server: Option<SocketAddr>,
-    buffer: Vec<u8>,
+    /// Whether it is through, or would only fail again.
+    has_ended: bool,
 }
 
 impl<'a> BenchClient<'a> {
     /// A client that sends up to `share` messages, or as many as there is time for.
-    pub(super) fn new(shared: &'a Shared, index: u64, share: Option<u64>) -> BenchClient<'a> {
-        let chunk = match shared.options.mode {
-            Mode::Stream => CHUNK,
-            // A byte more than is due: if the server sends one too many, it is seen.
-            _ => CHUNK.min(shared.options.size + 1),
-        };
+    pub(super) fn new(shared: &'a Shared, index: u64, share: Option<u64>, blocks: bool) -> BenchClient<'a> {
         BenchClient {
             shared,
-            index,
-            share: share.unwrap_or(u64::MAX),
-            begun: 0,
-            in_flight: VecDeque::new(),
-            returned: 0,
-            since: Instant::now(),
+            messages: Messages::new(shared, index, share),
+            blocks,
+            state: State::Closed,
+            watched: None,
+            address: 0,
             server: None,
-            buffer: vec![0; chunk],
+            has_ended: false,
         }
     }
 
-    /// Sends all messages of this client, and takes them back.
-    pub(super) fn run(mut self) {
-        let reconnects = self.shared.options.mode == Mode::Connect;
-        // Connections that are kept are all open before the clock starts.
-        let mut opened = (!reconnects).then(|| self.connect());
-        self.shared.barrier.wait();
-        self.shared.start.get_or_init(Instant::now);
+    /// The first phase: opens the connection, if it is to be kept.
+    pub(super) fn open(&mut self, _: &mut [u8]) -> Step {
         loop {
-            if reconnects && !self.begin() {
-                return;
-            }
-            let stream = opened.take().unwrap_or_else(|| self.connect());
-            match stream.and_then(|stream| self.exchange(stream)) {
-                // One message was all: the connection is closed.
-                Ok(_) if reconnects => {}
-                Ok(stream) => return self.close(stream),
+            let step = match mem::take(&mut self.state) {
+                _ if self.connects_anew() || self.has_ended => return Step::Done,
+                State::Open(stream) => {
+                    self.state = State::Open(stream);
+                    return Step::Done;
+                }
+                state => self.connect(state),
+            };
+            match step {
+                Ok(Continue(())) => {}
+                Ok(Break(step)) => return step,
                 Err(error) => {
-                    if !self.recovers_from(error) {
-                        return;
-                    }
+                    self.fail(error);
+                    return Step::Done;
                 }
             }
         }
     }
 
-    fn connect(&mut self) -> Result<Stream, ClientError> {
-        let addresses = self.server.as_ref().map_or(self.shared.addresses.as_slice(), std::slice::from_ref);
-        let stream = Stream::open(addresses, self.shared.options.server.timeout, self.shared.limit())?;
+    /// The second phase: sends all messages of this client, and takes them back.
+    pub(super) fn advance(&mut self, buffer: &mut [u8]) -> Step {
+        loop {
+            let step = match mem::take(&mut self.state) {
+                State::Closed => match self.before_connecting() {
+                    Some(step) => return step,
+                    None => self.connect(State::Closed),
+                },
+                State::Open(stream) => self.exchange(stream, buffer),
+                State::Closing(stream, since) => return self.close(stream, since, buffer),
+                connecting => self.connect(connecting),
+            };
+            match step {
+                Ok(Continue(())) => {}
+                Ok(Break(step)) => return step,
+                Err(error) => self.fail(error),
+            }
+        }
+    }
+
+    /// Sees to it that `poller` reports the socket when it is ready. Returns its number.
+    ///
+    /// # Errors
+    /// This machine has run out of memory, or of watches.
+    pub(super) fn watch(
+        &mut self,
+        poller: &Poller,
+        interest: Option<Interest>,
+    ) -> Result<Option<RawFd>, ClientError> {
+        let socket = match &self.state {
+            State::Closed => return Ok(None),
+            State::Connecting(connecting) => connecting.as_fd(),
+            State::Open(stream) | State::Closing(stream, _) => stream.as_fd(),
+        };
+        let changed = poller.change(socket, self.watched, interest);
+        changed.map_err(|error| ClientError::connecting(self.peer(), &error.into(), None))?;
+        self.watched = interest;
+        Ok(Some(socket.as_raw_fd()))
+    }
+
+    /// Counts the messages that an error has cost, and closes the connection.
+    pub(super) fn fail(&mut self, error: ClientError) {
+        let may_succeed = matches!(error.kind, Kind::Wrong | Kind::Lost | Kind::Reset);
+        self.has_ended |= !may_succeed;
+        self.shared.stats().record_error(self.messages.in_flight().max(1) as u64, error);
+        self.forget_connection();
+    }
+
+    /// The connection is closed.
+    fn forget_connection(&mut self) {
+        self.messages.drop_all();
+        (self.state, self.watched) = (State::Closed, None);
+    }
+
+    /// Whether each message has a connection of its own.
+    fn connects_anew(&self) -> bool {
+        self.shared.options.mode == Mode::Connect
+    }
+
+    /// The address to connect to.
+    fn peer(&self) -> SocketAddr {
+        self.server.unwrap_or(self.shared.addresses[self.address])
+    }
+
+    /// What is to be done first, if anything is: a connection for one message is opened
+    /// when that has begun, any other as long as there are messages.
+    fn before_connecting(&mut self) -> Option<Step> {
+        let turn = match self.connects_anew() {
+            _ if self.has_ended => Turn::NoMore,
+            true if self.messages.in_flight() == 0 => self.messages.begin(),
+            true => Turn::Begun,
+            false => self.messages.next_due(Instant::now()).map_or(Turn::NoMore, |_| Turn::Begun),
+        };
+        match turn {
+            Turn::Begun => None,
+            Turn::Later(due) => Some(Step::Wait { interest: None, until: Some(due) }),
+            Turn::NoMore => Some(Step::Done),
+        }
+    }
+
+    /// From no connection to an open one.
+    fn connect(&mut self, state: State) -> Result<ControlFlow<Step>, ClientError> {
+        let (timeout, limit) = (self.shared.options.server.timeout, self.shared.limit());
+        let progress = match state {
+            State::Connecting(connecting) => connecting.advance(),
+            _ if self.blocks => Stream::open(&[self.peer()], timeout, limit).map(Progress::Connected),
+            _ => Connecting::start(self.peer(), timeout, limit).map(Progress::Pending),
+        };
+        match progress {
+            Ok(Progress::Connected(stream)) => self.connected(stream).map(Continue),
+            Ok(Progress::Pending(connecting)) => {
+                let until = connecting.deadline;
+                self.state = State::Connecting(connecting);
+                Ok(Break(Step::Wait { interest: Some(Interest::Room), until }))
+            }
+            Err(error) if self.server.is_some() || self.address + 1 == self.shared.addresses.len() => {
+                // If it is late, no worker has accepted it either.
+                self.shared.stats().unanswered += u64::from(error.kind == Kind::Timeout);
+                Err(error)
+            }
+            Err(_) => {
+                self.address += 1;
+                (self.state, self.watched) = (State::Closed, None);
+                Ok(Continue(()))
+            }
+        }
+    }
+
+    fn connected(&mut self, mut stream: Stream) -> Result<(), ClientError> {
         if self.server.replace(stream.peer).is_none() {
             let is_local = stream.peer.ip().is_loopback() || stream.peer.ip() == stream.local.ip();
             self.shared.stats().server = is_local.then_some(stream.peer);
         }
-        Ok(stream)
-    }
-
-    /// Sends messages and takes them back, as the mode has it, until there is none left
-    /// for this connection, and gives the connection back.
-    fn exchange(&mut self, mut stream: Stream) -> Result<Stream, ClientError> {
         if self.shared.options.mode == Mode::Stream || self.shared.options.size > SMALL {
             stream.set_nonblocking()?;
         }
+        self.messages.since = Instant::now();
+        self.state = State::Open(stream);
+        Ok(())
+    }
+
+    /// Sends messages and takes them back, as the mode has it, until there is none left
+    /// for this connection, or there is something to wait for.
+    fn exchange(&mut self, mut stream: Stream, buffer: &mut [u8]) -> Result<ControlFlow<Step>, ClientError> {
         // If the connection was opened before the clock started, its limit was too early.
         stream.limit = self.shared.limit();
-        self.since = Instant::now();
-        // With a connection for each message, `run` has begun it before connecting.
-        let mut unsent: &[u8] = if self.in_flight.is_empty() { &[] } else { self.newest() };
+        let mut turns = 0;
         loop {
-            if unsent.is_empty() && self.has_room() && self.begin() {
-                unsent = self.newest();
+            let mut due = None;
+            if self.messages.unsent == 0
+                && self.messages.has_room()
+                && let Turn::Later(then) = self.messages.begin()
+            {
+                due = Some(then);
             }
-            let sent = stream.send(unsent)?;
-            unsent = &unsent[sent..];
-            if self.in_flight.is_empty() {
-                return Ok(stream);
+            let sent = self.messages.send(&mut stream)?;
+            if self.messages.in_flight() == 0 {
+                return Ok(self.pause(stream, due));
             }
-            if !self.take_back(&mut stream)? && sent == 0 {
-                stream.wait(!unsent.is_empty(), self.since)?;
+            turns += 1;
+            // The answer to a message that was just sent takes a while.
+            let awaits_answer =
+                sent > 0 && self.messages.unsent == 0 && self.shared.options.mode != Mode::Stream;
+            let leaves = !stream.blocks && (awaits_answer || turns > TURNS);
+            if leaves || (!self.messages.take_back(&mut stream, buffer)? && sent == 0) {
+                let has_more = self.messages.unsent > 0 && !stream.is_reset;
+                let interest = Some(if has_more { Interest::BytesOrRoom } else { Interest::Bytes });
+                let until = stream.deadline(Some(self.messages.since)).into_iter().chain(due).min();
+                self.state = State::Open(stream);
+                return Ok(Break(Step::Wait { interest, until }));
             }
         }
     }
 
-    /// One recv, and what it means for the messages in flight. False: nothing had come.
-    fn take_back(&mut self, stream: &mut Stream) -> Result<bool, ClientError> {
-        let Some(length) = stream.receive(&mut self.buffer, Some(self.since))? else { return Ok(false) };
-        if length == 0 {
-            return Err(stream.lost());
+    /// Nothing is in flight: until the next message is due, or for good.
+    fn pause(&mut self, mut stream: Stream, due: Option<Instant>) -> ControlFlow<Step> {
+        if due.is_some() {
+            self.state = State::Open(stream);
+            return Break(Step::Wait { interest: None, until: due });
         }
-        self.since = Instant::now();
-        if length > self.in_flight.len() * self.shared.options.size - self.returned {
-            return Err(stream.transfer.too_much());
+        if self.connects_anew() {
+            self.forget_connection();
+            return Continue(());
         }
-        let mut start = 0;
-        while let Some(from) = self.in_flight.front()
-            && start < length
-        {
-            let oldest = self.message(self.begun - self.in_flight.len() as u64);
-            let end = length.min(start + oldest.len() - self.returned);
-            let expected = &oldest[self.returned..][..end - start];
-            stream.check(expected, &self.buffer[start..end])?;
-            self.returned += end - start;
-            if self.returned == oldest.len() {
-                self.shared.stats().record(self.since.saturating_duration_since(*from), self.since);
-                self.in_flight.pop_front();
-                self.returned = 0;
-            }
-            start = end;
+        match stream.half_close() {
+            Ok(()) => self.state = State::Closing(stream, Instant::now()),
+            Err(error) => self.end(Some(error)),
         }
-        Ok(true)
+        Continue(())
     }
 
-    /// Closes the connection after its last message. What goes wrong then has cost no
-    /// message; only a byte too many counts as an error.
-    fn close(&mut self, stream: Stream) {
-        if let Err(error) = self.wait_for_close(stream) {
+    /// Waits until the server closes as well, without sending more.
+    fn close(&mut self, mut stream: Stream, since: Instant, buffer: &mut [u8]) -> Step {
+        match stream.receive(buffer, Some(since)) {
+            Ok(None) => {
+                let until = stream.deadline(Some(since));
+                self.state = State::Closing(stream, since);
+                return Step::Wait { interest: Some(Interest::Bytes), until };
+            }
+            Ok(Some(0)) => self.end(None),
+            Ok(Some(_)) => self.end(Some(stream.transfer.too_much())),
+            Err(error) => self.end(Some(error)),
+        }
+        Step::Done
+    }
+
+    /// All messages are through. What goes wrong then has cost none; only a byte too many
+    /// counts as an error.
+    fn end(&mut self, error: Option<ClientError>) {
+        if let Some(error) = error {
             self.shared.stats().record_error(u64::from(error.kind == Kind::Wrong), error);
         }
-    }
-
-    /// Half-closes, and waits until the server closes as well, without sending more.
-    fn wait_for_close(&mut self, mut stream: Stream) -> Result<(), ClientError> {
-        stream.half_close()?;
-        let since = Instant::now();
-        loop {
-            match stream.receive(&mut self.buffer, Some(since))? {
-                None => stream.wait(false, since)?,
-                Some(0) => return Ok(()),
-                Some(_) => return Err(stream.transfer.too_much()),
-            }
-        }
-    }
-
-    /// True if this connection has room for another message.
-    fn has_room(&self) -> bool {
-        let cost = self.shared.options.size.max(BOOKKEEPING);
-        match self.shared.options.mode {
-            Mode::Keep => self.in_flight.is_empty(),
-            Mode::Connect => false,
-            Mode::Stream => self.in_flight.len() * cost < MAX_IN_FLIGHT,
-        }
-    }
-
-    /// Begins another message as soon as it is due, unless there is none left.
-    fn begin(&mut self) -> bool {
-        let now = Instant::now();
-        let Some(due) = self.next_due(now) else { return false };
-        // A message that begins late has waited for the server, and that counts. That the
-        // sleep before an early one takes too long is not the server's fault.
-        let from = if due > now {
-            thread::sleep(due - now);
-            Instant::now()
-        } else {
-            due
-        };
-        if self.in_flight.is_empty() {
-            self.since = from.max(now);
-        }
-        self.in_flight.push_back(from);
-        self.begun += 1;
-        true
-    }
-
-    /// When the next message is to be sent: now, or with a rate, as the clients take
-    /// turns. None: there is none left for this client.
-    fn next_due(&self, now: Instant) -> Option<Instant> {
-        let BenchOptions { rate, connections, .. } = self.shared.options;
-        let turn = self.begun * u64::from(connections) + self.index;
-        let after = |rate| Duration::from_secs_f64(turn as f64 / f64::from(rate));
-        let due = rate.map_or(now, |rate| self.shared.start() + after(rate));
-        let is_in_time = self.shared.limit().is_none_or(|limit| due < limit.end);
-        (self.begun < self.share && is_in_time).then_some(due)
-    }
-
-    /// Counts the messages that an error has cost. False: this client has ended, because
-    /// it has nothing left to do, or would only fail again.
-    fn recovers_from(&mut self, error: ClientError) -> bool {
-        let may_succeed = matches!(error.kind, Kind::Wrong | Kind::Lost | Kind::Reset);
-        self.shared.stats().record_error(self.in_flight.len().max(1) as u64, error);
-        self.in_flight.clear();
-        self.returned = 0;
-        may_succeed && self.next_due(Instant::now()).is_some()
-    }
-
-    /// The message that was begun last.
-    fn newest(&self) -> &'a [u8] {
-        self.message(self.begun - 1)
-    }
-
-    /// Each client begins with another message, as far from the others' as there are
-    /// messages: a server that mixes them up is found out.
-    fn message(&self, number: u64) -> &'a [u8] {
-        let Shared { payloads, options, .. } = self.shared;
-        let step = (payloads.number() / u64::from(options.connections)).max(1);
-        payloads.get(self.index * step + number)
+        self.has_ended = true;
+        self.forget_connection();
     }
 }

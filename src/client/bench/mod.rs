@@ -1,16 +1,21 @@
 //! `bench`: many clients of an echo server at once. It measures how soon every byte comes
 //! back, and whether it is the right one.
 //!
-//! In the order of events: `payloads` makes the messages, each `bench_client` is a thread
-//! that sends them and takes them back, `stats` is where all of them record, `report`
+//! In the order of events: `payloads` makes the messages, each `driver` is a thread with
+//! its clients, each `bench_client` connects (`connecting`, if it has no thread of its own),
+//! sends its `messages` and takes them back, `stats` is where all of them record, `report`
 //! prints the result, with a `histogram` of the latencies.
 //!
-//! A client blocks in recv, as simple and as fast as the plainest client in C: what is
-//! measured is the server. The stats are shared, so that what has been measured so far
-//! can be reported at any moment.
+//! A few clients have a thread each, and block in recv like the plainest client in C. Many
+//! share as many threads as there are processors: what is measured is the server, and not
+//! how this machine switches between threads. The stats are shared, so that what has been
+//! measured so far can be reported at any moment.
 
 mod bench_client;
+mod connecting;
+mod driver;
 mod histogram;
+mod messages;
 mod payloads;
 mod report;
 mod stats;
@@ -28,6 +33,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use self::bench_client::BenchClient;
+use self::driver::Driver;
 use self::payloads::Payloads;
 use self::report::Report;
 use self::stats::Stats;
@@ -36,6 +42,7 @@ use crate::config::{BenchOptions, ServerSelector};
 use crate::error::{Error, Exit};
 use crate::scoreboard::Reader;
 use crate::scoreboard::snapshot::Snapshot;
+use crate::sys::poller::Poller;
 use crate::sys::process::allow_descriptors;
 use crate::text::{self, eprint_line};
 
@@ -48,17 +55,17 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 /// Descriptors that the program has besides its connections, and some to spare.
 const OTHER_DESCRIPTORS: u64 = 32;
 
-/// The stack of a client's thread. Its calls are not deep, and its buffers lie elsewhere.
-const STACK: usize = 128 * 1024;
+/// So many clients have a thread each.
+const FEW: u64 = 8;
 
 /// What all clients share.
 struct Shared {
     options: BenchOptions,
     addresses: Vec<SocketAddr>,
     payloads: Payloads,
-    /// Where clients that have connected wait for the others.
+    /// Where threads whose clients have connected wait for the others.
     barrier: Barrier,
-    /// When the first client passed the barrier.
+    /// When the first thread passed the barrier.
     start: OnceLock<Instant>,
     stats: Mutex<Stats>,
 }
@@ -94,19 +101,21 @@ pub fn run(options: &BenchOptions) -> Result<Exit, Error> {
     let shared = Arc::new(Shared {
         addresses: options.server.address.resolve("give its IP address")?,
         payloads: Payloads::new(options.size),
-        barrier: Barrier::new(options.connections.into()),
+        barrier: Barrier::new(threads(options.connections.into()) as usize),
         start: OnceLock::new(),
         stats: Mutex::new(Stats::new()),
         options: options.clone(),
     });
     // Each connection is a descriptor, and the usual limit is 1,024, or 256 on macOS.
     // Where it can't be raised, connecting fails and says so.
-    allow_descriptors(u64::from(options.connections) + OTHER_DESCRIPTORS);
+    allow_descriptors(
+        u64::from(options.connections) + threads(options.connections.into()) + OTHER_DESCRIPTORS,
+    );
     let scoreboard = scoreboard(options)?;
     let before = scoreboard.as_ref().map(Snapshot::of);
     let interrupted = watch_signals().map_err(|error| Error::new("handle signals", &error, "try again"))?;
-    let clients = start_clients(&shared)?;
-    wait(&shared, &clients, &interrupted);
+    let threads = start_threads(&shared)?;
+    wait(&shared, &threads, &interrupted);
 
     let stats = shared.stats();
     let elapsed = stats.elapsed(shared.start.get().copied());
@@ -156,28 +165,40 @@ fn watch_signals() -> io::Result<Arc<AtomicBool>> {
     Ok(interrupted)
 }
 
-/// Starts a thread for each connection, and gives each its share of all messages. The
-/// channel is closed when the last of them ends: nothing is ever sent.
-fn start_clients(shared: &Arc<Shared>) -> Result<Receiver<()>, Error> {
+/// How many threads drive so many clients.
+fn threads(clients: u64) -> u64 {
+    let processors = thread::available_parallelism().map_or(1, |number| number.get() as u64);
+    if clients <= FEW { clients } else { processors.min(clients) }
+}
+
+/// Starts the threads, and gives each client its share of all messages. The channel is
+/// closed when the last of the threads ends: nothing is ever sent.
+fn start_threads(shared: &Arc<Shared>) -> Result<Receiver<()>, Error> {
     let clients = u64::from(shared.options.connections);
+    let threads = threads(clients);
+    let messages = shared.options.messages;
+    let share = move |index| messages.map(|all| all / clients + u64::from(index < all % clients));
     let (sender, all) = mpsc::channel();
-    for index in 0..clients {
-        let share = shared.options.messages.map(|all| all / clients + u64::from(index < all % clients));
+    for first in 0..threads {
+        let poller = Poller::new();
+        let poller =
+            poller.map_err(|error| Error::new("wait for many connections", &error.into(), "try again"))?;
         let (shared, sender) = (Arc::clone(shared), sender.clone());
-        let thread = thread::Builder::new().stack_size(STACK).spawn(move || {
-            BenchClient::new(&shared, index, share).run();
+        let thread = thread::Builder::new().spawn(move || {
+            let own = (first..clients).step_by(threads as usize);
+            let client = |index| BenchClient::new(&shared, index, share(index), threads == clients);
+            Driver::new(&shared, poller, own.map(client).collect()).run();
             drop::<Sender<()>>(sender);
         });
-        thread
-            .map_err(|error| Error::new("start a thread for each connection", &error, "use fewer with -c"))?;
+        thread.map_err(|error| Error::new("start a thread", &error, "use fewer connections with -c"))?;
     }
     Ok(all)
 }
 
-/// Waits until all clients have ended, or the user ends the measurement by a signal.
-fn wait(shared: &Shared, clients: &Receiver<()>, interrupted: &AtomicBool) {
+/// Waits until all threads have ended, or the user ends the measurement by a signal.
+fn wait(shared: &Shared, threads: &Receiver<()>, interrupted: &AtomicBool) {
     let bar = progress_bar(&shared.options);
-    while clients.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+    while threads.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
         if interrupted.load(Ordering::Relaxed) {
             shared.stats().interrupted = Some(Instant::now());
             break;

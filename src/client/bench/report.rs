@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use serde::{Serialize, Serializer};
 
 use super::histogram;
@@ -21,6 +22,9 @@ const MOST_PORTS: u64 = 14_000;
 /// The quantiles that are reported, in the order in which they are.
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
+
+/// Those of the time until a connection was served.
+const WAIT_QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p99", 0.99), ("max", 1.0)];
 
 /// The errors that are reported, in the order in which they are, with their names in the text.
 const ERRORS: [(Kind, &str); 6] = [
@@ -76,10 +80,9 @@ impl Report<'_> {
     }
 
     fn text(&self) -> String {
-        let quantiles = self.quantiles().map(|(name, time)| format!("{name} {}", format::latency(time)));
         let mut paragraphs = vec![
-            [self.setting(), self.rate(), self.errors()].join("\n"),
-            format!("latency: {}", quantiles.join(", ")),
+            [self.setting(), self.rate(), self.errors(), self.accepted()].join("\n"),
+            format!("latency: {}", told(&self.stats.latencies, &QUANTILES)),
             histogram::lines(&self.stats.latencies).join("\n"),
         ];
         if self.options.mode == Mode::Connect && self.stats.messages() > MOST_PORTS {
@@ -142,6 +145,20 @@ impl Report<'_> {
         }
     }
 
+    /// How many connections a worker accepted, and how long they had waited for their first
+    /// byte. Those that it never accepted are in no percentile.
+    fn accepted(&self) -> String {
+        let Stats { waits, unanswered, .. } = self.stats;
+        let whose = match unanswered {
+            0 => "all connections were accepted and".into(),
+            never => {
+                let all = count(waits.len() + never, "connection");
+                format!("{never} of {all} were never accepted (no byte came back); the others")
+            }
+        };
+        format!("{whose} waited {}", told(waits, &WAIT_QUANTILES))
+    }
+
     /// Messages that were to be sent, and weren't, because their clients had given up.
     fn never_sent(&self) -> u64 {
         let BenchOptions { messages, rate, .. } = self.options;
@@ -151,16 +168,8 @@ impl Report<'_> {
         if self.stats.interrupted.is_some() { 0 } else { wanted.saturating_sub(done) }
     }
 
-    /// The quantiles of the latency, each with its name.
-    fn quantiles(&self) -> [(&'static str, Duration); 5] {
-        let at = |quantile| Duration::from_nanos(self.stats.latencies.value_at_quantile(quantile));
-        QUANTILES.map(|(name, quantile)| (name, at(quantile)))
-    }
-
     /// One line, for programs.
     fn json(&self) -> String {
-        let measured = self.stats.messages() > 0;
-        let micros = |time: Duration| measured.then(|| rounded(time.as_nanos() as f64 / 1e3, 10.0));
         // The kind Other is told only if it occurred: what is wrong is on this machine.
         let told = |(kind, number): &(Kind, u64)| *kind != Kind::Other || *number > 0;
         let json = Json {
@@ -171,12 +180,16 @@ impl Report<'_> {
             elapsed_s: rounded(self.elapsed.as_secs_f64(), 1e6),
             per_second: rounded(self.per_second(), 10.0),
             mb_per_second: rounded(self.mb_per_second(), 1e3),
-            latency_us: self.quantiles().map(|(name, time)| (name.replace('.', ""), micros(time))).into(),
+            latency_us: micros(&self.stats.latencies, &QUANTILES),
             errors: ERRORS
                 .map(|(kind, _)| (kind, self.stats.errors(kind)))
                 .into_iter()
                 .filter(told)
                 .collect(),
+            accept: Accept {
+                never: self.stats.unanswered,
+                wait_us: micros(&self.stats.waits, &WAIT_QUANTILES),
+            },
             by_worker: self.by_worker.as_deref(),
         };
         serde_json::to_string(&json).expect("numbers and texts can be written as JSON")
@@ -202,7 +215,34 @@ struct Json<'a> {
     latency_us: Vec<(String, Option<f64>)>,
     #[serde(serialize_with = "in_order")]
     errors: Vec<(Kind, u64)>,
+    accept: Accept,
     by_worker: Option<&'a [u64]>,
+}
+
+#[derive(Serialize)]
+struct Accept {
+    never: u64,
+    /// As latency_us.
+    #[serde(serialize_with = "in_order")]
+    wait_us: Vec<(String, Option<f64>)>,
+}
+
+/// The quantiles of `times` in nanoseconds, each with its name.
+fn quantiles(
+    times: &Histogram<u64>,
+    of: &'static [(&str, f64)],
+) -> impl Iterator<Item = (&'static str, Duration)> {
+    of.iter().map(|(name, quantile)| (*name, Duration::from_nanos(times.value_at_quantile(*quantile))))
+}
+
+fn told(times: &Histogram<u64>, of: &'static [(&str, f64)]) -> String {
+    let each = quantiles(times, of).map(|(name, time)| format!("{name} {}", format::latency(time)));
+    each.collect::<Vec<_>>().join(", ")
+}
+
+fn micros(times: &Histogram<u64>, of: &'static [(&str, f64)]) -> Vec<(String, Option<f64>)> {
+    let micros = |time: Duration| (!times.is_empty()).then(|| rounded(time.as_nanos() as f64 / 1e3, 10.0));
+    quantiles(times, of).map(|(name, time)| (name.replace('.', ""), micros(time))).collect()
 }
 
 /// Writes a JSON object whose names stand in the order of the pairs.

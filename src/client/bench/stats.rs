@@ -15,6 +15,11 @@ const DIGITS: u8 = 3;
 pub(super) struct Stats {
     /// How long each message took that has come back, in nanoseconds.
     pub(super) latencies: Histogram<u64>,
+    /// How long each connection waited for the first byte of its first answer, in nanoseconds.
+    pub(super) waits: Histogram<u64>,
+    /// Connections that have sent, and to which no byte has come back yet; and those that the
+    /// server's kernel has not taken in time.
+    pub(super) unanswered: u64,
     /// How many messages each kind of error has cost, and the first error of the kind.
     errors: Vec<(u64, ClientError)>,
     /// When a message last came back.
@@ -29,6 +34,8 @@ impl Stats {
     pub(super) fn new() -> Stats {
         Stats {
             latencies: Histogram::new(DIGITS).expect("so many digits are allowed"),
+            waits: Histogram::new(DIGITS).expect("so many digits are allowed"),
+            unanswered: 0,
             errors: Vec::new(),
             last: None,
             interrupted: None,
@@ -40,6 +47,12 @@ impl Stats {
     pub(super) fn record(&mut self, latency: Duration, now: Instant) {
         self.latencies.record(latency.as_nanos() as u64).expect("it grows as needed");
         self.last = self.last.max(Some(now));
+    }
+
+    /// The first byte has come back on a connection, after `wait`.
+    pub(super) fn record_wait(&mut self, wait: Duration) {
+        self.waits.record(wait.as_nanos() as u64).expect("it grows as needed");
+        self.unanswered -= 1;
     }
 
     /// So many messages have failed; none, if only the close went wrong.
