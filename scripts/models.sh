@@ -16,7 +16,7 @@ set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/.."
 case "${1:-}" in
-    "") rounds=9 share=1 table_rounds=3 duration=1s picture=scripts/models.svg ;;
+    "") rounds=9 share=1 table_rounds=3 duration=2s picture=scripts/models.svg ;;
     --quick) rounds=1 share=20 table_rounds=1 duration=200ms picture=${CARGO_TARGET_DIR:-target}/models.svg ;;
     *) echo "usage: scripts/models.sh [--quick]" >&2; exit 2 ;;
 esac
@@ -155,37 +155,24 @@ launch() {
 }
 
 # field NAME: a number of the JSON that bench has printed.
-field() { sed -n "s/.*\"$1\":\([0-9.][0-9.]*\).*/\1/p" "$work/bench"; }
+field() { sed "s/.*\"$1\":\([0-9.]*\).*/\1/" "$work/bench"; }
 
-# load CLIENTS: leaves $rate, $p50, $p99 and $time. Above 1,000 clients those are `measure
-# many`'s, 64 bytes on all connections at once: it knows no latency.
+# load CLIENTS: leaves $rate, $p50, $p99 and $time; what accepting them takes is in $time, too.
 load() {
-    local before echoes=$((80000 / share)) begin
-    if [ "$1" -le 1000 ]; then
-        before=$("$work/measure" cpu "$server")
-        "$program" bench "127.0.0.1:$port" --connections "$1" --duration "$duration" --timeout 30s --json >"$work/bench"
-        time=$(($("$work/measure" cpu "$server") - before))
-        rate=$(field per_second) p50=$(field p50) p99=$(field p99)
-        time=$(awk -v ms="$time" -v n="$(field messages)" 'BEGIN { printf "%.2f", ms * 1000 / n }')
-        return
-    fi
-    [ "$echoes" -ge "$1" ] || echoes=$1
-    begin=${EPOCHREALTIME/.}
-    "$work/measure" many "$port" "$1" "$echoes" "$1" "$server" >"$work/result"
-    # Less what the connections took: so much as those without echoes.
-    rate=$(awk -v n="$echoes" -v us=$((${EPOCHREALTIME/.} - begin - connecting)) \
-        'BEGIN { if (us > 0) printf "%.0f", n * 1e6 / us; else print "-" }')
-    time=$(cut -d' ' -f1 "$work/result") p50=- p99=-
+    local before
+    before=$("$work/measure" cpu "$server")
+    "$program" bench "127.0.0.1:$port" --connections "$1" --duration "$duration" --timeout 30s --json >"$work/bench"
+    time=$(($("$work/measure" cpu "$server") - before))
+    rate=$(field per_second) p50=$(field p50) p99=$(field p99)
+    time=$(awk -v ms="$time" -v n="$(field messages)" 'BEGIN { printf "%.2f", ms * 1000 / n }')
 }
 
 # row SERVER PORT CLIENTS: one measurement, separated by tabs.
 row() {
-    local server port=$2 clients=$3 rate p50 p99 time memory begin connecting
+    local server port=$2 clients=$3 rate p50 p99 time memory
     launch "$@"
     memory=$("$work/measure" pss "$server")
-    begin=${EPOCHREALTIME/.}
     "$work/measure" many "$port" "$clients" 0 "$clients" "$server" >"$work/result"
-    connecting=$((${EPOCHREALTIME/.} - begin))
     # The whole server's, shared out: also what waits for clients is there for them.
     memory=$(awk -v before="$memory" -v clients="$clients" '{ printf "%.1f", (before + $2) / clients }' "$work/result")
     load "$clients"
@@ -234,8 +221,7 @@ for clients in 1 8 100 1000 8000; do
         printf "$header" "$clients" "$name" "${rate%.*}" "${p50%.*}" "${p99%.*}" "$time" "$memory" "$tasks" "$count"
     done
 done
-echo "-: no figure. A server of processes has 4,096 of them at most; above 1,000 clients the"
-echo "load is one process that sends on all connections, then reads: it knows no latency."
+echo "-: no figure. A server of processes has 4,096 of them at most."
 [ "${#absent[@]}" = 0 ] || { printf 'Left out:'; printf ' %s;' "${absent[@]}"; echo; }
 cargo run --locked --quiet --example draw_models -- "$work/table" "$picture"
 

@@ -180,7 +180,9 @@ impl Report<'_> {
             elapsed_s: rounded(self.elapsed.as_secs_f64(), 1e6),
             per_second: rounded(self.per_second(), 10.0),
             mb_per_second: rounded(self.mb_per_second(), 1e3),
-            latency_us: micros(&self.stats.latencies, &QUANTILES),
+            latency_us: QUANTILES
+                .map(|(name, quantile)| (name.replace('.', ""), micros(&self.stats.latencies, quantile)))
+                .into(),
             errors: ERRORS
                 .map(|(kind, _)| (kind, self.stats.errors(kind)))
                 .into_iter()
@@ -188,7 +190,9 @@ impl Report<'_> {
                 .collect(),
             accept: Accept {
                 never: self.stats.unanswered,
-                wait_us: micros(&self.stats.waits, &WAIT_QUANTILES),
+                wait_p50_us: micros(&self.stats.waits, 0.5),
+                wait_p99_us: micros(&self.stats.waits, 0.99),
+                wait_max_us: micros(&self.stats.waits, 1.0),
             },
             by_worker: self.by_worker.as_deref(),
         };
@@ -219,30 +223,25 @@ struct Json<'a> {
     by_worker: Option<&'a [u64]>,
 }
 
+/// Its names are none that stand elsewhere: scripts look for those without parsing.
 #[derive(Serialize)]
 struct Accept {
     never: u64,
-    /// As latency_us.
-    #[serde(serialize_with = "in_order")]
-    wait_us: Vec<(String, Option<f64>)>,
+    wait_p50_us: Option<f64>,
+    wait_p99_us: Option<f64>,
+    wait_max_us: Option<f64>,
 }
 
-/// The quantiles of `times` in nanoseconds, each with its name.
-fn quantiles(
-    times: &Histogram<u64>,
-    of: &'static [(&str, f64)],
-) -> impl Iterator<Item = (&'static str, Duration)> {
-    of.iter().map(|(name, quantile)| (*name, Duration::from_nanos(times.value_at_quantile(*quantile))))
-}
-
-fn told(times: &Histogram<u64>, of: &'static [(&str, f64)]) -> String {
-    let each = quantiles(times, of).map(|(name, time)| format!("{name} {}", format::latency(time)));
+/// The quantiles of `times` in nanoseconds, each with its name, for people.
+fn told(times: &Histogram<u64>, quantiles: &[(&str, f64)]) -> String {
+    let time = |quantile| format::latency(Duration::from_nanos(times.value_at_quantile(quantile)));
+    let each = quantiles.iter().map(|(name, quantile)| format!("{name} {}", time(*quantile)));
     each.collect::<Vec<_>>().join(", ")
 }
 
-fn micros(times: &Histogram<u64>, of: &'static [(&str, f64)]) -> Vec<(String, Option<f64>)> {
-    let micros = |time: Duration| (!times.is_empty()).then(|| rounded(time.as_nanos() as f64 / 1e3, 10.0));
-    quantiles(times, of).map(|(name, time)| (name.replace('.', ""), micros(time))).collect()
+/// A quantile in microseconds.
+fn micros(times: &Histogram<u64>, quantile: f64) -> Option<f64> {
+    (!times.is_empty()).then(|| rounded(times.value_at_quantile(quantile) as f64 / 1e3, 10.0))
 }
 
 /// Writes a JSON object whose names stand in the order of the pairs.
