@@ -137,10 +137,13 @@ show_command() {
     wrap "  $ " "      " "$1" | sed '$!s/$/ \\/'
 }
 
-# Lines of a command's output: of the log without time and level, and long ones broken.
+# Lines of a command's output: those of the log without time and level, long ones broken;
+# those of a table, which have blanks side by side, with less in front of them.
 indented() {
-    sed 's/^[0-9-]* [0-9:.]* \[[A-Z ]*\] //' | awk "$width"'
-        width($0) <= 76 { print "    " $0; next }
+    sed -E -e 's/([0-9-]+ )?[0-9:.]+ \[[A-Z ]+\] //' -e 's/ +$//' | awk "$width"'
+        { columns = width($0) }
+        columns <= 76 { print "    " $0; next }
+        columns <= 80 && /[^ ]  / { print sprintf("%" 80 - columns "s", "") $0; next }
         { print wrapped($0, "    ", "        ") }'
 }
 
