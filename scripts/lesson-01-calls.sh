@@ -11,9 +11,10 @@ run "prefork-echo client $port hello --explain 2>client.log"
 wait_until "the worker has closed the connection" grep -q 'closed ' log
 # Each call with what it returns, or with why it sleeps.
 run "grep -oE 'parent .*(socket|bind|listen|fork)\(.*\) = [^:,]*' log"
-run "grep -oE 'worker .*(accept|recv|send|close)\(.*\)( =|:) [^:;,]*' log"
 check "the parent calls socket, bind, listen, fork" \
     in_order log 'parent.*socket[(]' 'parent.*bind[(].* = 0' 'parent.*listen[(].* = 0' 'parent.*fork[(]'
+next_page
+run "grep -oE 'worker .*(accept|recv|send|close)\(.*\)( =|:) [^:;,]*' log"
 check "the worker calls accept, recv, send; recv, which returns 0; close; and accept again" \
     in_order log 'worker.*accept[(].* = ' 'worker.*recv[(].* = 6' 'worker.*send[(].* = 6' \
     'worker.*recv[(].* = 0' 'worker.*close[(]' 'worker.*accept[(].*asleep'
@@ -28,8 +29,8 @@ check "the client calls socket, connect, send, recv, close" \
     in_order client.log 'socket[(]' 'connect[(].* = 0' 'send[(].* = 6' 'recv[(].* = 6' 'close[(]'
 
 if on_linux && strace -o calls true 2>/dev/null; then
-    say "On Linux strace shows the same calls from outside, as the kernel gets them. There recv is
-called recvfrom, and send is called sendto."
+    predict "strace shows the calls from outside, as the kernel gets them: recv is called recvfrom there,
+and send is called sendto. Are they the same calls?"
     run "strace -o calls prefork-echo client $port hello"
     run "grep -E '^(socket|connect|send|recv|shut)' calls"
     check "strace shows the calls that the client has logged" \

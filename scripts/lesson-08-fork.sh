@@ -17,11 +17,10 @@ if on_linux; then
     # A listening socket is in state 0A; the tenth column is its number.
     inode=$(awk -v port="$(printf ':%04X' "$port")" 'index($2, port) && $4 == "0A" { print $10 }' /proc/net/tcp)
     # shellcheck disable=SC2046 # a pid is a word
-    run "ls -l $(printf '/proc/%s/fd ' $(parent_and_workers)) | grep -E 'proc|socket'"
-    for pid in $(parent_and_workers); do
-        # shellcheck disable=SC2012 # names of the kernel's
-        check "{pid} has socket {inode}" grep -q "socket:.$inode." <<<"$(ls -l "/proc/$pid/fd")"
-    done
+    run "ls -l $(printf '/proc/%s/fd ' $(parent_and_workers)) | grep -E 'proc|$inode'"
+    # shellcheck disable=SC2010,SC2046 # the names are the kernel's
+    check "all five have the socket {inode}" test \
+        "$(ls -l $(printf '/proc/%s/fd ' $(parent_and_workers)) | grep -c "socket:.$inode.")" = 5
     check "one socket listens at {port}" test "$(wc -w <<<"$inode" | tr -d ' ')" = 1
 else
     # The column DEVICE is the address of the socket in the kernel.
@@ -34,7 +33,7 @@ fi
 
 predict "Four clients come at once, to the same port. Which of the processes answer them?"
 run "prefork-echo bench $port --connections 4 --messages 20000 | tail -n 5"
-by_worker=$(prefork-echo bench "$port" --connections 4 --messages 20000 --json | sed 's/.*"by_worker": *//')
+by_worker=$(prefork-echo bench "$port" --connections 4 --messages 20000 --json 2>&1 | sed 's/.*"by_worker": *//')
 check "four processes have answered 5,000 messages each" test "${by_worker// /}" = '[5000,5000,5000,5000]}'
 say "So processes can share a port: they inherit its socket."
 conclude

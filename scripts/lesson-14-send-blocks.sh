@@ -9,7 +9,7 @@ serve --workers 2 --idle-timeout 3s --explain
 predict "A client sends 64 MB and reads nothing. How much of it does the server take?"
 say "The client is this shell: bash connects a descriptor, and only writes to it."
 greedy="exec 7<>/dev/tcp/127.0.0.1/$port; head -c 64000000 /dev/zero >&7"
-printf '\n  $ (%s) &\n' "$greedy"
+show_command "($greedy) &"
 (eval "$greedy") 2>/dev/null &
 clients="$clients $!"
 wait_until "the worker's send finds no room" grep -q 'find no room' log

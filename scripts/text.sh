@@ -120,7 +120,7 @@ width='
         n = split(text, words, " ")
         line = first words[1]
         for (i = 2; i <= n; i++) {
-            if (width(line " " words[i]) <= 80) line = line " " words[i]
+            if (width(line " " words[i]) <= limit) line = line " " words[i]
             else { all = all line "\n"; line = others words[i] }
         }
         return all line
@@ -128,19 +128,19 @@ width='
 
 # wrap FIRST OTHERS TEXT: breaks a paragraph into lines of 80 columns or less, with what
 wrap() {
-    printf '%s\n' "$3" | awk -v first="$1" -v others="$2" "$width"'{ print wrapped($0, first, others) }'
+    printf '%s\n' "$3" | awk -v first="$1" -v others="$2" -v limit="${limit:-80}" "$width"'{ print wrapped($0, first, others) }'
 }
 
 # A command is broken between its words, as a shell would read it.
 show_command() {
     printf '\n'
-    wrap "  $ " "      " "$1" | sed '$!s/$/ \\/'
+    limit=78 wrap "  $ " "      " "$1" | sed '$!s/$/ \\/'
 }
 
 # Lines of a command's output: those of the log without time and level, long ones broken;
 # those of a table, which have blanks side by side, with less in front of them.
 indented() {
-    sed -E -e 's/([0-9-]+ )?[0-9:.]+ \[[A-Z ]+\] //' -e 's/ +$//' | awk "$width"'
+    sed -E -e 's/([0-9-]+ )?[0-9:.]+ \[[A-Z ]+\] //' -e 's/ +$//' | awk -v limit=80 "$width"'
         { columns = width($0) }
         columns <= 76 { print "    " $0; next }
         columns <= 80 && /[^ ]  / { print sprintf("%" 80 - columns "s", "") $0; next }
