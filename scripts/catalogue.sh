@@ -62,9 +62,12 @@ xgettext --language=Shell --from-code=UTF-8 --keyword $(printf -- '--keyword=%s:
     --output="$dir/shell.pot" "${scripts[@]}"
 titles | entries >"$dir/titles.pot"
 literals_of_the_program | entries | msguniq >"$dir/program.pot"
-# msgfmt is to compare what stands in braces: that has a name in gettext.
+# A line break of the source is a blank. And msgfmt is to compare what stands in braces,
+# which has a name in gettext.
 msgcat --use-first "$dir/shell.pot" "$dir/titles.pot" "$dir/program.pot" |
-    awk 'BEGIN { RS = ""; ORS = "\n\n" } /[{][a-z_]+[}]/ { sub(/\nmsgid /, "\n#, python-brace-format\nmsgid ") } 1' \
+    awk 'BEGIN { RS = ""; ORS = "\n\n" }
+        NR > 1 { gsub(/\\n/, " ") }
+        /[{][a-z_]+[}]/ { sub(/\nmsgid /, "\n#, python-brace-format\nmsgid ") } 1' \
         >"$dir/all.pot"
 
 if [ -z "$mode" ]; then

@@ -15,7 +15,7 @@ check "the parent calls socket, bind, listen, fork" \
     in_order log 'parent.*socket[(]' 'parent.*bind[(].* = 0' 'parent.*listen[(].* = 0' 'parent.*fork[(]'
 next_page
 run "grep -oE 'worker .*(accept|recv|send|close)\(.*\)( =|:) [^:;,]*' log"
-check "the worker calls accept, recv, send; recv, which returns 0; close; and accept again" \
+check "the worker calls accept, recv, send, recv (which returns 0), close, accept" \
     in_order log 'worker.*accept[(].* = ' 'worker.*recv[(].* = 6' 'worker.*send[(].* = 6' \
     'worker.*recv[(].* = 0' 'worker.*close[(]' 'worker.*accept[(].*asleep'
 check "the worker never calls bind or listen, the parent never accept" \

@@ -11,14 +11,15 @@ tell A hello
 hear A hello
 predict "A is connected. What happens to the connection when the server gets SIGTERM?"
 stop_server
-left_with=$status
+check "the exit status of the server is 0: no client was cut off" test "$status" = 0
+check "A has received all its bytes" grep -qx hello A
+
+predict "Which processes have closed which sockets? Which one was the last?"
 run "sed '/shutting/,\$!d' log | grep -oE '[a-z]+ [0-9].*(TERM\)|WR\)|close\(.\)|left|the end)'"
 
 check "the parent signals the workers, A gets its end of file, both sockets are closed" \
     in_order log 'SIGTERM: shutting down' 'kill[(].*SIGTERM' 'worker.*shutdown[(].*, SHUT_WR[)] = 0' \
     'worker.*close[(]' 'parent.*left with exit code 0' 'close[(]' 'the end, with exit status 0'
-check "the exit status of the server is 0: no client was cut off" test "$left_with" = 0
-check "A has received all its bytes" grep -qx hello A
 say "The parent and the workers each had the listening socket open. It is closed when the last of
 them has closed it, or has ended."
 

@@ -73,7 +73,7 @@ elif [ "$(ulimit -Hn)" != unlimited ] && [ "$(ulimit -Hn)" -lt 600 ]; then
     unknown=$(text "The rest of this lesson needs 600 descriptors for 500 clients (ulimit -Hn).")
 fi
 if [ -n "$unknown" ]; then
-    say "{unknown}"
+    wrap '\n' "" "$unknown"
     conclude
 fi
 

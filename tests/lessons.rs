@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::num::NonZeroU16;
 use std::process::Command;
 
 use pty_process::{Size, blocking};
@@ -85,6 +86,11 @@ fn unknown_lessons_are_refused() {
 
 const ROWS: u16 = 24;
 
+/// What counts rows, as a terminal that is high enough for all of them.
+fn unlimited() -> vt100::Parser {
+    vt100::Parser::new(NonZeroU16::new(500).unwrap(), NonZeroU16::new(80).unwrap(), 0)
+}
+
 /// Runs a lesson in a terminal, and presses Enter when it asks for it. How many rows each Enter
 /// has shown, those of wrapped lines counted, with the row of the prompt before and after it; and
 /// all that was shown.
@@ -97,7 +103,7 @@ fn screens(lesson: &str, language: &str) -> (Vec<u16>, String) {
     let mut child = command.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR")).spawn(inside).unwrap();
 
     let (mut heights, mut all, mut screen, mut bytes) = (vec![], vec![], vec![], [0; 4096]);
-    let mut terminal = vt100::Parser::new(500, 80, 0);
+    let mut terminal = unlimited();
     // At the end Linux says EIO.
     while let Ok(length @ 1..) = pty.read(&mut bytes) {
         terminal.process(&bytes[..length]);
@@ -106,7 +112,7 @@ fn screens(lesson: &str, language: &str) -> (Vec<u16>, String) {
         let last = shown.rsplit('\n').next().unwrap();
         if last.starts_with("    ") && last.contains("Enter") && last.ends_with(' ') {
             heights.push(terminal.screen().cursor_position().0 + 1);
-            terminal = vt100::Parser::new(500, 80, 0);
+            terminal = unlimited();
             all.append(&mut screen);
             pty.write_all(b"\n").unwrap();
         }
