@@ -3,9 +3,8 @@
 # speak when they are told to; and an end that leaves no process behind.
 #
 # For a lesson to source. Needs bash 3.2 and what Linux and macOS both have. A lesson
-# with --no-pause, or without a terminal, runs through without waiting for Enter; with
-# --lang ko it speaks Korean. What one Enter shows fits on a screen of 24 lines of 80
-# columns. Each text is in the catalogue ko.po (text.sh, catalogue.sh).
+# with --no-pause, or without a terminal, runs through without waiting for Enter. What
+# one Enter shows fits on a screen of 24 lines. Each text is in ko.po (text.sh).
 set -u
 unset CDPATH # cd would print where it leads
 
@@ -83,7 +82,6 @@ predict() {
     pause "Your prediction? Enter shows what happens."
 }
 
-# For what is longer than a screen.
 next_page() {
     pause "Enter shows more."
 }
@@ -108,17 +106,15 @@ run() {
 # So and so is Linux's alone: does this machine have it?
 on_linux() { [ "$(uname)" = Linux ]; }
 
-# wait_until WHAT COMMAND...: until the command succeeds. What never does in ten
-# seconds ends the lesson: what follows rests on it.
+# wait_until TEXT COMMAND...: until the command succeeds; after ten seconds the lesson ends.
 wait_until() {
-    local what tries=0
     translate "$1"
-    what=$text
+    local what=$text tries=0
     shift
     until "$@" >/dev/null 2>&1; do
         tries=$((tries + 1))
         if [ "$tries" -ge 200 ]; then
-            say "  [no] {what}: not within ten seconds"
+            wrap '\n  [no] ' "       " "$(text "{what}: not within ten seconds")"
             failures=$((failures + 1))
             conclude
         fi
@@ -128,15 +124,14 @@ wait_until() {
 
 # ----- To check.
 
-# check WHAT COMMAND...: was it so?
+# check TEXT COMMAND...: was it so?
 check() {
-    local command what=$1
+    translate "$1"
     shift
-    command=$*
-    translate "$what"
     if "$@" >/dev/null 2>&1; then
         wrap "  [ok] " "       " "$text"
     else
+        local command=$*
         wrap "  [no] " "       " "$text"
         wrap "       " "       " "$(text "this has failed: {command}")"
         failures=$((failures + 1))
