@@ -62,10 +62,11 @@ xgettext --language=Shell --from-code=UTF-8 --keyword $(printf -- '--keyword=%s:
     --output="$dir/shell.pot" "${scripts[@]}"
 titles | entries >"$dir/titles.pot"
 literals_of_the_program | entries | msguniq >"$dir/program.pot"
-# A line break of the source is a blank. And msgfmt is to compare what stands in braces,
-# which has a name in gettext.
+# A date would change each time, and a line break of the source is a blank. msgfmt is to
+# compare what stands in braces, which has a name in gettext.
 msgcat --use-first "$dir/shell.pot" "$dir/titles.pot" "$dir/program.pot" |
     awk 'BEGIN { RS = ""; ORS = "\n\n" }
+        NR == 1 { sub(/"POT-Creation-Date[^\n]*\n/, "") }
         NR > 1 { gsub(/\\n/, " ") }
         /[{][a-z_]+[}]/ { sub(/\nmsgid /, "\n#, python-brace-format\nmsgid ") } 1' \
         >"$dir/all.pot"
@@ -104,7 +105,7 @@ complain "such a command begins its line, or follows \$(; its text has {name} fo
 msgmerge --quiet --no-fuzzy-matching "$catalogue" "$dir/all.pot" >"$dir/merged.po"
 msgattrib --untranslated --no-obsolete "$dir/merged.po" | sed '1,/^$/d' >"$dir/untranslated"
 msgattrib --only-fuzzy --no-obsolete "$dir/merged.po" | sed '1,/^$/d' >"$dir/fuzzy"
-msgattrib --only-obsolete "$dir/merged.po" >"$dir/unused"
+msgattrib --only-obsolete "$dir/merged.po" | sed -n 's/^#~ //p' >"$dir/unused"
 complain "these have no Korean (msgstr):" "$dir/untranslated"
 complain "these are fuzzy: the English has changed; see whether the Korean is right, and delete the mark:" "$dir/fuzzy"
 complain "this no lesson and no source says any more:" "$dir/unused"
