@@ -39,8 +39,8 @@ client_port=$(port_of B)
 check "the server's end is in TIME_WAIT (local port {port}, the peer's {client_port})" waits "$port" "$client_port"
 
 predict "What does a server lose that closes first: a port for each connection?"
-check "no: the connection in TIME_WAIT and the listening socket have one port, {port}" \
-    test "$(prefork-echo client "$port" 'next, please')" = 'next, please'
+still_serves() { waits "$port" "$client_port" && prefork-echo client "$port" 'next, please'; }
+check "no: the connection in TIME_WAIT and the listening socket have one port, {port}" still_serves
 say "An accepted connection has the port of the listening socket. TIME_WAIT keeps some memory
 for it, and its pair of addresses, for a minute or so: this client port can't connect here
 in that time. The end that connects, and closes first, loses that port in the same way.
