@@ -2,38 +2,40 @@
 # The order of the calls, on both ends
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-A server calls socket, bind, listen, accept, recv, send, close; a client socket,
-connect, send, recv, close. Here both tell each call when it has returned.
-TEXT
+lesson "A server calls socket, bind, listen, accept, recv, send, close. A client calls
+socket, connect, send, recv, close. With --explain both log each call."
 
 predict "There is a parent and one worker: which of the calls does each of them make?"
 serve --workers 1 --explain
-run "prefork-echo client $port hello --explain"
-wait_until "the worker has said goodbye" grep -q 'closed ' log
-run "grep -E 'parent .*(socket|bind|listen|fork)\(.*\) = ' log"
-run "grep -E 'worker .*(accept|recv|send|close)\(' log"
-
-say "The parent has made the socket ready and forked; it serves no client. The worker has
-inherited the socket, and makes all calls that have to do with a client."
+run "prefork-echo client $port hello --explain 2>client.log"
+wait_until "the worker has closed the connection" grep -q 'closed ' log
+# Each call with what it returns, or with why it sleeps.
+run "grep -oE 'parent .*(socket|bind|listen|fork)\(.*\) = [^:,]*' log"
 check "the parent calls socket, bind, listen, fork" \
     in_order log 'parent.*socket[(]' 'parent.*bind[(].* = 0' 'parent.*listen[(].* = 0' 'parent.*fork[(]'
-check "the worker calls accept, recv, send, then recv says 0, close, and accept again" \
+next_page
+run "grep -oE 'worker .*(accept|recv|send|close)\(.*\)( =|:) [^:;,]*' log"
+check "the worker calls accept, recv, send, recv (which returns 0), close, accept" \
     in_order log 'worker.*accept[(].* = ' 'worker.*recv[(].* = 6' 'worker.*send[(].* = 6' \
     'worker.*recv[(].* = 0' 'worker.*close[(]' 'worker.*accept[(].*asleep'
 check "the worker never calls bind or listen, the parent never accept" \
     is_not grep -E 'worker.* (bind|listen)\(|parent.* accept\(' log
-prefork-echo client "$port" hello --explain >/dev/null 2>client.log
+say "The parent makes the socket ready and forks. It serves no client. The worker has inherited
+the socket, and makes all calls for a client."
+
+predict "Which calls does the client make, and in which order?"
+run "grep -oE '(socket|connect|send|recv|close)\(.*\)( =|:) [^:;,]*' client.log"
 check "the client calls socket, connect, send, recv, close" \
     in_order client.log 'socket[(]' 'connect[(].* = 0' 'send[(].* = 6' 'recv[(].* = 6' 'close[(]'
 
 if on_linux && strace -o calls true 2>/dev/null; then
-    say "Is the narration true? On Linux strace shows what the kernel is really asked; there
-recv is called recvfrom, and send sendto."
-    run "strace -o calls prefork-echo client $port hello; grep -E '^(socket|connect|send|recv|shut)' calls"
-    check "the client has told the truth" \
+    predict "strace shows the calls from outside, as the kernel gets them: recv is called recvfrom there,
+and send is called sendto. Are they the same calls?"
+    run "strace -o calls prefork-echo client $port hello"
+    run "grep -E '^(socket|connect|send|recv|shut)' calls"
+    check "strace shows the calls that the client has logged" \
         in_order calls '^socket' '^connect.* = 0' '^sendto.* = 6' '^recvfrom.* = 6' '^shutdown.* = 0' '^recvfrom.* = 0'
 else
-    say "On Linux, strace would show the same calls from outside; here it can't be had."
+    say "On Linux, strace shows the same calls from outside. It is not available here."
 fi
 conclude

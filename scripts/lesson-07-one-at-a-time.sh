@@ -2,31 +2,29 @@
 # One process serves one client at a time
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-A worker that sleeps in recv for one client can't accept the next one. So as many
-clients are served at once as there are workers.
-TEXT
+lesson "A worker that sleeps in recv for one client can't accept the next one. So as many
+clients are served at once as there are workers."
 
 serve --workers 1
 connect A
 tell A 'first'
 hear A 'first'
-predict "The one worker has a client, A. What does another client see, that waits for one second?"
+predict "The one worker has a client, A. Another client waits for one second. What does it get?"
 run "prefork-echo client $port --timeout 1s second"
-say "It is connected, by the kernel. But the worker sleeps in recv, for A, and can't be in
-accept at the same time."
-check "no echo, within its second" test "$status" = 1
+say "The kernel has connected it. But the worker sleeps in recv for A, and can't be in accept at
+the same time."
+check "it gets no echo within its second" test "$status" = 1
 connect B
 tell B 'second'
 wait_until "B is connected" is_connected B
-check "B is connected, and has no echo" test ! -s B
+check "B is connected, and gets no echo" test ! -s B
 
-predict "What happens to B when A leaves?"
+predict "What happens to B when A closes?"
 quit A
 hear B 'second'
-check "B is served when A has left" grep -qx second B
+check "B is served when A has closed" grep -qx second B
 
-predict "And with two workers?"
+predict "Now there are two workers. Are two clients served at once?"
 quit B
 stop_server
 serve --workers 2

@@ -2,10 +2,8 @@
 # The end that closes first waits: TIME_WAIT
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-The end that closes first keeps the connection for a while, lest late bytes of it
-reach the next one. A server with many clients prefers that they close first.
-TEXT
+lesson "The end that closes first keeps the connection in TIME_WAIT for a while, so that
+late bytes of it don't reach the next connection. Which end is that?"
 
 # Is a connection in TIME_WAIT whose local port, or the peer's, is so and so?
 # In /proc/net/tcp that is state 06, the columns are others, and ports are hexadecimal.
@@ -19,31 +17,38 @@ waits() {
 port_of() { address_of "$1" | sed 's/.*://'; }
 
 serve --workers 1
-predict "A client says goodbye first. Which end has TIME_WAIT, and which nothing?"
+predict "A client closes first. Which end is in TIME_WAIT then?"
 connect A
 tell A hello
 hear A hello
 quit A
-wait_until "a TIME_WAIT is there" waits "$(port_of A)" "$port"
+wait_until "a connection is in TIME_WAIT" waits "$(port_of A)" "$port"
 run "$(command_for_connections)"
-check "the client's end waits (local port $(port_of A), the peer's $port)" waits "$(port_of A)" "$port"
-check "the server's end doesn't" is_not waits "$port" "$(port_of A)"
+client_port=$(port_of A)
+check "the client's end is in TIME_WAIT (local port {client_port}, the peer's {port})" waits "$(port_of A)" "$port"
+check "the server's end is not" is_not waits "$port" "$(port_of A)"
 
-predict "Now the server closes first: its worker is killed. And now?"
+predict "Now the server closes first, because its worker is killed. Which end is in TIME_WAIT?"
 connect B
 tell B hello
 hear B hello
 run "kill -9 $(worker_of B)"
-wait_until "another TIME_WAIT is there" waits "$port" "$(port_of B)"
+wait_until "the server's end is in TIME_WAIT" waits "$port" "$(port_of B)"
 run "$(command_for_connections)"
-check "the server's end waits (local port $port, the peer's $(port_of B))" waits "$port" "$(port_of B)"
+client_port=$(port_of B)
+check "the server's end is in TIME_WAIT (local port {port}, the peer's {client_port})" waits "$port" "$client_port"
 
-say "TIME_WAIT is at the end that has closed first. It costs a server that closes first a port
-and some memory for each client, for a minute or so."
+predict "What does a server lose that closes first: a port for each connection?"
+still_serves() { waits "$port" "$client_port" && prefork-echo client "$port" 'next, please'; }
+check "no: the connection in TIME_WAIT and the listening socket have one port, {port}" still_serves
+say "An accepted connection has the port of the listening socket. TIME_WAIT keeps some memory
+for it, and its pair of addresses, for a minute or so: this client port can't connect here
+in that time. The end that connects, and closes first, loses that port in the same way.
+With many clients it is better that they close first."
 
-predict "The port is in TIME_WAIT. Can a new server have it?"
+predict "Connections of this port are in TIME_WAIT. The server stops. Can a new one bind the port?"
 stop_server
 serve --workers 1 --explain
 run "grep SO_REUSEADDR log"
-check "yes, because it asks for SO_REUSEADDR before bind" in_order log 'SO_REUSEADDR[)] = 0' 'bind[(].* = 0'
+check "yes, because it sets SO_REUSEADDR before bind" in_order log 'SO_REUSEADDR[)] = 0' 'bind[(].* = 0'
 conclude

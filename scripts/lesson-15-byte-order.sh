@@ -2,32 +2,36 @@
 # The order of bytes: hosts and networks
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-A port has two bytes. On the wire the high one goes first (big-endian); it is
-often said that the network is little-endian and hosts are big-endian.
-TEXT
+lesson "A port has two bytes. On the wire the high byte is first (big-endian). The network is often
+said to be little-endian, and hosts to be big-endian."
 
-predict "7777 is 1e61 in hexadecimal. Which two bytes, in which order, make it in this machine's memory?"
-run "printf '\x61\x1e' | od -An -tu2     # 61 first"
-run "printf '\x1e\x61' | od -An -tu2     # 1e first"
-number() { printf '%b' "$1" | od -An -tu2 | tr -d ' '; }
-if [ "$(number '\x61\x1e')" = 7777 ]; then order=little; else order=big; fi
-say "This machine's memory is $order-endian."
-check "the other order makes another number" test "$(number '\x61\x1e')" != "$(number '\x1e\x61')"
-
-predict "And in the address that the server hands to the kernel, which sends it over the wire?"
 serve --workers 1
-run "prefork-echo --bind $port --explain 2>&1 | grep 'the kernel gets'"
-wire=$(printf '%04x' "$port" | sed 's/\(..\)/\1 /; s/ $//')
-check "$port is $(printf '%04x' "$port"), and its high byte goes first, as on every machine: $wire" \
-    grep -q "the port in it is $wire, " <<<"$(prefork-echo --bind "$port" --explain 2>&1)"
-say "The first two bytes are the kind of address, for the kernel alone: on Linux a number (2) in
-this machine's order, on macOS a length (16) and that number."
-if on_linux; then
-    if [ $order = little ]; then two='02 00'; else two='00 02'; fi
-    check "both orders stand side by side: $two, and then $wire" \
-        grep -q "the bytes $two $wire 7f 00 00 01" <<<"$(prefork-echo --bind "$port" --explain 2>&1)"
+hex=$(printf '%04x' "$port")
+high=${hex%??} low=${hex#??}
+predict "{port} is {hex} in hexadecimal. In which order are the bytes {high} and {low} in this
+machine's memory?"
+run "printf '\\x$low\\x$high' | od -An -tu2"
+run "printf '\\x$high\\x$low' | od -An -tu2"
+number() { printf '%b' "$1" | od -An -tu2 | tr -d ' '; }
+if [ "$(number '\x61\x1e')" = 7777 ]; then
+    order="little-endian" first=$low second=$high
+else
+    order="big-endian" first=$high second=$low
 fi
-say "So it is the other way round: the network's order is big-endian, and a PC's or Mac's memory
-little-endian. htons turns the one into the other."
+say "od reads two bytes as a number, in the order of this machine. It is {order}: {first} is first."
+check "{first} {second} in this order make {port}" test "$(number "\\x$first\\x$second")" = "$port"
+
+predict "Which order has the port in the address that the server gives to the kernel?"
+run "prefork-echo --bind $port --explain 2>&1 | grep 'the kernel gets'"
+check "{port} is {hex}, and its high byte is first, as on every machine: {high} {low}" \
+    grep -q "the port in it is $high $low, " <<<"$(prefork-echo --bind "$port" --explain 2>&1)"
+say "The first two bytes are the kind of address. The kernel does not send them: on Linux they are
+a number (2) in this machine's order, on macOS a length (16) and that number."
+if on_linux; then
+    if [ $order = little-endian ]; then kind='02 00'; else kind='00 02'; fi
+    check "both orders stand side by side: {kind}, and then {high} {low}" \
+        grep -q "the bytes $kind $high $low 7f 00 00 01" <<<"$(prefork-echo --bind "$port" --explain 2>&1)"
+fi
+say "So the network's order is big-endian, and the memory of a PC or a Mac is little-endian. htons
+converts from the machine's order to the network's."
 conclude

@@ -2,14 +2,12 @@
 # Threads share the memory of their process; processes don't
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-Two ways to serve eight clients at once: eight processes, or one process with
-eight threads. Each process has one variable that counts its clients.
-TEXT
+lesson "Two ways to serve eight clients at once: eight processes, or one process with
+eight threads. Each process has one variable that counts its clients."
 
 counters() { values private_counter | sed 1d | xargs; }
 show_counters="awk 'NF > 8 && /^[ S]/ { print \$2, \$(NF-1) }'"
-# kill_one: kills a worker. The clients of the crowd that it cuts off come again.
+# kill_one: kills a worker. The clients of the crowd that it cuts off connect again.
 kill_one() {
     victim=$(workers | head -n 1)
     run "kill -9 $victim"
@@ -33,7 +31,7 @@ check "eight processes have eight threads: one each" test "$processes $threads" 
 predict "One of the eight processes is killed. How many of the eight clients are cut off?"
 kill_one
 cut_by_process=$(cut_off)
-check "one is: the killed process served no other" test "$cut_by_process" = 1
+check "one client is cut off: the killed process served no other" test "$cut_by_process" = 1
 stop_server
 
 serve --workers 1 --model thread --clients 8
@@ -42,24 +40,25 @@ wait_until "eight clients are served" serves 8
 predict "Now one process serves them, with eight threads. What does it count?"
 run "prefork-echo status $port | $show_counters"
 worker=$(workers)
-run "$list_threads $worker"
-say "Nine threads: eight serve, each as a worker of before does, and sleeps in accept or in
-recv. The first one serves no client: it waits for signals."
 of_threads=$(counters)
-threads_of_one=$(count_threads "$worker")
 check "one private counter of eight: all threads count in one variable" test "$of_threads" = 8
+
+predict "How many threads has the process, and what does each of them do?"
+run "$list_threads $worker"
+threads_of_one=$(count_threads "$worker")
 check "one process, and nine threads" test "$(workers | wc -l | tr -d ' ') $threads_of_one" = "1 9"
+say "Eight threads serve, and sleep in accept or in recv, as the eight processes do. The first
+thread serves no client: it waits for signals."
 
 predict "That process is killed. How many of the eight clients are cut off?"
 kill_one
 cut_by_thread=$(cut_off)
-check "all eight are: threads live and die with their process" test "$cut_by_thread" = 8
+check "all eight are cut off: all threads end with their process" test "$cut_by_thread" = 8
 
-table <<TABLE
-eight clients on|processes|threads|counters|kill -9 cuts
+table "eight clients on|processes|threads|counters|kill -9 cuts" <<TABLE
 --workers 8|$processes|$threads|$of_processes|$cut_by_process
 --workers 1 --model thread|1|$threads_of_one|$of_threads|$cut_by_thread
 TABLE
-say "Shared memory is at hand for threads, and processes must ask for it (lesson 9). For
-that, a process keeps to itself what goes wrong in it (lesson 13)."
+say "Threads share memory at once, and processes must ask the kernel for it (lesson 9). But an
+error that ends a process cuts off its own clients only (lesson 13)."
 conclude

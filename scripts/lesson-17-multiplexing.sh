@@ -1,11 +1,9 @@
 #!/usr/bin/env bash
-# One thread serves many clients, if it waits for all at once
+# One thread serves many clients, if it waits for all of them at once
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-recv sleeps for one client, so one thread serves one client (lesson 7). With
-multiplexing it sleeps in one call for all: epoll on Linux, kqueue on macOS.
-TEXT
+lesson "recv sleeps for one client, so one thread serves one client (lesson 7). With
+multiplexing the thread sleeps in one call for all: epoll on Linux, kqueue on macOS."
 
 # greedy_client: it sends 64 MB and reads nothing, until all buffers on the way are full.
 greedy_client() {
@@ -29,9 +27,8 @@ stop() { { kill "$1" && wait "$1"; } 2>/dev/null; }
 serve --workers 1 --model multiplex
 send="exec 7<>/dev/tcp/127.0.0.1/$port; exec head -c 64000000 /dev/zero >&7"
 worker=$(workers)
-say "One client sends 64 MB and reads nothing, until all buffers on the way are full
-(lesson 14):"
-printf '\n  $ (%s) &\n' "$send"
+say "One client sends 64 MB and reads nothing, until all buffers are full (lesson 14):"
+show_command "($send) &"
 greedy_client
 predict "Seven more clients come, and the worker has one thread. Which of the eight does it
 serve?"
@@ -41,17 +38,17 @@ run "$list_threads $worker"
 check "the worker has one thread" test "$(count_threads "$worker")" = 1
 check "it has eight clients" serves 8
 has_answered() { test "$(values bytes | head -n 1)" -ge $((seen + 7 * 64)); }
-wait_until "the seven have got answers" has_answered
-check "it answers the seven" has_answered
+wait_until "the seven get answers" has_answered
+check "it answers the seven that read" has_answered
 
 # The descriptor that stands for the set; the kernel lists those that are in it.
 set_of() { grep -l '^tfd:' /proc/"$1"/fdinfo/* | head -n 1; }
 if on_linux && [ -n "$(set_of "$worker")" ]; then
-    predict "For how many descriptors does the one thread wait, and for what at each?"
+    predict "For how many descriptors does the one thread wait, and for what at each of them?"
     run "awk '/^tfd:/ { print \$1, \$2, \$3, \$4 }' $(set_of "$worker")"
-    say "That is the set that epoll_wait waits for: the listening socket, and one for each
-client. 19 at the end means: wake me when there is something to read; 1c: when there is
-room to send. That is the client that reads nothing."
+    say "epoll_wait waits for this set: the listening socket, and one socket for each client. 19 at
+the end means: return when there is something to read. 1c means: return when there is room
+to send. That is the client that reads nothing."
     check "nine descriptors are in the set" test "$(grep -c '^tfd:' "$(set_of "$worker")")" = 9
     check "one of them waits for room" test "$(grep -c '^tfd:.* 1c ' "$(set_of "$worker")")" = 1
 fi
@@ -63,39 +60,39 @@ if on_linux && command -v strace >/dev/null; then
     tracer=$!
     clients="$clients $tracer"
     is_decided() { grep -q attached traced || is_not kill -0 "$tracer"; }
-    wait_until "strace may look, or not" is_decided
+    wait_until "strace is attached, or fails" is_decided
     grep -q attached traced || tracer=""
 fi
 if [ -n "$tracer" ]; then
-    predict "In which order does it call epoll_wait, recv and send? strace shows them (recv as
-recvfrom, send as sendto)."
+    predict "In which order does the thread call epoll_wait, recv and send? strace shows recv as
+recvfrom, and send as sendto."
     has_calls() { test "$(grep -c '^sendto.* = 64' calls)" -ge 70; }
     wait_until "70 answers are traced" has_calls
     stop "$tracer"
-    printf '\n  $ strace -s 0 -p %s\n' "$worker"
+    show_command "strace -s 0 -p $worker"
     awk 'NR <= 6 { print "    " substr($0, 1, 75) }' calls
-    say "It sleeps in epoll_wait alone, which returns when a client is ready, and tells which;
-recvfrom and sendto are told not to wait (MSG_DONTWAIT)."
     # in_calls CALL: the first descriptor of each such call, each once.
     in_calls() { sed -n "s/^$1(\\([0-9]*\\),.* = [1-9].*/\\1/p" calls | sort -u; }
-    check "one wait for all: epoll_wait is always for the same set" \
+    check "one call waits for all: epoll_wait, always with the same set" \
         test "$(in_calls 'epoll_p*wait2*' | wc -l | tr -d ' ')" = 1
     check "seven clients are answered meanwhile" test "$(in_calls sendto | wc -l | tr -d ' ')" = 7
     check "no recv and no send may wait" \
         is_not grep -q '^[rs]' <<<"$(grep -v MSG_DONTWAIT calls)"
+    say "The thread sleeps in epoll_wait only, which returns when clients are ready, and says which
+ones. recvfrom and sendto never wait (MSG_DONTWAIT)."
 else
-    say "On Linux, strace would show the one wait for all (root may look); here it can't be had."
+    say "On Linux, root can see with strace that one call waits for all. That is not possible here."
 fi
 crowd_leaves
 check "every byte of the seven came back" grep -q '^errors: none' crowd
 stop "$greedy"
 end_server
 
-predict "The same eight clients in the other ways to serve: how many of the seven get an
+predict "The same eight clients come to processes and to threads. How many of the seven get an
 answer within a second?"
 rows=""
 answered() {
-    printf '\n  $ prefork-echo --bind %s %s &\n' "$port" "$*"
+    show_command "prefork-echo --bind $port $* &"
     start_server "$@"
     greedy_client
     # shellcheck disable=SC2046 # a pid is a word
@@ -103,7 +100,8 @@ answered() {
     load="--connections 7 --messages 7 --timeout 1s --json"
     # shellcheck disable=SC2086 # several options in one string, on purpose
     of_seven=$(prefork-echo bench "$port" $load 2>errors | fields messages)
-    rows="$rows$*|$processes|$threads|${of_seven:=0} of 7
+    : "${of_seven:=0}"
+    rows="$rows$*|$processes|$threads|$of_seven / 7
 "
     stop "$greedy"
     end_server
@@ -115,9 +113,8 @@ check "of eight processes one waits, and seven serve" test "$of_seven" = 7
 answered --workers 1 --model thread --clients 8
 check "of eight threads one waits, and seven serve" test "$of_seven" = 7
 answered --workers 1 --model multiplex
-check "one thread serves all seven: it waits for none alone" test "$of_seven" = 7
-table <<TABLE
-one client reads nothing|processes|threads|answered
+check "one thread that multiplexes serves all seven" test "$of_seven" = 7
+table "one client reads nothing|processes|threads|answered" <<TABLE
 $rows
 TABLE
 conclude
