@@ -77,6 +77,7 @@ pub mod client;
 pub mod config;
 pub mod echo;
 pub mod error;
+pub mod language;
 pub mod listener;
 pub mod log;
 pub mod monitor;
