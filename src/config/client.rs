@@ -27,24 +27,26 @@ Examples:
 
 const BENCH_EXAMPLES: &str = "\
 Modes:
-  keep      each connection is kept open; the next message goes when the last one has come back
-  connect   a connection for each message, which the client closes first
-  stream    messages go as fast as the server takes them, while they come back; the latency is
-            mostly the time in the buffers on the way
+  keep     each connection is kept open; the next message is sent when the last
+           one has come back
+  connect  a connection for each message, which the client closes first
+  stream   messages are sent as fast as the server takes them, while they come
+           back; the latency is mostly the time in the buffers on the way
 
-With more connections than the server has workers, some wait in its accept queue, until others
-have closed or --timeout is over. A server that logs each connection is measured with its log:
-prefork-echo -q doesn't.
+With more connections than the server has workers, some wait in its accept
+queue, until others have closed or --timeout is over. A server that logs each
+connection is measured with its log: prefork-echo -q doesn't.
 
-With --timeout 0 a server is waited for until the end of --duration, and for 5s more.
+With --timeout 0 a server is waited for until the end of --duration, and for 5s
+more.
 
-Exit status: 0 when every byte came back as it was sent, else 1; also 1 when nothing came back.
-Ctrl-C ends it, and prints what has been measured so far.
+Exit status: 0 when every byte came back as it was sent, else 1; also 1 when
+nothing came back. Ctrl-C ends it, and prints what has been measured so far.
 
 Examples:
-  prefork-echo bench                            four connections to 127.0.0.1:7777 for 3 s
+  prefork-echo bench                            four connections to port 7777
   prefork-echo bench 7778 -c 1 -n 10000         one connection, 10,000 messages
-  prefork-echo bench --rate 5000 --duration 1m  5,000 a second: how late is each?
+  prefork-echo bench --rate 5000 --duration 1m  5,000 a second; how late?
   prefork-echo bench --mode stream -c 2         how many bytes a second?";
 
 /// What `client` is to do.
@@ -130,7 +132,7 @@ pub struct Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Messages, one after the other, on connections that are kept open
+    /// Messages one after another, on connections that stay open
     Keep,
     /// A connection for each message
     Connect,
