@@ -103,11 +103,14 @@ impl Stream {
         let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
         narrate::created(&socket);
         // Without a time-out a recv that begins before the end could last for ever.
-        socket.set_read_timeout(timeout.or(limit.map(|limit| limit.grace)))?;
-        socket.set_write_timeout(connect_timeout)?;
+        if let Some(timeout) = timeout.or(limit.map(|limit| limit.grace)) {
+            socket.set_read_timeout(Some(timeout))?;
+            socket.set_write_timeout(connect_timeout)?;
+            narrate::timeouts_set(&socket, timeout);
+        }
         // A message goes out at once instead of waiting to be joined with the next.
         socket.set_tcp_nodelay(true)?;
-        narrate::options_set(&socket);
+        narrate::nodelay_set(&socket);
         narrate::connecting(&socket, peer);
         let called = Instant::now();
         connect(&socket, peer, connect_timeout)

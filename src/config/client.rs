@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::value::{number, time_limit};
-use super::{BindAddress, TimeLimit};
+use super::{BindAddress, Explain, TimeLimit};
 
 /// The most connections that one `bench` opens: a thread each.
 const MOST_CONNECTIONS: u16 = 10_000;
@@ -17,13 +17,14 @@ const MOST_CONNECTIONS: u16 = 10_000;
 const LONGEST_MESSAGE: usize = 1 << 30;
 
 const CLIENT_EXAMPLES: &str = "\
-Exit status: 0 when every byte came back, else 1, and stderr says which one didn't.
+Exit status: 0 when every byte came back, else 1, and stderr says which one
+didn't.
 
 Examples:
-  prefork-echo client 7777 hello                send a line, and print what comes back
-  prefork-echo client                           type lines; Ctrl-D at the end
-  seq 100000 | prefork-echo client | tail -1    send and receive at once
-  prefork-echo client 7777 hello --explain      what the kernel is asked for";
+  prefork-echo client 7777 hello              send a line, print what comes back
+  prefork-echo client                         type lines; Ctrl-D at the end
+  seq 100000 | prefork-echo client | tail -1  send and receive at once
+  prefork-echo client 7777 hello --explain    explain each system call";
 
 const BENCH_EXAMPLES: &str = "\
 Modes:
@@ -57,13 +58,14 @@ pub struct ClientOptions {
     #[command(flatten)]
     pub server: Server,
 
-    /// Sent as a line each; the next goes when this one has come back [default: what stdin has]
+    /// Each is sent as a line, when the last one has come back [default: what stdin has]
     #[arg(value_name = "MESSAGE")]
     pub messages: Vec<OsString>,
 
-    /// Narrate each step with its system calls in plain words
-    #[arg(long)]
-    pub explain: bool,
+    /// Explain each step and system call; =calls: one short line for each socket call
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, hide_default_value = true)]
+    #[arg(default_value = "off", default_missing_value = "all")]
+    pub explain: Explain,
 }
 
 /// What `bench` is to do.
@@ -122,7 +124,7 @@ pub struct Server {
     #[arg(value_name = "[HOST:]PORT", default_value = "127.0.0.1:7777", value_parser = server)]
     pub address: BindAddress,
 
-    /// The longest wait for a connection, or for a byte that is due; 0 is for ever
+    /// The longest wait for a connection, or for a byte that is due; 0: no limit
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5s")]
     #[arg(value_parser = time_limit)]
     pub timeout: TimeLimit,
