@@ -54,7 +54,7 @@ pub(super) fn time_left(deadline: Instant) -> Duration {
 /// A connection to a server. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Stream {
-    socket: Socket,
+    pub(super) socket: Socket,
     /// The address of the server's end.
     pub peer: SocketAddr,
     /// The address of this end; the kernel has chosen the port.
@@ -226,7 +226,7 @@ impl Stream {
     }
 
     /// What is due has not come for too long.
-    fn overdue(&self) -> ClientError {
+    pub(super) fn overdue(&self) -> ClientError {
         let by_timeout = if self.timeout.is_some() { " (--timeout)" } else { "" };
         self.transfer.overdue(match self.limit {
             Some(limit) if limit.deadline() <= Instant::now() => {
