@@ -229,7 +229,7 @@ pub struct TopOptions {
 /// One of the running servers; without address and file, the only one of this user.
 #[derive(Debug, Args)]
 pub struct ServerSelector {
-    /// Where the server listens [default: this user's only one]
+    /// Where the server listens [default: this user's only server]
     #[arg(value_name = "[HOST:]PORT")]
     pub address: Option<BindAddress>,
 

@@ -12,6 +12,7 @@ mod bad_input;
 mod bench;
 mod bench_trouble;
 mod client;
+mod client_terminal;
 mod echo;
 mod explain;
 mod faults;

@@ -8,6 +8,7 @@ mod server;
 
 use clap::builder::FalseyValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::{BenchOptions, ClientOptions, Config, Mode, StatusOptions, TopOptions, explain_variable};
@@ -106,6 +107,11 @@ impl Command {
                 command.build();
                 let bench = command.find_subcommand_mut("bench").expect("it is defined above");
                 bench.error(ErrorKind::ArgumentConflict, message).exit();
+            }
+            Some(Command::Client(mut client)) => {
+                let typed = matches.subcommand_matches("client").expect("it is the command");
+                client.is_timeout_typed = typed.value_source("timeout") == Some(ValueSource::CommandLine);
+                Command::Client(client)
             }
             Some(command) => command,
         }

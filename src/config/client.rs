@@ -17,6 +17,9 @@ const MOST_CONNECTIONS: u16 = 10_000;
 const LONGEST_MESSAGE: usize = 1 << 30;
 
 const CLIENT_EXAMPLES: &str = "\
+Where lines are typed, there is no time-out unless --timeout is given: the
+client waits until a worker accepts its connection, and says so.
+
 Exit status: 0 when every byte came back, else 1, and stderr says which one
 didn't.
 
@@ -66,6 +69,10 @@ pub struct ClientOptions {
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, hide_default_value = true)]
     #[arg(default_value = "off", default_missing_value = "all")]
     pub explain: Explain,
+
+    /// Was --timeout typed? Without it, there is no time-out where lines are typed.
+    #[arg(skip)]
+    pub is_timeout_typed: bool,
 }
 
 /// What `bench` is to do.
