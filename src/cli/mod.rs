@@ -2,8 +2,9 @@
 //!
 //! It runs first, in every process that is started, and turns the command line and the
 //! environment into plain [`config`](crate::config), where the options stand: `server`
-//! checks the server's.
+//! checks the server's; `hint` answers a common mistake.
 
+mod hint;
 mod server;
 
 use clap::builder::FalseyValueParser;
@@ -88,7 +89,7 @@ impl Command {
     pub fn read() -> Command {
         let (typed_only, command) = (CommandLine::command(), with_environment(CommandLine::command()));
         // The command line first: a mistake after that is the environment's.
-        let typed = typed_only.get_matches();
+        let typed = typed_only.try_get_matches().unwrap_or_else(|error| hint::added(error).exit());
         let matches = match typed.subcommand_name() {
             // The environment holds the server's options: a mistake there must not stop the
             // other commands.
