@@ -214,6 +214,13 @@ fn explain_calls_shows_calls_that_fail_and_warnings_but_no_other_log() {
     let (code, _, stderr) = command(&["--explain=calls", "--bind", &address]);
     assert_eq!(code, 1);
     assert!(stderr.contains(&format!(", {address}) = -1: address already in use\n")), "{stderr}");
+    // An address of no machine (RFC 3849), written in full: the end of the line is cut.
+    let long = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535";
+    let (code, _, stderr) = command(&["--explain=calls", "--bind", long]);
+    assert_eq!(code, 1);
+    for line in stderr.lines().filter(|line| line.starts_with("parent: ")) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
     let worker = server.workers()[0];
     nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGKILL).unwrap();
     let death = server.wait_for_log(&["killed by SIGKILL"]);
