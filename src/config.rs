@@ -17,6 +17,7 @@ use log::LevelFilter;
 
 pub use self::client::{BenchOptions, ClientOptions, Mode};
 pub use self::model::Model;
+pub(crate) use self::value::explain_variable;
 use self::value::{duration, number, time_limit};
 use crate::error::Error;
 
@@ -56,7 +57,7 @@ pub struct Config {
     #[arg(value_parser = |text: &str| number(text, 1..=Model::Multiplex.most_clients()))]
     pub clients: Option<usize>,
 
-    /// Each answer waits so long before it is sent, as if it had to be computed: for class
+    /// Each answer waits this long before it is sent, as if it were computed: for teaching
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "0")]
     #[arg(help_heading = "Serving", value_parser = duration)]
     pub work: Duration,
@@ -66,17 +67,17 @@ pub struct Config {
     #[arg(help_heading = "Serving", value_parser = |text: &str| number(text, 1..=i32::MAX))]
     pub backlog: i32,
 
-    /// Close a client that neither sends nor takes bytes for so long; 0 is never
+    /// Close a connection on which no byte moves for this long; 0: never
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5m")]
     #[arg(help_heading = "Serving", value_parser = time_limit)]
     pub idle_timeout: TimeLimit,
 
-    /// From the first SIGTERM until workers that still run are killed
+    /// Time from the first SIGTERM until workers that still run are killed
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "10s")]
     #[arg(value_parser = duration)]
     pub grace: Duration,
 
-    /// A worker leaves after so many, plus up to 10 %, and is replaced; 0 is never
+    /// A worker leaves after this many, plus up to 10 %, and is replaced; 0: never
     #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 0)]
     #[arg(value_parser = |text: &str| number(text, 0..=u64::MAX))]
     pub max_connections: u64,
@@ -93,7 +94,7 @@ pub struct Config {
     #[arg(long)]
     pub no_sandbox: bool,
 
-    /// Holds the parent's pid while the server runs
+    /// File for the parent's pid, while the server runs
     #[arg(long, value_name = "PATH")]
     pub pid_file: Option<PathBuf>,
 
@@ -101,7 +102,7 @@ pub struct Config {
     #[arg(long, value_name = "PATH", overrides_with = "no_scoreboard")]
     pub scoreboard: Option<PathBuf>,
 
-    /// Keep the scoreboard in memory without a name: status and top can't see it
+    /// Keep the scoreboard in memory only: status and top can't find it
     #[arg(long, overrides_with = "scoreboard")]
     pub no_scoreboard: bool,
 
@@ -134,11 +135,12 @@ impl Config {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Log")]
 pub struct LogConfig {
-    /// Narrate each step with its system calls in plain words; with -q, nothing else
-    #[arg(long)]
-    pub explain: bool,
+    /// Explain each step and system call; =calls: one short line for each socket call
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, hide_default_value = true)]
+    #[arg(default_value = "off", default_missing_value = "all")]
+    pub explain: Explain,
 
-    /// Log more: every echo
+    /// Log more: each echo
     #[arg(short, long)]
     pub verbose: bool,
 
@@ -157,6 +159,18 @@ pub struct LogConfig {
     /// Colour the log; auto is on a terminal, unless NO_COLOR is set
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub color: Color,
+}
+
+/// What `--explain` narrates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Explain {
+    /// Nothing
+    #[value(hide = true)]
+    Off,
+    /// Each step with its system calls; with -q, nothing else
+    All,
+    /// A short line for each socket call, and no log but warnings
+    Calls,
 }
 
 /// The form of the log's lines.
@@ -215,7 +229,7 @@ pub struct TopOptions {
 /// One of the running servers; without address and file, the only one of this user.
 #[derive(Debug, Args)]
 pub struct ServerSelector {
-    /// Where the server listens [default: this user's only one]
+    /// Where the server listens [default: this user's only server]
     #[arg(value_name = "[HOST:]PORT")]
     pub address: Option<BindAddress>,
 
@@ -226,14 +240,14 @@ pub struct ServerSelector {
 
 impl LogConfig {
     /// A client's log: warnings on stderr, and the narration if it is wanted.
-    pub fn for_client(explain: bool) -> LogConfig {
+    pub fn for_client(explain: Explain) -> LogConfig {
         let (log_format, color) = (LogFormat::Text, Color::Auto);
         LogConfig { explain, verbose: false, quiet: true, log_file: None, log_format, color }
     }
 
     /// The least important lines that are logged.
     pub fn level(&self) -> LevelFilter {
-        match (self.verbose, self.quiet) {
+        match (self.verbose, self.quiet || self.explain == Explain::Calls) {
             (true, _) => LevelFilter::Debug,
             (false, true) => LevelFilter::Warn,
             (false, false) => LevelFilter::Info,

@@ -28,7 +28,8 @@
 //!   and config only error.
 //!
 //! So calls go down, with two exceptions: on SIGUSR1 the supervisor prints monitor's table,
-//! and bench looks at a server's scoreboard, and prints it in monitor's form. Only the
+//! and the client looks at a server's scoreboard: bench prints it in monitor's form, and at a
+//! terminal it tells that the connection waits. Only the
 //! supervisor forks and reaps. The policy of replacing workers (`supervisor::respawn`) and
 //! echo know no process; so echo is the same with one client and with many.
 //!
@@ -77,6 +78,7 @@ pub mod client;
 pub mod config;
 pub mod echo;
 pub mod error;
+pub mod language;
 pub mod listener;
 pub mod log;
 pub mod monitor;

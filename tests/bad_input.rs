@@ -204,6 +204,28 @@ fn numbers_out_of_range_are_refused() {
 }
 
 #[test]
+fn a_port_in_the_wrong_place_gets_a_hint() {
+    for (arguments, hint) in [
+        (&["8080"][..], "tip: the option for the address is --bind: prefork-echo --bind 8080\n"),
+        (&["0.0.0.0:8080"], "prefork-echo --bind 0.0.0.0:8080\n"),
+        (&["--workers", "2", "8080"], "prefork-echo --bind 8080\n"),
+        (&["--port", "8080"], "prefork-echo --bind 8080\n"),
+        (&["--port=8080"], "prefork-echo --bind 8080\n"),
+        (&["--port"], "prefork-echo --bind PORT\n"),
+        (&["-p", "8080"], "prefork-echo --bind 8080\n"),
+        (&["-p8080"], "prefork-echo --bind 8080\n"),
+        (&["status", "--port", "8080"], "tip: the address has no option: prefork-echo status 8080\n"),
+        (&["client", "-p", "8080", "hello"], "prefork-echo client 8080\n"),
+    ] {
+        let message = wrong_usage_is_explained(arguments);
+        assert!(message.contains(hint), "{arguments:?}: {message}");
+        assert_eq!(message.matches("tip:").count(), 1, "{arguments:?}: {message}");
+    }
+    assert!(!wrong_usage_is_explained(&["--no-such-option"]).contains("tip:"));
+    assert!(!wrong_usage_is_explained(&["serve"]).contains("--bind"));
+}
+
+#[test]
 fn senseless_durations_are_refused() {
     for (option, value) in
         [("--grace", "10"), ("--grace", "soon"), ("--idle-timeout", "-1s"), ("--idle-timeout", "2000y")]

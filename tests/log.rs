@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::common::measure::{bench, number};
-use crate::common::{KillOnDrop, Server, binary, echo, number_following, run, wait_until};
+use crate::common::{KillOnDrop, Server, binary, echo, number_following, wait_until};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -50,116 +50,6 @@ fn quiet_leaves_warnings_and_verbose_adds_every_echo() {
     let verbose = Server::start(&["-v"]);
     verbose.echo(b"hello");
     verbose.wait_for_log(&["echoed 5 bytes"]);
-}
-
-/// Finds each of the steps, in this order, in lines of `speaker`; other lines may
-/// stand between them. Returns the lines found.
-#[track_caller]
-fn narrated<'a>(log: &'a [String], speaker: &str, steps: &[&str]) -> Vec<&'a str> {
-    let mut lines = log.iter().filter(|line| line.contains(&format!("] {speaker}")));
-    let find = |step: &&str| lines.find(|line| line.contains(*step)).map(String::as_str);
-    let found: Vec<_> = steps.iter().map_while(find).collect();
-    assert_eq!(found.len(), steps.len(), "{speaker}: {:?} is missing in {log:#?}", steps.get(found.len()));
-    found
-}
-
-#[test]
-fn explain_narrates_each_step_with_real_values() {
-    let mut server = Server::start(&["--explain", "--workers", "1", "--backlog", "5"]);
-    let (address, worker) = (server.address, server.workers()[0]);
-    let mut client = server.connect();
-    let theirs = client.local_addr().unwrap();
-    client.write_all(b"hello").unwrap();
-    client.read_exact(&mut [0; 5]).unwrap();
-    drop(client);
-    server.wait_for_log(&["closed "]);
-    let _leaving = server.connect();
-    let asleep = |line: &&String| line.contains("asleep until the client sends");
-    wait_until("it waits for the second client", || server.log().iter().filter(asleep).count() == 3);
-    assert_eq!(server.stop(), 0);
-
-    let log = server.log();
-    let opening = narrated(
-        &log,
-        "parent ",
-        &[
-            "socket() = ",
-            ", SO_REUSEADDR) = 0",
-            ", SO_OOBINLINE) = 0",
-            "bind(",
-            ") = 0: the socket has its address",
-            &format!(") = {address}: the port is the one"),
-            ", 5) = 0, after ",
-            "sigaction(",
-            "MAP_SHARED",
-            &format!("fork() = {worker}: worker 0"),
-            "poll(): asleep",
-            &format!("poll(): woken by pid {worker}, which is ready"),
-            "poll(): woken by SIGTERM",
-            &format!("kill({worker}, SIGTERM): "),
-            "poll(): woken by SIGCHLD",
-            &format!("waitpid() = {worker}: "),
-        ],
-    );
-    let fd = number_following(opening[0], "socket() = ");
-    assert!(
-        opening[3].contains(&format!("bind({fd}, 127.0.0.1:0): the kernel gets the address as the bytes "))
-    );
-    assert!(opening[3].contains(" 00 00 7f 00 00 01 ") && opening[3].contains("the port in it is 00 00,"));
-    assert!(opening[6].contains(&format!("listen({fd}, 5)")), "{}", opening[6]);
-
-    let service = narrated(
-        &log,
-        &format!("worker 0 (pid {worker}): "),
-        &[
-            "fork() = 0: ",
-            "close_range(): ",
-            "sigaction(SIGTERM)",
-            &format!("accept({fd}): asleep"),
-            &format!("on the same port, {address}, for the client at {theirs} alone; {fd} goes on listening"),
-            "): asleep until the client sends",
-            ") = 5: so many bytes have come",
-            ") = 5: so many bytes are on their way back",
-            "): asleep until the client sends",
-            ") = 0: end of file",
-            "close(",
-            &format!("accept({fd}): asleep"),
-            &format!("accept({fd}) = "),
-            ") = EINTR: a signal says that we must leave",
-            &format!("poll({fd}) = 0: no connection waits"),
-            &format!("close({fd}): "),
-            "poll(): 1 connection to finish, each when it has been quiet for 300.0ms",
-            ", SHUT_WR) = 0: the client is quiet",
-            "poll() = 0: the client hasn't closed within 300.0ms",
-            "close(",
-            "leaving after 2 connections",
-            "_exit(0)",
-        ],
-    );
-    let new = number_following(service[4], &format!("accept({fd}) = "));
-    // The lowest that is free: below the other where the server was started with a file open.
-    assert_ne!(new, fd, "{}", service[4]);
-    for (step, call) in [(6, "recv"), (7, "send"), (9, "recv"), (10, "close"), (13, "recv"), (17, "shutdown")]
-    {
-        assert!(service[step].contains(&format!(": {call}({new}")), "{}", service[step]);
-    }
-}
-
-#[test]
-fn explain_narrates_calls_that_fail_and_that_wait() {
-    let server = Server::start(&["--explain", "--workers", "1", "--idle-timeout", "1s"]);
-    let mut second = binary();
-    second.args(["--explain", "--bind", &server.address.to_string()]);
-    let (_, stderr) = run(second);
-    let wire = server.address.port().to_be_bytes().map(|byte| format!("{byte:02x}")).join(" ");
-    assert!(stderr.contains(&format!(" {wire} 7f 00 00 01 ")), "{stderr}");
-    assert!(stderr.contains(&format!("the port in it is {wire}, its high byte first")), "{stderr}");
-    let refused = format!(", {}): address already in use", server.address);
-    assert!(stderr.lines().any(|line| line.contains("bind(") && line.contains(&refused)), "{stderr}");
-
-    let _client = server.connect_without_reading();
-    server.wait_for_log(&["send(", " bytes find no room, and ", " asleep until the client reads"]);
-    server.wait_for_log(&["closed ", "idle for too long"]);
 }
 
 #[test]
@@ -267,28 +157,6 @@ fn a_typed_option_overrides_the_environment() {
         let mut server = Server::spawn(command);
         assert_eq!(server.stop(), 0);
         assert_eq!(!server.log().is_empty(), lines, "{option} against {variable}");
-    }
-}
-
-#[test]
-fn help_shows_defaults_signals_exit_status_and_examples() {
-    let output = binary().arg("--help").output().unwrap();
-    assert!(output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
-    for part in [
-        "Serving:",
-        "Supervision:",
-        "Log:",
-        "[default: 127.0.0.1:7777]",
-        "[default: 4]",
-        "[default: 10s]",
-        "Signals to the parent:",
-        "Exit status:",
-        "Examples:",
-        "--max-connections",
-        "PREFORK_ECHO_",
-    ] {
-        assert!(text.contains(part), "no {part:?} in\n{text}");
     }
 }
 

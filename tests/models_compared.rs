@@ -179,8 +179,8 @@ fn explain_narrates_the_calls_of_each_model() {
         let steps = [
             "fork() = 0: ",
             ": woken; ",
-            ") = 5: so many bytes have come",
-            ") = 5: so many bytes are on their way back",
+            ") = 5: received 5 bytes",
+            ") = 5: sent 5 bytes",
             ") = 0: end of file",
             "close(",
             ", SHUT_WR) = 0: the client is quiet",

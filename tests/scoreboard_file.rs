@@ -101,9 +101,9 @@ fn status_finds_a_single_server_and_lists_several() {
     let other = runtime.start();
     let (code, message) = runtime.status(&[]);
     assert_eq!(code, 1);
-    assert!(message.starts_with("prefork-echo: 2 servers are running; choose one:\n"), "{message}");
+    assert!(message.starts_with("prefork-echo: 2 servers are running; type one of these:\n"), "{message}");
     for server in [&one, &other] {
-        let line = format!("\n  prefork-echo status {}   (pid {})", server.address, server.pid);
+        let line = format!("\n  prefork-echo status {}   (pid {})", server.address.port(), server.pid);
         assert!(message.contains(&line), "{message}");
         let (host, port) = (server.address.to_string(), server.address.port().to_string());
         assert_eq!(runtime.status(&[&host]), (0, String::new()));
@@ -113,7 +113,7 @@ fn status_finds_a_single_server_and_lists_several() {
     let mut top = runtime.command();
     top.args(["top", "--once"]);
     let message = run(top).1;
-    assert!(message.contains(&format!("\n  prefork-echo top {}   (pid ", one.address)), "{message}");
+    assert!(message.contains(&format!("\n  prefork-echo top {}   (pid ", one.address.port())), "{message}");
     let (code, message) = runtime.status(&["127.0.0.1:1"]);
     assert_eq!(code, 1);
     assert!(message.contains("no server of this user listens at 127.0.0.1:1; "), "{message}");

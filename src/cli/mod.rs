@@ -2,49 +2,53 @@
 //!
 //! It runs first, in every process that is started, and turns the command line and the
 //! environment into plain [`config`](crate::config), where the options stand: `server`
-//! checks the server's.
+//! checks the server's; `hint` answers a common mistake.
 
+mod hint;
 mod server;
 
 use clap::builder::FalseyValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config::{BenchOptions, ClientOptions, Config, Mode, StatusOptions, TopOptions};
+use crate::config::{BenchOptions, ClientOptions, Config, Mode, StatusOptions, TopOptions, explain_variable};
 
 const AFTER_HELP: &str = "\
 Signals to the parent:
-  TERM, INT     orderly shutdown: serve what is connected, then leave; a second one, 200 ms later
-                or more, ends it at once
+  TERM, INT     orderly shutdown: serve what is connected, then leave; a second
+                one, 200 ms later or more, ends it at once
   QUIT          end at once
   HUP           replace the workers one by one
   TTIN, TTOU    one worker more, one fewer
   USR1          log a table of the workers, also with -q
-A TERM sent to one worker lets it finish its clients; like any worker that dies, it is replaced.
+A worker that gets TERM finishes its clients and leaves. Like each worker that
+dies, it is replaced.
 
 Exit status:
   0  orderly end
   1  could not run: port taken, host unknown, file not writable, ...
   2  wrong usage
-  3  shutdown had to be forced, and some client was cut
+  3  shutdown had to be forced: a connection may have been cut
   4  gave up: workers kept crashing at their start
 
-The server's options can also come from the environment: --idle-timeout from PREFORK_ECHO_IDLE_TIMEOUT, and so on.
+The server's options can also come from the environment: --idle-timeout from
+PREFORK_ECHO_IDLE_TIMEOUT, and so on.
 
 Examples:
-  prefork-echo --workers 4                      serve on 127.0.0.1:7777
-  prefork-echo --workers 1 --model multiplex    one process and one thread for all clients
-  prefork-echo status                           one look at the workers, from another terminal
-  prefork-echo top                              the same, live
-  prefork-echo client 7777 hello                send a line, and check what comes back
-  prefork-echo bench                            load, every byte checked
-  prefork-echo --bind '[::]:7777' --explain     serve on all addresses, narrate each system call
-  sudo prefork-echo --bind 7 --user nobody      the echo port, served without root's rights";
+  prefork-echo --workers 4                    serve on 127.0.0.1:7777
+  prefork-echo --workers 1 --model multiplex  one process and one thread for all
+  prefork-echo status                         look at the workers once
+  prefork-echo top                            the same, live
+  prefork-echo client 7777 hello              send a line, check what comes back
+  prefork-echo bench                          load, every byte checked
+  prefork-echo --bind '[::]:7777' --explain   all addresses; explain each call
+  sudo prefork-echo --bind 7 --user nobody    serve port 7 without root's rights";
 
 const TOP_KEYS: &str = "\
 Keys:
   up, down, PgUp, PgDn, Home, End   select a worker
-  k, t, s, c                        send it KILL, TERM, STOP, CONT: for real, at once
+  k, t, s, c                        send it KILL, TERM, STOP or CONT, at once
   +, -                              one worker more, one fewer
   p                                 hold the picture, and let it go on
   ?                                 what there is to be seen
@@ -73,7 +77,7 @@ pub enum Command {
     /// Watch a running server live; kill, stop and add workers by a key
     #[command(after_help = TOP_KEYS)]
     Top(TopOptions),
-    /// Be a client: send messages, or what stdin has, and check what comes back
+    /// Be one client: send messages or stdin, and check what comes back
     Client(ClientOptions),
     /// Be many clients: measure an echo server, and check every byte
     Bench(BenchOptions),
@@ -85,7 +89,7 @@ impl Command {
     pub fn read() -> Command {
         let (typed_only, command) = (CommandLine::command(), with_environment(CommandLine::command()));
         // The command line first: a mistake after that is the environment's.
-        let typed = typed_only.get_matches();
+        let typed = typed_only.try_get_matches().unwrap_or_else(|error| hint::added(error).exit());
         let matches = match typed.subcommand_name() {
             // The environment holds the server's options: a mistake there must not stop the
             // other commands.
@@ -105,6 +109,11 @@ impl Command {
                 let bench = command.find_subcommand_mut("bench").expect("it is defined above");
                 bench.error(ErrorKind::ArgumentConflict, message).exit();
             }
+            Some(Command::Client(mut client)) => {
+                let typed = matches.subcommand_matches("client").expect("it is the command");
+                client.is_timeout_typed = typed.value_source("timeout") == Some(ValueSource::CommandLine);
+                Command::Client(client)
+            }
             Some(command) => command,
         }
     }
@@ -118,6 +127,7 @@ fn with_environment(command: clap::Command) -> clap::Command {
         // Leaked: clap wants a name that lives as long as the program.
         let option = option.env(&*name.leak()).hide_env(true);
         match option.get_action() {
+            _ if option.get_id() == "explain" => option.value_parser(explain_variable),
             ArgAction::SetTrue => option.value_parser(FalseyValueParser::new()),
             _ => option,
         }

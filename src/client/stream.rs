@@ -51,7 +51,7 @@ pub(super) fn time_left(deadline: Instant) -> Duration {
 /// A connection to a server. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Stream {
-    socket: Socket,
+    pub(super) socket: Socket,
     /// The address of the server's end.
     pub peer: SocketAddr,
     /// The address of this end; the kernel has chosen the port.
@@ -97,9 +97,7 @@ impl Stream {
         limit: Option<Limit>,
         connect_timeout: Option<Duration>,
     ) -> io::Result<Stream> {
-        let socket = Self::socket(peer, timeout, limit)?;
-        socket.set_write_timeout(connect_timeout)?;
-        narrate::options_set(&socket);
+        let socket = Self::socket(peer, timeout.or(limit.map(|limit| limit.grace)), connect_timeout)?;
         narrate::connecting(&socket, peer);
         let called = Instant::now();
         connect(&socket, peer, connect_timeout)
@@ -108,18 +106,23 @@ impl Stream {
         Self::connected(socket, peer, timeout, limit)
     }
 
-    /// A socket that is not connected yet.
+    /// A socket that is not connected yet, with its time-outs, if it has any.
     pub(super) fn socket(
         peer: SocketAddr,
         timeout: Option<Duration>,
-        limit: Option<Limit>,
+        connect_timeout: Option<Duration>,
     ) -> io::Result<Socket> {
         let socket = Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
         narrate::created(&socket);
         // Without a time-out a recv that begins before the end could last for ever.
-        socket.set_read_timeout(timeout.or(limit.map(|limit| limit.grace)))?;
+        if let Some(timeout) = timeout {
+            socket.set_read_timeout(Some(timeout))?;
+            socket.set_write_timeout(connect_timeout)?;
+            narrate::timeouts_set(&socket, timeout);
+        }
         // A message goes out at once instead of waiting to be joined with the next.
         socket.set_tcp_nodelay(true)?;
+        narrate::nodelay_set(&socket);
         Ok(socket)
     }
 
@@ -230,7 +233,7 @@ impl Stream {
     }
 
     /// What is due has not come for too long.
-    fn overdue(&self) -> ClientError {
+    pub(super) fn overdue(&self) -> ClientError {
         let by_timeout = if self.timeout.is_some() { " (--timeout)" } else { "" };
         self.transfer.overdue(match self.limit {
             Some(limit) if limit.deadline() <= Instant::now() => {

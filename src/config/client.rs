@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::value::{number, time_limit};
-use super::{BindAddress, TimeLimit};
+use super::{BindAddress, Explain, TimeLimit};
 
 /// The most connections that one `bench` opens.
 const MOST_CONNECTIONS: u16 = 10_000;
@@ -17,35 +17,42 @@ const MOST_CONNECTIONS: u16 = 10_000;
 const LONGEST_MESSAGE: usize = 1 << 30;
 
 const CLIENT_EXAMPLES: &str = "\
-Exit status: 0 when every byte came back, else 1, and stderr says which one didn't.
+Where lines are typed, there is no time-out unless --timeout is given: the
+client waits until a worker accepts its connection, and says so.
+
+Exit status: 0 when every byte came back, else 1, and stderr says which one
+didn't.
 
 Examples:
-  prefork-echo client 7777 hello                send a line, and print what comes back
-  prefork-echo client                           type lines; Ctrl-D at the end
-  seq 100000 | prefork-echo client | tail -1    send and receive at once
-  prefork-echo client 7777 hello --explain      what the kernel is asked for";
+  prefork-echo client 7777 hello              send a line, print what comes back
+  prefork-echo client                         type lines; Ctrl-D at the end
+  seq 100000 | prefork-echo client | tail -1  send and receive at once
+  prefork-echo client 7777 hello --explain    explain each system call";
 
 const BENCH_EXAMPLES: &str = "\
 Modes:
-  keep      each connection is kept open; the next message goes when the last one has come back
-  connect   a connection for each message, which the client closes first
-  stream    messages go as fast as the server takes them, while they come back; the latency is
-            mostly the time in the buffers on the way
+  keep     each connection is kept open; the next message is sent when the last
+           one has come back
+  connect  a connection for each message, which the client closes first
+  stream   messages are sent as fast as the server takes them, while they come
+           back; the latency is mostly the time in the buffers on the way
 
-With more connections than the server serves at once, some wait in its accept queue, until others
-have closed or --timeout is over. The report says how many were never accepted, and how long the
-others waited for their first byte: the percentiles of the latency know nothing of those. A server that logs each connection is measured with its log:
-prefork-echo -q doesn't.
+With more connections than the server serves at once, some wait in its accept
+queue, until others have closed or --timeout is over. The report says how many
+were never accepted, and how long the others waited for their first byte: the
+percentiles of the latency leave those out. A server that logs each connection
+is measured with its log: prefork-echo -q doesn't.
 
-With --timeout 0 a server is waited for until the end of --duration, and for 5s more.
+With --timeout 0 a server is waited for until the end of --duration, and for 5s
+more.
 
-Exit status: 0 when every byte came back as it was sent, else 1; also 1 when nothing came back.
-Ctrl-C ends it, and prints what has been measured so far.
+Exit status: 0 when every byte came back as it was sent, else 1; also 1 when
+nothing came back. Ctrl-C ends it, and prints what has been measured so far.
 
 Examples:
-  prefork-echo bench                            four connections to 127.0.0.1:7777 for 3 s
+  prefork-echo bench                            four connections to port 7777
   prefork-echo bench 7778 -c 1 -n 10000         one connection, 10,000 messages
-  prefork-echo bench --rate 5000 --duration 1m  5,000 a second: how late is each?
+  prefork-echo bench --rate 5000 --duration 1m  5,000 a second; how late?
   prefork-echo bench --mode stream -c 2         how many bytes a second?";
 
 /// What `client` is to do.
@@ -56,13 +63,18 @@ pub struct ClientOptions {
     #[command(flatten)]
     pub server: Server,
 
-    /// Sent as a line each; the next goes when this one has come back [default: what stdin has]
+    /// Each is sent as a line, when the last one has come back [default: what stdin has]
     #[arg(value_name = "MESSAGE")]
     pub messages: Vec<OsString>,
 
-    /// Narrate each step with its system calls in plain words
-    #[arg(long)]
-    pub explain: bool,
+    /// Explain each step and system call; =calls: one short line for each socket call
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, hide_default_value = true)]
+    #[arg(default_value = "off", default_missing_value = "all")]
+    pub explain: Explain,
+
+    /// Was --timeout typed? Without it, there is no time-out where lines are typed.
+    #[arg(skip)]
+    pub is_timeout_typed: bool,
 }
 
 /// What `bench` is to do.
@@ -121,7 +133,7 @@ pub struct Server {
     #[arg(value_name = "[HOST:]PORT", default_value = "127.0.0.1:7777", value_parser = server)]
     pub address: BindAddress,
 
-    /// The longest wait for a connection, or for a byte that is due; 0 is for ever
+    /// The longest wait for a connection, or for a byte that is due; 0: no limit
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5s")]
     #[arg(value_parser = time_limit)]
     pub timeout: TimeLimit,
@@ -131,7 +143,7 @@ pub struct Server {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// Messages, one after the other, on connections that are kept open
+    /// Messages one after another, on connections that stay open
     Keep,
     /// A connection for each message
     Connect,

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{BindAddress, TimeLimit};
+use super::{BindAddress, Explain, TimeLimit};
 
 pub(super) fn number<T: FromStr + PartialOrd + Display>(
     text: &str,
@@ -32,6 +32,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 /// The same, where 0 stands for "never" or "for ever".
 pub(super) fn time_limit(text: &str) -> Result<TimeLimit, String> {
     Ok(Some(duration(text)?).filter(|duration| !duration.is_zero()))
+}
+
+/// Reads the variable of `--explain`. Any value but these turns it on, as a flag's would.
+pub(crate) fn explain_variable(text: &str) -> Result<Explain, String> {
+    Ok(match text.to_lowercase().as_str() {
+        "" | "0" | "n" | "no" | "f" | "false" | "off" => Explain::Off,
+        "calls" => Explain::Calls,
+        _ => Explain::All,
+    })
 }
 
 impl FromStr for BindAddress {

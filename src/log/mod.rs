@@ -19,15 +19,18 @@ use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 use time::macros::format_description;
 
 use self::lines::Lines;
-use crate::config::{Color, LogConfig, LogFormat};
+use crate::config::{Color, Explain, LogConfig, LogFormat};
 use crate::error::Error;
 use crate::text::count;
 
 pub(crate) use self::lines::{log_fd, write_if_room};
-pub use self::narrate::EXPLAIN;
+pub use self::narrate::{CALLS, EXPLAIN};
 
 /// The target of the lines that [`answer`] logs.
 const ANSWER: &str = "answer";
+
+/// No line of `--explain=calls` is wider.
+const COLUMNS: usize = 80;
 
 /// Lines that this process had to drop and has not reported yet.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -89,7 +92,8 @@ pub fn start(config: &LogConfig, label: ProcessLabel) -> Result<(), Error> {
         },
         inner: WriteLogger::new(LevelFilter::Trace, simplelog_config(config), lines),
     };
-    log::set_max_level(if config.explain { config.level().max(LevelFilter::Info) } else { config.level() });
+    let narration = if config.explain == Explain::Off { LevelFilter::Off } else { LevelFilter::Info };
+    log::set_max_level(config.level().max(narration));
     log::set_boxed_logger(Box::new(logger)).expect("the log is started once");
     set_label(label);
     Ok(())
@@ -104,7 +108,8 @@ struct Logger {
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         match metadata.target() {
-            EXPLAIN => self.config.explain,
+            EXPLAIN => self.config.explain == Explain::All,
+            CALLS => self.config.explain == Explain::Calls,
             ANSWER => true,
             _ => metadata.level() <= self.config.level(),
         }
@@ -146,11 +151,16 @@ impl Logger {
 
     fn text(&self, record: &Record<'_>, label: ProcessLabel, pid: Pid) -> String {
         let (process, slot) = label.parts();
+        let is_short = record.target() == CALLS;
         let name = match slot {
+            Some(slot) if is_short => format!("{process} {slot}"),
             Some(slot) => format!("{process} {slot} (pid {pid})"),
+            None if is_short => process.into(),
             None => format!("{process} {pid}"),
         };
-        let message = record.args();
+        // Only an IPv6 address written in full can make one of these longer.
+        let room = if is_short { COLUMNS - name.len() - ": ".len() } else { usize::MAX };
+        let message: String = record.args().to_string().chars().take(room).collect();
         if !self.colored {
             return format!("{name}: {message}");
         }
@@ -159,9 +169,11 @@ impl Logger {
     }
 }
 
-/// Time and level at the beginning of each line; nothing where JSON has its own.
+/// Time and level at the beginning of each line; nothing where JSON has its own, and where lines
+/// are to be short.
 fn simplelog_config(log: &LogConfig) -> simplelog::Config {
-    let shown = if log.log_format == LogFormat::Json { LevelFilter::Off } else { LevelFilter::Error };
+    let without = log.log_format == LogFormat::Json || log.explain == Explain::Calls;
+    let shown = if without { LevelFilter::Off } else { LevelFilter::Error };
     let mut config = ConfigBuilder::new();
     config.set_thread_level(LevelFilter::Off);
     config.set_target_level(LevelFilter::Off);

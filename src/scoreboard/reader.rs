@@ -90,7 +90,9 @@ impl Reader {
                         format!("prefork-echo {command} {}   (pid {})", typed(server.address), server.pid)
                     };
                     let (number, list) = (several.len(), list(several, how_to));
-                    return Err(Error::plain(format!("{number} servers are running; choose one:{list}")));
+                    return Err(Error::plain(format!(
+                        "{number} servers are running; type one of these:{list}"
+                    )));
                 }
             },
         };
@@ -214,7 +216,12 @@ fn list(found: &[&Found], line: impl Fn(&Header) -> String) -> String {
     lines.concat()
 }
 
-/// An address as it is typed: brackets are a pattern to some shells.
+/// An address as it is typed: the port alone if that will do; brackets are a pattern to some
+/// shells.
 fn typed(address: SocketAddr) -> String {
-    if address.is_ipv6() { format!("'{address}'") } else { address.to_string() }
+    match address.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => address.port().to_string(),
+        IpAddr::V4(_) => address.to_string(),
+        IpAddr::V6(_) => format!("'{address}'"),
+    }
 }

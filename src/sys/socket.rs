@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::libc;
 use socket2::{SockAddr, Socket};
 
-pub use super::socket_list::{accept_queue, half_open, listening_at};
+pub use super::socket_list::{accept_queue, half_open, is_accepted, is_same, listening_at};
 
 /// Does an accepted socket inherit the listening socket's time-outs
 /// (`SO_RCVTIMEO`, `SO_SNDTIMEO`)? Linux copies them, which saves two system

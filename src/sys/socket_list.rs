@@ -45,13 +45,29 @@ pub fn half_open(address: SocketAddr) -> HashSet<String> {
     own.map(|socket| socket.handshake).collect()
 }
 
+/// Has a process accepted the connection of `client` with `server`, a listening socket on this
+/// machine? In the accept queue it has no inode yet. None: it is not in this network
+/// namespace, or the system can't tell.
+pub fn is_accepted(server: SocketAddr, client: SocketAddr) -> Option<bool> {
+    tcp_sockets("self", ESTABLISHED)
+        .find(|socket| socket.local.port() == server.port() && is_same(socket.remote, client))
+        .map(|socket| socket.inode != 0)
+}
+
+/// Are they one address? ::ffff:127.0.0.1 is 127.0.0.1, on an IPv6 socket.
+pub fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    (one.ip().to_canonical(), one.port()) == (other.ip().to_canonical(), other.port())
+}
+
 /// The column of a socket's state, as Linux lists it.
+const ESTABLISHED: &str = " 01 ";
 const SYN_RECV: &str = " 03 ";
 const LISTEN: &str = " 0A ";
 
 /// A line of Linux's list of TCP sockets.
 struct TcpSocket {
     local: SocketAddr,
+    remote: SocketAddr,
     /// Of a listening socket, the length of its accept queue.
     queue: u64,
     /// The remote address, and how often a segment was repeated.
@@ -67,6 +83,7 @@ impl TcpSocket {
         let (_, queue) = queues.split_once(':')?;
         (state == wanted_state.trim()).then_some(TcpSocket {
             local: listed_address(local)?,
+            remote: listed_address(remote)?,
             queue: u64::from_str_radix(queue, 16).ok()?,
             handshake: format!("{remote} {repeated}"),
             inode: inode.parse().ok()?,

@@ -45,7 +45,7 @@ impl Connecting {
     ) -> Result<Connecting, ClientError> {
         let longest = limit.map(|limit| time_left(limit.deadline())).into_iter().chain(timeout).min();
         let call = || {
-            let socket = Stream::socket(peer, timeout, limit)?;
+            let socket = Stream::socket(peer, None, None)?;
             socket.set_nonblocking(true)?;
             match socket.connect(&peer.into()) {
                 // After a signal the kernel goes on as well.

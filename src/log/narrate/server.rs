@@ -15,82 +15,103 @@ use crate::sys::credentials::Credentials;
 use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, address_bytes};
 
 calls! {
-    fn socket(fd) => "socket() = {fd}: a new TCP socket, not yet bound to an address, is descriptor {fd}";
+    fn socket(fd) {
+        calls "socket() = {fd}: a new TCP socket";
+        "socket() = {fd}: a new TCP socket is descriptor {fd}; it has no address yet";
+    }
 
-    fn bind(fd, address: SocketAddr, result: &io::Result<()>) =>
+    fn bind(fd, address: SocketAddr, result: &io::Result<()>) {
         "bind({fd}, {address}): the kernel gets the address as the bytes {}; the port in it is {}, its high \
          byte first, as on the wire",
         hex(address_bytes(&SockAddr::from(address))), hex(&address.port().to_be_bytes());
-        "bind({fd}, {address}){}",
+        calls "bind({fd}, {address}) = {}", outcome(result, ": the socket has its address");
+        "bind({fd}, {address}) = {}",
         outcome(result, ": the socket has its address; no client can connect yet");
+    }
 
     /// It is closed because it was opened only to learn that.
-    fn address_is_free(fd, address: SocketAddr) =>
+    fn address_is_free(fd, address: SocketAddr) {
+        calls "close({fd}): one socket is enough";
         "close({fd}): {address} is free as well; one socket is enough, on the first address";
+    }
 
-    fn getsockname(fd, address: SocketAddr) =>
-        "getsockname({fd}) = {address}: the port is the one that the kernel has chosen, where 0 was asked \
-         for";
+    fn getsockname(fd, address: SocketAddr) {
+        "getsockname({fd}) = {address}: the address of the socket; for port 0 the kernel has chosen a port";
+    }
 
-    fn listen(fd, backlog: i32, called: Instant, result: &io::Result<()>) =>
-        "listen({fd}, {backlog}){}",
+    fn listen(fd, backlog: i32, called: Instant, result: &io::Result<()>) {
+        calls "listen({fd}, {backlog}) = {}", outcome(result, ": clients can connect from now on");
+        "listen({fd}, {backlog}) = {}",
         outcome(result, format_args!(
             ", after {:.1?}: it doesn't wait for a client; from now on the kernel completes handshakes by \
-             itself, and up to {backlog} connections (or fewer, if its own limit is lower) wait to be \
-             accepted", called.elapsed()
+             itself, and up to {backlog} connections wait to be accepted, or fewer, if its own limit is lower",
+            called.elapsed()
         ));
+    }
 
-    fn resize(fd, backlog: i32, result: &io::Result<()>) =>
-        "listen({fd}, {backlog}) = {}: called again, it only changes the length of the accept queue",
-        if result.is_ok() { 0 } else { -1 };
+    fn resize(fd, backlog: i32, result: &io::Result<()>) {
+        both "listen({fd}, {backlog}) = {}", outcome(result, ": only changes the length of the accept queue");
+    }
 
-    fn close_listener(fd) =>
-        "close({fd}): this process listens no more; when no process has the socket open, the port is free";
+    fn close_listener(fd) {
+        calls "close({fd}): this process does not listen any more";
+        "close({fd}): this process does not listen any more; the port is free when no process has the \
+         socket open";
+    }
 }
 
 /// The options that are set before bind.
 pub(crate) fn never_blocks(socket: &Socket) {
     explain!(
-        "fcntl({}, O_NONBLOCK) = 0: accept() is not to block; workers wait in epoll_wait() for all at once",
+        "fcntl({}, O_NONBLOCK) = 0: accept() does not block; workers wait in epoll_wait() for all sockets at \
+         once",
         socket.as_raw_fd()
     );
 }
 
 pub(crate) fn setsockopt(socket: &Socket) {
     let fd = socket.as_raw_fd();
-    explain!("setsockopt({fd}, SO_REUSEADDR) = 0: never mind the last server's connections in TIME_WAIT");
-    explain!("setsockopt({fd}, TCP_NODELAY) = 0: an echo is to go out at once, also a short one");
+    explain!(
+        "setsockopt({fd}, SO_REUSEADDR) = 0: bind() ignores connections of the last server in TIME_WAIT"
+    );
+    explain!("setsockopt({fd}, TCP_NODELAY) = 0: each send goes out at once, also a short one");
     explain!("setsockopt({fd}, SO_OOBINLINE) = 0: bytes sent as urgent come in their order, as all others");
     if TIMEOUTS_ARE_INHERITED {
-        explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: no client is waited for for ever");
+        explain!("setsockopt({fd}, SO_RCVTIMEO, SO_SNDTIMEO) = 0: recv and send do not wait for ever");
     }
 }
 
 steps! {
-    fn sigaction(signals: &[Signal]) =>
-        "sigaction({}): from now on these signals only write a byte into a pipe, at whose end the parent \
-         waits", names(signals);
+    fn sigaction(signals: &[Signal]) {
+        "sigaction({}): from now on these signals only write a byte into a pipe, and the parent waits at \
+         the other end", names(signals);
+    }
 
-    fn scoreboard_mapped(path: &Path) =>
-        "mmap({}, MAP_SHARED): memory that this process and all its children share, for what all are to see",
+    fn scoreboard_mapped(path: &Path) {
+        "mmap({}, MAP_SHARED): memory that this process and all its children share",
         path.display();
+    }
 
-    fn fork(pid: Pid, slot: usize) =>
-        "fork() = {pid}: worker {slot}, a copy of this process with the same listening socket";
+    fn fork(pid: Pid, slot: usize) {
+        both "fork() = {pid}: worker {slot}, a copy with the same listening socket";
+    }
 
-    fn exit(code: u8) =>
+    fn exit(code: u8) {
         "_exit({code}): the kernel closes what is still open, and sends SIGCHLD to the parent";
+    }
 
-    fn waitpid(pid: Pid) =>
-        "waitpid() = {pid}: this child has died; reaped, it is gone from the list of processes";
+    fn waitpid(pid: Pid) {
+        "waitpid() = {pid}: this child has died; now it is gone from the list of processes";
+    }
 
-    fn kill(pid: Pid, signal: Signal) =>
+    fn kill(pid: Pid, signal: Signal) {
         "kill({pid}, {signal}): {}",
         match signal {
             Signal::SIGTERM => "asks the worker to finish its clients and leave",
-            Signal::SIGCONT => "lets it go on, should it be stopped",
-            _ => "ends it at once",
+            Signal::SIGCONT => "continues the worker, if it is stopped",
+            _ => "ends the worker at once",
         };
+    }
 }
 
 pub(crate) fn poll(deadline: Option<Instant>) {
@@ -115,9 +136,9 @@ pub(crate) fn worker_is_ready(pid: Pid) {
 /// In the worker that has taken them.
 pub(crate) fn take_credentials(credentials: &Credentials) {
     let Credentials { user, group, .. } = credentials;
-    explain!("setgroups(), setgid({group}) = 0: the rights of other groups are gone");
+    explain!("setgroups(), setgid({group}) = 0: the worker has the rights of this group only");
     if let Some(user) = user {
-        explain!("setuid({user}) = 0: so are those of other users, root's among them, and all for good");
+        explain!("setuid({user}) = 0: the worker has the rights of this user only, and never root's again");
     }
 }
 
