@@ -42,7 +42,9 @@ os.environ.update({
     "GIT_CONFIG_GLOBAL": str(gitconfig),
     "LC_ALL": "C.UTF-8",  # What is shown is English.
     "PATH": f"{work}/bin:{os.environ['PATH']}",
-    "XDG_RUNTIME_DIR": str(work),  # Servers of others are not to be found.
+    # Servers of others are not to be found.
+    "TMPDIR": str(work),
+    "XDG_RUNTIME_DIR": str(work),
 })
 
 # What CI runs in a step of its own, or is itself; and how what takes long is run in short.
@@ -120,23 +122,24 @@ def stop_server():
     status = stopping.wait(timeout=20)
     if status != 0:
         fail(stopping.command, f"status {status} on SIGTERM")
-    compare(stopping.command, stopping.shown, stopping.line + Path(stopping.log.name).read_text())
+    compare(stopping.command, stopping.shown, stopping.line + stopping.log.read_text())
 
 
 def start_server(command, shown=()):
     """Starts it in the background, and waits until it listens."""
     global server
     stop_server()
-    log = tempfile.NamedTemporaryFile("w", dir=work)
+    log = Path(tempfile.mkstemp(dir=work)[1])
     # A group of its own: the command may be cargo's.
     server = subprocess.Popen(
-        ["bash", "-c", "exec " + command], cwd=root, stdout=subprocess.PIPE, stderr=log, text=True
+        ["bash", "-c", "exec " + command], cwd=root, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=log.open("w"), text=True,
     )
     server.command, server.shown, server.log = command, shown, log
     server.line = server.stdout.readline()
     told = re.fullmatch(r"listening on \S+ \(pid (\d+), \d+ workers?\)\n", server.line)
     if not told:
-        fail(command, f"no server, but {server.line!r}\n{Path(log.name).read_text()}")
+        fail(command, f"no server, but {server.line!r}\n{log.read_text()}")
     server.pid_told = told[1]
     print(f"    {server.line.strip()}", flush=True)
 
@@ -169,7 +172,7 @@ def begin_lessons(command):
     lessons = subprocess.Popen(
         ["bash", "-c", command], cwd=root, stdin=subprocess.DEVNULL, start_new_session=True,
         stdout=(apart / "output").open("w"), stderr=subprocess.STDOUT,
-        env={**os.environ, "XDG_RUNTIME_DIR": str(apart)},
+        env={**os.environ, "TMPDIR": str(apart), "XDG_RUNTIME_DIR": str(apart)},
     )
     in_background.append((command, page, lessons, apart / "output"))
 
@@ -292,10 +295,8 @@ try:
         run_page(path)
     finish_lessons()
 finally:
-    if server is not None:
-        server.kill()
-    for _, _, lessons, _ in in_background:
-        if lessons.poll() is None:
-            os.killpg(lessons.pid, signal.SIGTERM)
+    for process in [server, *(lessons for _, _, lessons, _ in in_background)]:
+        if process is not None and process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
     shutil.rmtree(work)
 print(f"the commands of {len(pages)} pages work")
