@@ -221,8 +221,8 @@ def run(command, script=False, shown=()):
         command = command.replace("PID_OF_A_WORKER", workers[0])
     if re.fullmatch(r"prefork-echo top( (?!--once)\S+)?", command):
         return run_in_terminal(command)
-    # cargo and the scripts belong to the project; what else leaves files leaves them elsewhere.
-    where = root if command.startswith(("cargo", "scripts/")) else work
+    # What belongs to the project; what else leaves files leaves them elsewhere.
+    where = root if command.startswith(("cargo", "scripts/", "find src")) else work
     result = subprocess.run(
         ["bash", "-c", ("set -eu\n" if script else "") + command],
         cwd=where, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,
