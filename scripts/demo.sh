@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Shows what a pre-fork server does: one parent and its workers on one socket;
 # a worker that is killed and replaced; an orderly end that leaves nothing.
-# Each step is shown, then checked; the script fails when one isn't so.
+# Each step is shown, then checked; the script fails if a check fails. On a terminal
+# it waits for Enter before each step but the first.
 #
 # Needs bash 3.2, ps and kill: what Linux and macOS both have.
 # usage: scripts/demo.sh [path of prefork-echo]
@@ -18,9 +19,17 @@ finish() {
 }
 trap finish EXIT
 
-say() { printf '\n== %s\n' "$*"; }
+steps=0
+say() {
+    if [ "$steps" -gt 0 ] && [ -t 0 ] && [ -t 1 ]; then
+        printf '\n   Enter shows the next step. '
+        read -r _ || true
+    fi
+    steps=$((steps + 1))
+    printf '\n== %s\n' "$*"
+}
 fail() {
-    printf '!! not so: %s\n' "$*" >&2
+    printf '!! this check failed: %s\n' "$*" >&2
     cat "$log" >&2
     exit 1
 }
@@ -106,7 +115,7 @@ wait_for "four new workers are there" are_new "$all"
 show
 check_echo "all died, and the socket never closed"
 
-say "status: three clients were served, five workers replaced; PRIVATE died with its process"
+say "status: three clients were served, five workers replaced; PRIVATE was lost with each process"
 "$program" status "$port"
 "$program" status "$port" | grep -q "^served: 3 connections, .*; 5 restarts$" || fail "the counts survive the kills"
 
@@ -121,4 +130,4 @@ if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then fail "no process liste
 server=""
 echo "   exit status 0, no worker left, no process listens on port $port"
 
-say "it was as shown"
+printf '\n== all checks passed\n'
