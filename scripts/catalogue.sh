@@ -41,10 +41,12 @@ entries() {
 titles() {
     awk 'FNR == 2 { sub(/^# /, ""); gsub(/"/, "\\\""); print FILENAME ":2:" $0 }' scripts/lesson-*.sh
 }
-# The text that follows tr( in the same line or, as rustfmt has it, in the next one.
+# The text that follows tr( in the same line or, as rustfmt has it, in the next one; but in
+# no comment.
 literals_of_the_program() {
     # shellcheck disable=SC2016 # awk's variables
     find src -name '*.rs' | sort | xargs awk '
+        /^ *\/\// { next }
         { line = before $0; before = line ~ /(^|[^a-z_])tr\($/ ? "tr(" : "" }
         {
             while (match(line, /(^|[^a-z_])tr\( *"([^"\\]|\\.)*"/)) {

@@ -8,7 +8,7 @@ socket, connect, send, recv, close. With --explain both log each call."
 predict "There is a parent and one worker: which of the calls does each of them make?"
 serve --workers 1 --explain
 run "prefork-echo client $port hello --explain 2>client.log"
-wait_until "the worker has closed the connection" grep -q 'closed ' log
+wait_until "the worker is back in accept" in_order log 'worker.*close[(]' 'worker.*accept[(]'
 # Each call with what it returns, or with why it sleeps.
 run "grep -oE 'parent .*(socket|bind|listen|fork)\(.*\) = [^:,]*' log"
 check "the parent calls socket, bind, listen, fork" \
