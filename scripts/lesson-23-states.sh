@@ -37,7 +37,8 @@ connect A
 wait_until "A is connected" is_connected A
 run "$connections"
 check "the client's end is ESTABLISHED" has_ends 1 "$client_end" ESTAB 01
-check "the server's end, too, before accept has returned" has_ends 1 "$server_end" ESTAB 01
+check "the server's end, too" has_ends 1 "$server_end" ESTAB 01
+check "no worker has a client: accept has not returned" serves 0
 say "SYN, SYN-ACK, ACK: the two kernels have done the 3-way handshake by themselves. accept only
 takes the connection from the queue. The listening socket stays in LISTEN."
 
@@ -68,6 +69,8 @@ wait_until "the server's end is gone" is_gone
 run "$connections"
 check "the client's end, which has closed first, is in TIME-WAIT" has_ends 1 "$client_end" TIME.WAIT 06
 check "the server's end is gone" is_gone
+say "The server's FIN and the client's ACK were the last two of the four segments. Lesson 12 shows
+what TIME-WAIT is for."
 
 # ----- The first state, which is short.
 
