@@ -2,10 +2,8 @@
 # The order of the calls, on both ends
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-A server calls socket, bind, listen, accept, recv, send, close; a client socket,
-connect, send, recv, close. Here both tell each call when it has returned.
-TEXT
+lesson "A server calls socket, bind, listen, accept, recv, send, close; a client socket,
+connect, send, recv, close. Here both tell each call when it has returned."
 
 predict "There is a parent and one worker: which of the calls does each of them make?"
 serve --workers 1 --explain

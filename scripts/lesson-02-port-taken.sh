@@ -2,10 +2,8 @@
 # bind fails when the port is taken
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-A port of an address belongs to the socket that is bound to it. A second server
-there gets an error from bind, and has to tell its user.
-TEXT
+lesson "A port of an address belongs to the socket that is bound to it. A second server
+there gets an error from bind, and has to tell its user."
 
 serve --workers 1
 predict "What does a second server say, and with which exit status does it end?"

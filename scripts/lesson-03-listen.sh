@@ -2,10 +2,8 @@
 # listen makes a socket passive, and waits for no client
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-From listen on the kernel takes connections for the socket; before, it refuses
-them. listen is often said to wait for a request: see which call does.
-TEXT
+lesson "From listen on the kernel takes connections for the socket; before, it refuses
+them. listen is often said to wait for a request: see which call does."
 
 serve --workers 1
 stop_server

@@ -2,10 +2,8 @@
 # accept and recv block, and a process that is blocked costs nothing
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-A call that has nothing to return puts its process to sleep until it has. So a
-server waits without asking again and again, and needs no thread for it.
-TEXT
+lesson "A call that has nothing to return puts its process to sleep until it has. So a
+server waits without asking again and again, and needs no thread for it."
 
 serve --workers 2 --explain
 connect A

@@ -2,10 +2,8 @@
 # Connections wait in a queue until they are accepted
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-The kernel completes connections by itself and keeps them in the accept queue.
-backlog is the length of that queue, not the number of clients.
-TEXT
+lesson "The kernel completes connections by itself and keeps them in the accept queue.
+backlog is the length of that queue, not the number of clients."
 
 serve --workers 1 --backlog 1 --explain
 connect A

@@ -2,10 +2,8 @@
 # accept makes a new socket, and two addresses tell connections apart
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-The listening socket only listens; each client gets a socket of its own, on the
-same port. The port of the client's end is chosen by the client's kernel.
-TEXT
+lesson "The listening socket only listens; each client gets a socket of its own, on the
+same port. The port of the client's end is chosen by the client's kernel."
 
 if on_linux; then sockets="ls -l /proc/%s/fd | grep socket:"; else sockets="lsof -nP -a -i -p %s"; fi
 # shellcheck disable=SC2059 # the format is the command

@@ -2,10 +2,8 @@
 # One process serves one client at a time
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-A worker that sleeps in recv for one client can't accept the next one. So as many
-clients are served at once as there are workers.
-TEXT
+lesson "A worker that sleeps in recv for one client can't accept the next one. So as many
+clients are served at once as there are workers."
 
 serve --workers 1
 connect A

@@ -2,10 +2,8 @@
 # fork: one parent, N children, and one socket that all of them have
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-fork copies a process; what the copy has not is another socket: the descriptor in
-it leads to the same one. It is said that processes can't share a port.
-TEXT
+lesson "fork copies a process; what the copy has not is another socket: the descriptor in
+it leads to the same one. It is said that processes can't share a port."
 
 serve --workers 4
 predict "How many processes are there, and how many listening sockets?"

@@ -2,10 +2,8 @@
 # Each process has its own memory; what is to be shared must be shared on purpose
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-Each worker counts its clients twice: in a variable of its program, and on the
-scoreboard, a file that all processes have mapped into their memory.
-TEXT
+lesson "Each worker counts its clients twice: in a variable of its program, and on the
+scoreboard, a file that all processes have mapped into their memory."
 
 serve --workers 4
 run "prefork-echo bench $port --mode connect --connections 4 --messages 200 | head -n 2"

@@ -2,10 +2,8 @@
 # recv returns 0 when the client has closed
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-There is no byte that means "the end". recv says it by a length of 0, and the
-server then closes its socket, too, and goes back to accept.
-TEXT
+lesson "There is no byte that means \"the end\". recv says it by a length of 0, and the
+server then closes its socket, too, and goes back to accept."
 
 serve --workers 1 --explain
 connect A

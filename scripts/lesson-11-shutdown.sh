@@ -2,10 +2,8 @@
 # Two sockets to close: the connection's, and at the end the listening one
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-A server that is told to stop finishes with its clients first. When the last
-process has closed the listening socket, the port is free.
-TEXT
+lesson "A server that is told to stop finishes with its clients first. When the last
+process has closed the listening socket, the port is free."
 
 serve --workers 2 --explain
 connect A

@@ -2,10 +2,8 @@
 # The end that closes first waits: TIME_WAIT
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-The end that closes first keeps the connection for a while, lest late bytes of it
-reach the next one. A server with many clients prefers that they close first.
-TEXT
+lesson "The end that closes first keeps the connection for a while, lest late bytes of it
+reach the next one. A server with many clients prefers that they close first."
 
 # Is a connection in TIME_WAIT whose local port, or the peer's, is so and so?
 # In /proc/net/tcp that is state 06, the columns are others, and ports are hexadecimal.

@@ -2,10 +2,8 @@
 # Processes are isolated: one dies, the others serve
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-What a process does wrong, it does to itself: the kernel cleans up behind it. The
-parent hears of the death by SIGCHLD, reaps the child, and forks another.
-TEXT
+lesson "What a process does wrong, it does to itself: the kernel cleans up behind it. The
+parent hears of the death by SIGCHLD, reaps the child, and forks another."
 
 serve --workers 3
 for name in A B; do

@@ -2,10 +2,8 @@
 # send blocks, too
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-send only puts bytes into a buffer. A client that sends and never reads lets all
-buffers on the way fill up, and then both ends sleep in send, each for the other.
-TEXT
+lesson "send only puts bytes into a buffer. A client that sends and never reads lets all
+buffers on the way fill up, and then both ends sleep in send, each for the other."
 
 serve --workers 2 --idle-timeout 3s --explain
 predict "A client sends 64 MB and reads nothing. How much of it does the server take?"

@@ -2,10 +2,8 @@
 # The order of bytes: hosts and networks
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-A port has two bytes. On the wire the high one goes first (big-endian); it is
-often said that the network is little-endian and hosts are big-endian.
-TEXT
+lesson "A port has two bytes. On the wire the high one goes first (big-endian); it is
+often said that the network is little-endian and hosts are big-endian."
 
 predict "7777 is 1e61 in hexadecimal. Which two bytes, in which order, make it in this machine's memory?"
 run "printf '\x61\x1e' | od -An -tu2     # 61 first"

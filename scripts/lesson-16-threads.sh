@@ -2,10 +2,8 @@
 # Threads share the memory of their process; processes don't
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-Two ways to serve eight clients at once: eight processes, or one process with
-eight threads. Each process has one variable that counts its clients.
-TEXT
+lesson "Two ways to serve eight clients at once: eight processes, or one process with
+eight threads. Each process has one variable that counts its clients."
 
 counters() { values private_counter | sed 1d | xargs; }
 show_counters="awk 'NF > 8 && /^[ S]/ { print \$2, \$(NF-1) }'"

@@ -2,10 +2,8 @@
 # One thread serves many clients, if it waits for all at once
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-recv sleeps for one client, so one thread serves one client (lesson 7). With
-multiplexing it sleeps in one call for all: epoll on Linux, kqueue on macOS.
-TEXT
+lesson "recv sleeps for one client, so one thread serves one client (lesson 7). With
+multiplexing it sleeps in one call for all: epoll on Linux, kqueue on macOS."
 
 # greedy_client: it sends 64 MB and reads nothing, until all buffers on the way are full.
 greedy_client() {

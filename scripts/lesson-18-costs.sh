@@ -2,10 +2,8 @@
 # What each way to serve costs, and where it stops
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-The same clients are served by processes, by the threads of one process, and by
-one thread. What does a client cost, and how many does each way serve?
-TEXT
+lesson "The same clients are served by processes, by the threads of one process, and by
+one thread. What does a client cost, and how many does each way serve?"
 
 processes() { echo "--workers $1"; }
 threads() { echo "--workers 1 --model thread --clients $1"; }

@@ -2,11 +2,9 @@
 # Threads must synchronise what they share
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-The careless counter counts each client in three steps: read the variable, work
+lesson "The careless counter counts each client in three steps: read the variable, work
 (here for 100 ms), write back what was read and one. The private counter does it
-in one step that nothing can interrupt (an atomic addition).
-TEXT
+in one step that nothing can interrupt (an atomic addition)."
 
 rows=""
 # count WAY ORDER OPTIONS...: eight clients of a server with these options are counted.

@@ -2,10 +2,8 @@
 # A single thread must never block
 . "$(dirname "$0")/lib.sh"
 
-lesson <<'TEXT'
-With --work 100ms each answer waits for 100 ms before it is sent, as if it had
-to be computed, or fetched from a database that blocks.
-TEXT
+lesson "With --work 100ms each answer waits for 100 ms before it is sent, as if it had
+to be computed, or fetched from a database that blocks."
 
 rows=""
 # time_all OPTIONS...: eight clients at once, one message each; the longest wait, in ms.

@@ -3,41 +3,42 @@
 # speak when they are told to; and an end that leaves no process behind.
 #
 # For a lesson to source. Needs bash 3.2 and what Linux and macOS both have. A lesson
-# with --no-pause, or without a terminal, runs through without waiting for Enter.
+# with --no-pause, or without a terminal, runs through without waiting for Enter; with
+# --lang ko it speaks Korean. What one Enter shows fits on a screen of 24 lines of 80
+# columns. Each text is in the catalogue ko.po (text.sh, catalogue.sh).
 set -u
 unset CDPATH # cd would print where it leads
 
 # What its user prefers is not to change what a lesson shows.
 for name in ${!PREFORK_ECHO_*}; do unset "$name"; done
-export LC_ALL=C
 
-scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$(dirname "${BASH_SOURCE[0]}")/text.sh" # reads the options, and finds $scripts
+if [ "${#arguments[@]}" -gt 0 ]; then
+    echo "usage: $0 [--lang en | ko] [--no-pause]" >&2
+    exit 2
+fi
+
 program=${LESSON_PROGRAM:-}
 if [ -z "$program" ]; then
     project=${scripts%/*}
     program=${CARGO_TARGET_DIR:-$project/target}/release/prefork-echo
-    [ -x "$program" ] || echo "building prefork-echo, once; that takes a minute or two" >&2
+    [ -x "$program" ] || wrap "" "" "$(text "building prefork-echo, once; that takes a minute or two")" >&2
     cargo build --release --quiet --manifest-path "$project/Cargo.toml" || exit 1
 fi
 # So that what is shown as a command is the command that is run.
 PATH=$(dirname "$program"):$PATH
 
-case "${1:-}" in
---no-pause) pausing=no ;;
-"") if [ -t 0 ] && [ -t 1 ]; then pausing=yes; else pausing=no; fi ;;
-*)
-    echo "usage: $0 [--no-pause]" >&2
-    exit 2
-    ;;
-esac
+if [ -z "$no_pause" ] && [ -t 0 ] && [ -t 1 ]; then pausing=yes; else pausing=no; fi
 
 command -v ps >/dev/null || {
-    echo "the lessons need ps (Debian has it in the package procps)" >&2
+    wrap "" "" "$(text "the lessons need ps (Debian has it in the package procps)")" >&2
     exit 1
 }
 
 number=${0##*lesson-}
-title="lesson $((10#${number%%-*})): $(sed -n "2s/^# //p" "$0")"
+number=$((10#${number%%-*}))
+title=$(title_of "$0")
+title=$(text "lesson {number}: {title}")
 server=""  # the pid of the server that runs
 clients="" # those of the clients
 failures=0
@@ -57,29 +58,40 @@ finish() {
     wait $server $clients
     rm -rf "$dir"
     if [ "$verdict" = no ]; then
-        printf '\nFAIL %s: not finished\n' "$title"
+        printf '\nFAIL %s: %s\n' "$title" "$(text "not finished")"
         exit $((status > 0 ? status : 1))
     fi
 } 2>/dev/null # what is gone already is no trouble
 
 # ----- To say and to ask.
 
-# lesson <<TEXT: its title stands in the second line of its file.
+# lesson TEXT: what it is about; its title stands in the second line of its file.
 lesson() {
-    printf '\n=== %s\n\n%s\n' "$title" "$(cat)"
+    wrap '\n=== ' "    " "$title"
+    translate "$1"
+    wrap '\n' "" "$text"
 }
 
-# Each breaks its lines anew: what stands in them may be long or short.
-say() { printf '\n%s\n' "$(printf '%s' "$*" | tr '\n' ' ' | fold -s -w 80)"; }
+say() {
+    translate "$1"
+    wrap '\n' "" "$text"
+}
 
 predict() {
-    say "??? $*"
-    pause "    Your prediction? Enter shows what happens."
+    translate "$1"
+    wrap '\n??? ' "    " "$text"
+    pause "Your prediction? Enter shows what happens."
+}
+
+# For what is longer than a screen.
+next_page() {
+    pause "Enter shows more."
 }
 
 pause() {
     if [ "$pausing" = yes ]; then
-        printf '%s ' "$1"
+        translate "$1"
+        printf '    %s ' "$text"
         read -r _
     fi
 }
@@ -88,8 +100,8 @@ pause() {
 
 # Shows a command line, runs it, and leaves its exit status in $status.
 run() {
-    printf '\n  $ %s\n' "$1"
-    eval "$1" 2>&1 | sed 's/^/    /'
+    show_command "$1"
+    eval "$1" 2>&1 | indented
     status=${PIPESTATUS[0]}
 }
 
@@ -99,12 +111,14 @@ on_linux() { [ "$(uname)" = Linux ]; }
 # wait_until WHAT COMMAND...: until the command succeeds. What never does in ten
 # seconds ends the lesson: what follows rests on it.
 wait_until() {
-    local what=$1 tries=0
+    local what tries=0
+    translate "$1"
+    what=$text
     shift
     until "$@" >/dev/null 2>&1; do
         tries=$((tries + 1))
         if [ "$tries" -ge 200 ]; then
-            printf '\n  [no] %s, not within ten seconds\n' "$what"
+            say "  [no] {what}: not within ten seconds"
             failures=$((failures + 1))
             conclude
         fi
@@ -116,12 +130,15 @@ wait_until() {
 
 # check WHAT COMMAND...: was it so?
 check() {
-    local what=$1
+    local command what=$1
     shift
+    command=$*
+    translate "$what"
     if "$@" >/dev/null 2>&1; then
-        printf '  [ok] %s\n' "$what"
+        wrap "  [ok] " "       " "$text"
     else
-        printf '  [no] %s\n       this has failed: %s\n' "$what" "$*"
+        wrap "  [no] " "       " "$text"
+        wrap "       " "       " "$(text "this has failed: {command}")"
         failures=$((failures + 1))
     fi
 }
@@ -148,21 +165,6 @@ took() {
     }' "$1"
 }
 
-# table <<ROWS: what a lesson has measured, with | between the cells of a row.
-table() {
-    awk -F '|' '
-        NF { rows++; if (NF > columns) columns = NF }
-        { for (i = 1; i <= NF; i++) { cell[rows, i] = $i; if (length($i) > width[i]) width[i] = length($i) } }
-        END {
-            for (row = 1; row <= rows; row++) {
-                line = sprintf("\n  %-" width[1] "s", cell[row, 1])
-                for (i = 2; i <= columns; i++) line = line sprintf("  %" width[i] "s", cell[row, i])
-                printf "%s", line
-            }
-            print ""
-        }' || failures=$((failures + 1))
-}
-
 # The last line of a lesson, and its exit status.
 conclude() {
     verdict=yes
@@ -170,7 +172,7 @@ conclude() {
         printf '\nPASS %s\n' "$title"
         exit 0
     fi
-    printf '\nFAIL %s: not as shown (%s)\n' "$title" "$failures"
+    printf '\nFAIL %s: %s\n' "$title" "$(text "not as shown ({failures})")"
     exit 1
 }
 
@@ -180,9 +182,9 @@ conclude() {
 # chooses. Its log is in the file log.
 port=0
 serve() {
-    printf '\n  $ %s\n' "$(fold -s -w 74 <<<"prefork-echo --bind $port $* 2>log &" | sed '$!s/$/\\/')"
+    show_command "prefork-echo --bind $port $* 2>log &"
     start_server "$@"
-    sed 's/^/    /' listening
+    indented <listening
 }
 start_server() {
     : >listening
@@ -197,9 +199,9 @@ start_server() {
 
 # Ends it in order; $status says how it went.
 stop_server() {
-    printf '\n  $ kill -TERM %s\n' "$server"
+    show_command "kill -TERM $server"
     end_server
-    printf '    the server has left, with status %s\n' "$status"
+    wrap "    " "    " "$(text "the server has ended, with exit status {status}")"
 }
 end_server() {
     kill -TERM "$server"
@@ -230,8 +232,8 @@ let_go_of_pipes() { exec 3>&- 4>&- 5>&- 6>&-; }
 # connect A: starts a client. What it prints goes to the file A, its narration to A.log.
 connect() {
     local name=$1
-    printf '\n  $ prefork-echo client %s --explain 2>%s.log &      # client %s, in a terminal of its own\n' \
-        "$port" "$name" "$name"
+    wrap '\n  ' "  " "$(text "Client {name}, in a terminal of its own:")"
+    wrap "  $ " "" "prefork-echo client $port --explain 2>$name.log &"
     mkfifo "$name.pipe"
     (
         let_go_of_pipes
@@ -243,20 +245,23 @@ connect() {
 
 # tell A WORDS: types a line.
 tell() {
-    printf '  %s types: %s\n' "$1" "$2"
+    local name=$1 words=$2
+    wrap "  " "  " "$(text "{name} types: {words}")"
     # In a process of its own, which a client that is gone may end.
     (printf '%s\n' "$2" >&"$(pipe_of "$1")") 2>/dev/null
 }
 
 # hear A WORDS: waits until they have come back.
 hear() {
-    wait_until "$1 gets $2 back" grep -qx "$2" "$1"
-    printf '  %s reads: %s\n' "$1" "$2"
+    local name=$1 words=$2
+    wait_until "{name} gets {words} back" grep -qx "$2" "$1"
+    wrap "  " "  " "$(text "{name} reads: {words}")"
 }
 
 # quit A: Ctrl-D.
 quit() {
-    printf '  %s has no more to say (Ctrl-D)\n' "$1"
+    local name=$1
+    wrap "  " "  " "$(text "{name} types Ctrl-D: it sends no more")"
     eval "exec $(pipe_of "$1")>&-"
 }
 
@@ -272,7 +277,7 @@ worker_of() { prefork-echo status "$port" | awk -v peer="$(address_of "$1")" '$0
 # crowd NUMBER: so many, with ten messages a second each, until they are told to leave.
 crowd() {
     set -- --connections "$1" --rate $(($1 * 10)) --duration 0
-    printf '\n  $ prefork-echo bench %s %s >crowd &\n' "$port" "$*"
+    show_command "prefork-echo bench $port $* >crowd &"
     (
         let_go_of_pipes
         exec prefork-echo bench "$port" "$@" >crowd 2>crowd.log
