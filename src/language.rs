@@ -1,7 +1,7 @@
 //! The language of what `top` and `client` show: English, or Korean where the user's locale
 //! says so. The log, `--help` and all that programs read are English.
 //!
-//! An English text stands in the source, as `tr("text")` on one line, and is the key of its
+//! An English text stands in the source, as a literal in a call of [`tr`], on one line, and is the key of its
 //! translation in the catalogue, scripts/ko.po: a PO file, as gettext(1) and the tools of
 //! translators know it. A text without a translation is shown in English.
 
@@ -9,7 +9,6 @@ use std::fmt::Display;
 use std::sync::OnceLock;
 
 use polib::catalog::Catalog;
-use polib::message::MessageView;
 
 const KOREAN: &str = include_str!("../scripts/ko.po");
 
@@ -72,7 +71,7 @@ pub(crate) mod tests {
         result
     }
 
-    /// The literals of `tr("…")` in all source files under `directory`.
+    /// The literals of the calls of `tr` in all source files under `directory`.
     fn literals(directory: &Path) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for entry in fs::read_dir(directory).unwrap() {
