@@ -107,7 +107,7 @@ impl Top {
                 }
                 self.view.note.take_if(|(noted, _)| noted.elapsed() >= NOTE);
             }
-            screen.show(|width, height| self.view.lines(width, Some(height)))?;
+            screen.show(|width, height| self.view.lines(width, height))?;
             for input in screen.wait(refresh_at)? {
                 match input {
                     Input::End(signal) => return Ok(Some(signal)),

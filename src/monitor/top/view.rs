@@ -129,11 +129,12 @@ impl TopView {
     fn title(&self, width: usize) -> Line<'static> {
         let Snapshot { address, phase, uptime, .. } = &self.snapshot;
         let time = format::span(*uptime);
-        let state = match (&self.end, phase) {
-            (Some(_), _) | (_, Phase::Ended(_)) => tr("ENDED").to_owned(),
-            _ if self.paused => tr("PAUSED").into(),
-            (None, Phase::Draining) => fill(tr("DRAINING, after {time}"), &[("time", &time)]),
-            (None, Phase::Running) => fill(tr("running for {time}"), &[("time", &time)]),
+        let in_short = |short: &str| (short.to_owned(), short.to_owned());
+        let (state, short) = match (&self.end, phase) {
+            (Some(_), _) | (_, Phase::Ended(_)) => in_short(tr("ENDED")),
+            _ if self.paused => in_short(tr("PAUSED")),
+            (None, Phase::Draining) => in_short(tr("SHUTTING DOWN")),
+            (None, Phase::Running) => (fill(tr("running for {time}"), &[("time", &time)]), time),
         };
         let tab = |(index, page): (usize, &Page)| {
             let name = format!("{} {}", index + 1, page.name());
@@ -141,16 +142,23 @@ impl TopView {
         };
         let tabs: String = Page::ALL.iter().enumerate().map(tab).collect();
         let room = width.saturating_sub(draw::width(&tabs) + 1);
-        let names = [format!(" prefork-echo  {address}  {state}"), format!(" {address}  {state}")];
-        let name = names.iter().find(|name| draw::width(name) < room).unwrap_or(&names[1]);
-        let name = if room > draw::width(&state) { draw::left(name, room) } else { format!(" {state} ") };
+        let names = [
+            format!(" prefork-echo  {address}  {state}"),
+            format!(" {address}  {state}"),
+            format!(" {address}  {short}"),
+        ];
+        let name = names.iter().find(|name| draw::width(name) < room).unwrap_or(&names[2]);
+        let name = draw::left(name, room);
         Line::raw(draw::left(&format!("{name}{tabs}"), width)).reversed().bold()
     }
 
     fn foot(&self, width: usize) -> Line<'static> {
         match (&self.end, &self.note) {
-            (Some(end), _) => Line::raw(fill(tr(" {end}; press q"), &[("end", end)])).red().bold(),
+            (Some(end), _) => {
+                Line::raw(format!(" {}", fill(tr("{end}; press q"), &[("end", end)]))).red().bold()
+            }
             (_, Some((_, note))) => Line::raw(format!(" {note}")).yellow(),
+            _ if self.help => Line::raw(format!(" {}", tr("Any key leads back."))).bold(),
             _ => Line::raw(help::keys(width)).dim(),
         }
     }
@@ -162,13 +170,13 @@ fn window(selected: usize, all: usize, room: usize) -> (Range<usize>, usize) {
     // Where some are hidden, the last line says so.
     let has_mark = (2..all).contains(&room);
     let shown = all.min(if has_mark { room - 1 } else { room });
-    let first = (selected.min(all.saturating_sub(1)) + 1).saturating_sub(shown);
+    let first = (selected + 1).saturating_sub(shown).min(all - shown);
     (first..first + shown, if has_mark { all - shown } else { 0 })
 }
 
 /// The line that says how many are hidden.
 fn hidden(number: usize) -> Line<'static> {
-    Line::raw(fill(tr("  ⋮ {n} more: the arrow keys scroll"), &[("n", &number)])).dim()
+    Line::raw(format!("  ⋮ {}", fill(tr("{n} more: the arrow keys scroll"), &[("n", &number)]))).dim()
 }
 
 /// The text in lines, broken at spaces.
@@ -176,7 +184,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![" ".to_owned()];
     for word in text.split(' ') {
         let last = lines.last_mut().expect("there is always one");
-        if last.trim().is_empty() || draw::width(last) + draw::width(word) + 1 <= width {
+        if last.trim().is_empty() || draw::width(last) + draw::width(word) < width {
             let space = if last.trim().is_empty() { "" } else { " " };
             *last += &format!("{space}{word}");
         } else {

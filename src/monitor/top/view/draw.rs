@@ -23,12 +23,6 @@ pub fn right(text: &str, width: usize) -> String {
     " ".repeat(width.saturating_sub(text.width())) + &text
 }
 
-/// The text between spaces, so that it is so wide, or cut to that.
-pub fn centre(text: &str, width: usize) -> String {
-    let before = width.saturating_sub(text.width()) / 2;
-    left(&(" ".repeat(before) + text), width)
-}
-
 /// At most so many columns of the text. A cut is marked: half a number would mislead.
 pub fn cut(text: &str, width: usize) -> String {
     match text.width() <= width {
@@ -109,12 +103,14 @@ fn ascii_of(drawn: char) -> char {
     }
 }
 
-/// Values as columns one character wide and one high, the highest full.
-pub fn sparkline(values: impl Iterator<Item = f64> + Clone) -> String {
+/// Values as columns, in so many lines; the highest is as high as all of them.
+pub fn curve(values: &[f64], lines: usize) -> Vec<String> {
     const LEVELS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let most = values.clone().fold(0.0, f64::max);
-    let level = |value: f64| if most > 0.0 { (value / most * 8.0).ceil() as usize } else { 0 };
-    values.map(|value| LEVELS[level(value).min(8)]).collect()
+    let most = values.iter().copied().fold(0.0, f64::max);
+    let eighths =
+        |value: f64| if most > 0.0 { (value / most * 8.0 * lines as f64).ceil() as usize } else { 0 };
+    let level = |value: f64, below: usize| LEVELS[eighths(value).saturating_sub(8 * below).min(8)];
+    (0..lines).rev().map(|below| values.iter().map(|value| level(*value, below)).collect()).collect()
 }
 
 #[cfg(test)]
@@ -127,8 +123,9 @@ mod tests {
     fn a_cut_is_marked_and_korean_letters_are_two_columns_wide() {
         assert_eq!([cut("12345", 5), cut("12345", 4), cut("1", 0)], ["12345", "123…", ""]);
         assert_eq!([cut("소켓", 4), cut("소켓", 3), cut("소켓", 2)], ["소켓", "소…", "…"]);
-        assert_eq!([left("소켓", 6), right("소켓", 6), centre("소켓", 6)], ["소켓  ", "  소켓", " 소켓 "]);
-        assert_eq!(sparkline([0.0, 1.0, 8.0].into_iter()), " ▁█");
+        assert_eq!([left("소켓", 6), right("소켓", 6)], ["소켓  ", "  소켓"]);
+        assert_eq!(curve(&[0.0, 1.0, 8.0], 1), [" ▁█"]);
+        assert_eq!(curve(&[1.0, 4.0, 8.0], 2), ["  █", "▂██"]);
     }
 
     proptest! {

@@ -1,10 +1,12 @@
 //! The fixed texts of `top`: the line of keys, and the explanation that `?` shows. It fits
-//! into 80 columns and 24 lines, the least that a terminal is expected to have.
+//! into 60 columns and 20 lines.
 
+use ratatui::style::Stylize;
 use ratatui::text::Line;
 
-use super::{Room, draw};
+use super::{Page, Room, draw};
 use crate::language::tr;
+use crate::sys::poller::WAIT_CALL;
 
 /// The last line of the view: as many keys as there is room for.
 pub(super) fn keys(width: usize) -> String {
@@ -33,29 +35,46 @@ pub(super) fn keys(width: usize) -> String {
 
 /// What is shown instead of the page.
 pub(super) fn lines(room: Room) -> Vec<Line<'static>> {
-    let text = [
-        tr("The pages"),
-        tr("  1 flow    the kernel queues the connections of the one listening socket;"),
-        tr("            a worker takes one by accept(), and serves it"),
-        tr("  2 memory  the same variable in each process, and what all of them share"),
-        tr("  3 rates   how the kernel spreads the connections, and how many there are"),
-        "",
-        tr("Where a worker is"),
-        tr("  accept()  it sleeps until the kernel has a connection for it"),
-        tr("  recv()    it sleeps until its client sends bytes or closes"),
-        tr("  send()    it returns bytes; it sleeps while the client does not read"),
-        tr("  epoll_wait(), kevent()  it sleeps until any of its clients sends"),
-        tr("  FOR is how long. With ≥ it was so before top began to look."),
-        "",
-        tr("Keys"),
-        tr("  1 2 3, Tab            a page, the next page"),
-        tr("  arrows, PgUp, PgDn    select a worker (also Home, End)"),
-        tr("  k t s c               send it SIGKILL, SIGTERM, SIGSTOP, SIGCONT, for real"),
-        tr("  + -                   ask the parent for one worker more, one fewer"),
-        tr("  p                     hold the picture, and let it go on"),
-        tr("  q, Esc, Ctrl-C        leave; the server goes on"),
-        "",
-        tr("Any key leads back."),
+    let page = |index: usize| format!("{} {}", index + 1, Page::ALL[index].name());
+    let pages = [
+        (page(0), tr("the way of a connection to its worker")),
+        (page(1), tr("own memory of each process, and shared memory")),
+        (page(2), tr("how connections are spread, and how many come")),
     ];
-    text.iter().map(|line| Line::raw(draw::cut(line, room.width))).collect()
+    let calls = [
+        ("accept()", tr("it sleeps until a client connects")),
+        ("recv()", tr("it sleeps until its client sends or closes")),
+        ("send()", tr("it sleeps while its client does not read")),
+        (WAIT_CALL, tr("it sleeps until any of its clients sends")),
+        ("≥3.0s", tr("for longer: it was so when top was started")),
+    ];
+    let keys = [
+        ("1 2 3 Tab", tr("a page, the next page")),
+        ("↑ ↓", tr("select a worker (PgUp, PgDn, Home, End)")),
+        ("k t s c", tr("send it SIGKILL, SIGTERM, SIGSTOP, SIGCONT")),
+        ("+ -", tr("one worker more, one fewer")),
+        ("p", tr("hold the picture, and let it go on")),
+        ("q Esc", tr("leave; the server goes on")),
+    ];
+    let own = |(term, text): (&str, &'static str)| (term.to_owned(), text);
+    let sections = [
+        (tr("The pages"), pages.to_vec()),
+        (tr("Where a worker is"), calls.map(own).to_vec()),
+        (tr("Keys"), keys.map(own).to_vec()),
+    ];
+    let term_width =
+        sections.iter().flat_map(|(_, entries)| entries).map(|(term, _)| draw::width(term)).max();
+    let has_gaps = room.height.is_none_or(|height| height >= 20);
+    let mut lines = Vec::new();
+    for (heading, entries) in sections {
+        if has_gaps {
+            lines.push(Line::default());
+        }
+        lines.push(Line::raw(format!(" {heading}")).bold());
+        let entry = |(term, text): &(String, &str)| {
+            Line::raw(format!("  {} {text}", draw::left(term, term_width.unwrap_or(0))))
+        };
+        lines.extend(entries.iter().map(entry));
+    }
+    lines
 }

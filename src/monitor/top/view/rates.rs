@@ -13,10 +13,12 @@ use crate::monitor::{distribution, format};
 use crate::scoreboard::Served;
 use crate::scoreboard::snapshot::Totals;
 
+/// So many bars are on a page without a limit, at the most.
+const MOST_BARS: usize = 64;
+
 /// The page.
 pub(super) fn lines(view: &TopView, room: Room) -> Vec<Line<'static>> {
-    const BARS: usize = 16;
-    let rates = rates(view, room.width);
+    let low = rates(view, room.width, 1).len();
     let by_slot = view.snapshot.by_slot(|served| served.connections);
     let mut lines: Vec<_> = wrap(tr("How many connections the kernel gave to each worker:"), room.width)
         .into_iter()
@@ -31,12 +33,14 @@ pub(super) fn lines(view: &TopView, room: Room) -> Vec<Line<'static>> {
         None => tr("No client has come yet.").to_owned(),
     };
     let evenness = wrap(&evenness, room.width).into_iter().map(Line::raw);
-    let height = room.height.unwrap_or(usize::MAX);
-    let left = height.saturating_sub(lines.len() + evenness.len() + 2 + rates.len());
-    lines.extend(bars(&by_slot, left.clamp(1, BARS.max(left.min(40))), room.width));
+    // A bar for each worker first, then higher curves.
+    let height = room.height.unwrap_or(MOST_BARS + 24);
+    let left = height.saturating_sub(lines.len() + evenness.len() + 2 + low);
+    lines.extend(bars(&by_slot, left.max(1), room.width));
     lines.extend(evenness);
     lines.push(Line::default());
-    lines.extend(rates);
+    let left = height.saturating_sub(lines.len() + low) / 2;
+    lines.extend(rates(view, room.width, if room.height.is_some() { 1 + left.min(5) } else { 1 }));
     lines
 }
 
@@ -61,34 +65,31 @@ fn bars(by_slot: &[u64], most_bars: usize, width: usize) -> Vec<Line<'static>> {
     groups.iter().zip(&names).map(bar).collect()
 }
 
-/// How much a second, now and before, and how much in all.
-fn rates(view: &TopView, width: usize) -> Vec<Line<'static>> {
+/// How much a second, now and before, as curves `high` lines high, and how much in all.
+fn rates(view: &TopView, width: usize, high: usize) -> Vec<Line<'static>> {
     let Totals { served, restarts } = view.snapshot.totals;
     let Served { bytes, .. } = served;
-    let last = view.history.rates().next_back();
     let room = width.saturating_sub(4);
-    let spark = |value: fn(&Rate) -> f64| {
+    let curve = |text: &'static str, value: fn(&Rate) -> f64| {
         let mut values: Vec<f64> = view.history.rates().rev().take(room).map(|rate| value(&rate)).collect();
+        values.resize(room, 0.0);
         values.reverse();
-        let values = vec![0.0; room - values.len().min(room)].into_iter().chain(values);
-        Line::raw(format!("  {}", draw::sparkline(values.collect::<Vec<_>>().into_iter()))).green()
+        let most = values.iter().copied().fold(0.0, f64::max);
+        let now = view.history.rates().next_back().map_or("-".into(), |rate| format::fraction(value(&rate)));
+        let heading = fill(text, &[("now", &now), ("most", &format::fraction(most))]);
+        let lines = draw::curve(&values, high).into_iter().map(|line| Line::raw(format!("  {line}")).green());
+        [Line::raw(format!(" {heading}")).cyan()].into_iter().chain(lines).collect::<Vec<_>>()
     };
-    let now = |value: fn(&Rate) -> f64| last.map_or("-".into(), |rate| format::fraction(value(&rate)));
-    let (connections_now, bytes_now) = (now(|rate| rate.connections), now(|rate| rate.bytes));
     let total = fill(
-        tr("In all {connections}, {bytes} bytes; {restarts} workers replaced."),
+        tr("In all {connections}, {bytes} bytes; workers replaced: {restarts}."),
         &[
             ("connections", &connections(served.connections)),
             ("bytes", &format::number(bytes)),
             ("restarts", &restarts),
         ],
     );
-    let mut lines = vec![
-        Line::raw(fill(tr(" Connections a second: {n}"), &[("n", &connections_now)])).cyan(),
-        spark(|rate| rate.connections),
-        Line::raw(fill(tr(" Bytes a second: {n}"), &[("n", &bytes_now)])).cyan(),
-        spark(|rate| rate.bytes),
-    ];
+    let mut lines = curve(tr("Connections a second: {now} now, {most} at most"), |rate| rate.connections);
+    lines.extend(curve(tr("Bytes a second: {now} now, {most} at most"), |rate| rate.bytes));
     lines.extend(wrap(&total, width).into_iter().map(Line::raw));
     lines
 }

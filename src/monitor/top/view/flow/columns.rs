@@ -50,7 +50,7 @@ impl Columns {
         let slots = workers.iter().map(|worker| worker.slot.to_string().len());
         let slot = slots.max().unwrap_or(1).max(draw::width(tr("worker")));
         let least = 1 + SHORT_CLIENT + 1 + SHORT_WAY;
-        let fixed = 2 + slot + 1 + pid + 2 + 1 + TIME;
+        let fixed = 3 + slot + 1 + pid + 2 + 1 + TIME;
         // From the widest form to the narrowest, the first that leaves room for the rest.
         let why = longest_why(*model);
         let served = draw::width(tr("served")).max(6);
@@ -61,7 +61,9 @@ impl Columns {
         };
         let form = forms.into_iter().find(|form| needs(form) + least <= width).unwrap_or((true, 0, 0));
         let left = width.saturating_sub(needs(&form)).max(least);
-        let client = (left - 2 - SHORT_WAY).clamp(SHORT_CLIENT, WHOLE_CLIENT);
+        let peers = workers.iter().filter_map(|worker| worker.peer).map(|peer| peer.to_string().len());
+        let wanted = peers.max().unwrap_or(0).clamp(SHORT_CLIENT, WHOLE_CLIENT);
+        let client = wanted.min(left - 2 - SHORT_WAY).max(SHORT_CLIENT);
         let (is_short, why, served) = form;
         let way = left - 2 - client;
         Columns { client, way, slot, pid, call: longest(is_short), is_short, why, served }
@@ -82,11 +84,16 @@ impl Columns {
         1 + self.client + 2
     }
 
+    /// The columns from the pid to the time.
+    pub fn after_slot(&self) -> usize {
+        self.pid + 2 + self.call + 1 + TIME
+    }
+
     /// The headings of what begins after the way; `before` columns are drawn already.
     pub fn headings(&self, before: usize) -> Span<'static> {
         let start = 1 + self.client + 1 + self.way;
         let mut text = " ".repeat(start.saturating_sub(before));
-        text += &format!("  {} {}  ", draw::right(tr("worker"), self.slot), draw::right("pid", self.pid));
+        text += &format!("   {} {}  ", draw::right(tr("worker"), self.slot), draw::right("pid", self.pid));
         text += &draw::left(tr("it is"), self.call);
         text += &format!(" {}", draw::right(tr("for"), TIME));
         if self.why > 0 {
@@ -105,6 +112,8 @@ impl Columns {
         let call = doing(worker, since, model, self.is_short);
         let time = match since {
             None => String::new(),
+            // It has only begun to look.
+            Some(Since::AtLeast(time)) if time < ASLEEP => String::new(),
             Some(Since::Exactly(time)) => format::span(time),
             Some(Since::AtLeast(time)) => format!("≥{}", format::span(time)),
         };
@@ -168,7 +177,7 @@ fn longest_call(model: Model, most: usize, is_short: bool) -> usize {
             },
         ],
     };
-    texts.iter().map(|text| draw::width(text)).max().unwrap_or(0)
+    texts.iter().map(|text| draw::width(text)).max().unwrap_or(0).max(draw::width(tr("it is")))
 }
 
 /// What ends the call.

@@ -4,9 +4,9 @@
 use ratatui::style::{Color, Stylize};
 use ratatui::text::{Line, Span};
 
+use super::super::clients as number_of_clients;
 use super::columns::Columns;
-use super::{TopView, draw};
-use crate::config::Model;
+use super::{TopView, draw, first_that_fits};
 use crate::language::{fill, tr};
 use crate::monitor::format;
 use crate::scoreboard::State;
@@ -41,7 +41,6 @@ impl Row<'_> {
         if self.view.end.is_some() {
             return vec![self.gone()];
         }
-        let snapshot = &self.view.snapshot;
         let clients = self.worker().clients.unwrap_or(0);
         let color = color(self.worker());
         let lines = (self.lines as u64).min(clients.max(1)) as usize;
@@ -53,12 +52,11 @@ impl Row<'_> {
                 _ => Span::raw(""),
             };
             let is_selected = number == 0 && self.view.selected == self.index;
-            let mark = if is_selected { "▸ " } else { "  " };
+            let mark = if is_selected { " ▸ " } else { "   " };
             let worker = Span::raw(mark.to_owned() + &worker.content).fg(color);
             let worker = if is_selected { worker.reversed() } else { worker };
-            Line::from(vec![Span::raw(format!(" {client} ")).fg(color), Span::raw(way).fg(color), worker])
+            Line::from(vec![Span::raw(format!(" {client}")).fg(color), Span::raw(way).fg(color), worker])
         };
-        debug_assert!(self.index < snapshot.workers.len());
         (0..lines).map(line).collect()
     }
 
@@ -77,13 +75,16 @@ impl Row<'_> {
         let indent = " ".repeat(self.columns.slot + 1);
         let (clients, threads) = (self.worker().clients.unwrap_or(0), self.worker().threads.unwrap_or(1));
         let text = match threads {
-            1 => fill(tr("one process, one thread: {n} clients"), &[("n", &clients)]),
-            _ => fill(tr("one process: {n} clients"), &[("n", &clients)]),
+            1 => fill(tr("{n} clients, one thread"), &[("n", &clients)]),
+            _ => fill(tr("{n} clients, {threads} threads"), &[("n", &clients), ("threads", &threads)]),
         };
-        Span::raw(indent + &text)
+        let texts = [text, number_of_clients(clients)];
+        let text = first_that_fits(&texts, self.columns.after_slot());
+        Span::raw(indent + text)
     }
 
-    /// The client of line `number` of `lines`; the last one stands for all that have none.
+    /// The client of line `number` of `lines`, with the beginning of its line; the last one
+    /// stands for all that have none.
     fn client(&self, number: usize, lines: usize, clients: u64) -> String {
         let width = self.columns.client;
         let text = match clients {
@@ -93,7 +94,7 @@ impl Row<'_> {
                 None => tr("1 client").into(),
             },
             _ if lines == 1 => {
-                let text = super::super::clients(clients);
+                let text = number_of_clients(clients);
                 let room = width.saturating_sub(draw::width(&text) + 1);
                 format!("{text} {}", "●".repeat(room.min(clients as usize)))
             }
@@ -103,53 +104,43 @@ impl Row<'_> {
             }
             _ => format!("● {}", tr("client")),
         };
-        draw::left(&text, width)
+        let text = draw::left(&text, width).trim_end().to_owned() + " ";
+        let line = if clients > 0 { "═" } else { " " };
+        let rest = (width + 1).saturating_sub(draw::width(&text));
+        text + &line.repeat(rest)
     }
 
-    /// The way from the client, and from the listening socket, to the worker.
+    /// The way from the client, and from the listening socket, to the worker: what comes from
+    /// the left, the crossing, and the arrow. The lines of several clients meet half way.
     fn way(&self, number: usize, lines: usize, clients: u64) -> String {
         let (width, crossing) = (self.columns.way, self.columns.crossing());
-        let accepts = accepts(&self.view.snapshot, self.index);
-        // Where the lines of several clients meet.
-        let fork = crossing / 2;
-        let goes_on = !self.is_last || (number == 0 && false);
-        let letter = |place: usize| match (place, clients) {
-            _ if place + 1 == width => {
-                if number == 0 && (accepts || clients > 0) {
-                    '▶'
-                } else {
-                    ' '
-                }
-            }
-            _ if place == crossing => match (number, accepts, clients > 0) {
-                (0, true, true) => '╪',
-                (0, true, false) => {
-                    if goes_on {
-                        '├'
-                    } else {
-                        '└'
-                    }
-                }
-                (_, false, true) if number == 0 && !goes_on => '═',
-                _ if goes_on => '│',
-                _ => ' ',
-            },
-            (_, 0) => {
-                if accepts && place > crossing {
-                    '─'
-                } else {
-                    ' '
-                }
-            }
-            _ if lines > 1 && place == fork => match number {
-                0 => '╦',
-                _ if number + 1 == lines => '╝',
-                _ => '╣',
-            },
-            _ if number == 0 || place < fork => '═',
-            _ => ' ',
+        let meeting = crossing / 2;
+        let meet =
+            |letter: &str, then: &str| "═".repeat(meeting) + letter + &then.repeat(crossing - meeting - 1);
+        let left = match number {
+            0 if clients == 0 => " ".repeat(crossing),
+            0 if lines > 1 => meet("╦", "═"),
+            0 => "═".repeat(crossing),
+            _ if number + 1 == lines => meet("╝", " "),
+            _ => meet("╣", " "),
         };
-        (0..width).map(letter).collect()
+        // Does the line from the socket lead on to later workers?
+        let or = |on: &'static str, end: &'static str| if self.is_last { end } else { on };
+        let accepts = accepts(&self.view.snapshot, self.index);
+        let (cross, line, arrow) = match (number, accepts, clients > 0) {
+            (0, true, true) => ("╪", "═", "▶"),
+            (0, true, false) => (or("├", "└"), "─", "▶"),
+            (0, false, true) => (or("│", "═"), "═", "▶"),
+            _ => (or("│", " "), " ", " "),
+        };
+        left + cross + &line.repeat(width.saturating_sub(crossing + 2)) + arrow
+    }
+
+    /// The line between this worker and the next.
+    pub fn gap(&self) -> Line<'static> {
+        let has_ended = self.view.end.is_some();
+        let bus = if self.is_last || has_ended { "" } else { "│" };
+        Line::raw(draw::right(bus, self.columns.bus_place() + 1))
     }
 
     /// A worker of a server that has ended.
@@ -157,7 +148,7 @@ impl Row<'_> {
         let Columns { client, way, slot, pid, .. } = *self.columns;
         let number = self.worker().pid.map_or("-".into(), |pid| pid.to_string());
         let [slot, pid] = [draw::right(&self.worker().slot.to_string(), slot), draw::right(&number, pid)];
-        Line::raw(format!("{}  {slot} {pid}  {}", " ".repeat(1 + client + 1 + way), tr("gone")))
+        Line::raw(format!("{}   {slot} {pid}  {}", " ".repeat(1 + client + 1 + way), tr("gone")))
     }
 }
 
