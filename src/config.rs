@@ -221,9 +221,13 @@ pub struct TopOptions {
     #[command(flatten)]
     pub which: ServerSelector,
 
-    /// Print one picture as text, and end
+    /// Print the pages once, as text, and end
     #[arg(long)]
     pub once: bool,
+
+    /// Draw with ASCII alone: for a terminal where lines and arrows are two columns wide
+    #[arg(long)]
+    pub ascii: bool,
 }
 
 /// One of the running servers; without address and file, the only one of this user.

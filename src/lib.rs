@@ -15,6 +15,7 @@
 //!   another
 //! - [`monitor`]: `status` and `top`, which look at a server from outside
 //! - [`client`]: the other end of the connection; `client::bench` measures a server
+//! - [`language`]: what `top` and `client` show, in Korean
 //! - [`log`]: the log of all processes, and the texts of `--explain`; [`error`] and [`text`]:
 //!   exit statuses, messages, plurals
 //! - [`sys`]: what the operating system offers, with all code that the compiler cannot check
@@ -24,7 +25,7 @@
 //! - supervisor calls listener, worker and scoreboard; worker calls listener, echo and
 //!   scoreboard; listener and echo call none of these, but the listener takes its send
 //!   time-out from echo; monitor calls scoreboard.
-//! - All may call config, error, text, log, private_counter and sys. sys calls no other room,
+//! - All may call config, error, text, language, log, private_counter and sys. sys calls no other room,
 //!   and config only error.
 //!
 //! So calls go down, with two exceptions: on SIGUSR1 the supervisor prints monitor's table,

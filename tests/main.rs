@@ -34,3 +34,4 @@ mod shutdown;
 mod status;
 mod supervision;
 mod top;
+mod top_pages;

@@ -47,11 +47,12 @@ Examples:
 
 const TOP_KEYS: &str = "\
 Keys:
+  1, 2, 3, Tab                      the page: flow, memory, rates; the next one
   up, down, PgUp, PgDn, Home, End   select a worker
   k, t, s, c                        send it KILL, TERM, STOP or CONT, at once
   +, -                              one worker more, one fewer
   p                                 hold the picture, and let it go on
-  ?                                 what there is to be seen
+  ?                                 what the pages show
   q                                 leave; the server goes on";
 
 /// A pre-fork TCP echo server: one parent listens, N workers accept on the

@@ -1,4 +1,4 @@
-//! The workers as a table: the lines of `status`, and the leaves of `top`'s tree. A narrow
+//! The workers as a table: the lines of `status`, and of the log on SIGUSR1. A narrow
 //! terminal gets fewer columns.
 
 use crate::monitor::format;

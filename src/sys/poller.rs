@@ -14,6 +14,9 @@ use self::epoll as system;
 #[cfg(not(target_os = "linux"))]
 use self::kqueue as system;
 
+/// The call in which [`Poller::wait`] blocks.
+pub const WAIT_CALL: &str = if cfg!(target_os = "linux") { "epoll_wait()" } else { "kevent()" };
+
 /// The most descriptors that one wait reports. The others are reported by the next one.
 const AT_ONCE: usize = 256;
 

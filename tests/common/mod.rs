@@ -29,6 +29,7 @@ pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_prefork-echo"));
     command.env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR")).env("TMPDIR", env!("CARGO_TARGET_TMPDIR"));
     // What the user of this machine prefers is not to change the outcome.
+    command.env("LC_ALL", "C");
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("PREFORK_ECHO_") || name == "NO_COLOR" {

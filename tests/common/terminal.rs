@@ -35,16 +35,21 @@ pub struct Terminal {
 impl Terminal {
     /// 80 columns, 24 rows; runs `script` in a shell.
     pub fn run(script: &str) -> Terminal {
+        Terminal::sized(24, 80, script)
+    }
+
+    /// Runs `script` in a shell, in a terminal of this size.
+    pub fn sized(rows: u16, columns: u16, script: &str) -> Terminal {
         let (pty, inside) = open().unwrap();
-        pty.resize(Size::new(24, 80)).unwrap();
+        pty.resize(Size::new(rows, columns)).unwrap();
         let command = Command::new("sh");
-        let command = command.args(["-c", script]).env("TERM", "xterm-256color");
+        let command = command.args(["-c", script]).env("TERM", "xterm-256color").env("LC_ALL", "C");
         let child = command
             .env("XDG_RUNTIME_DIR", env!("CARGO_TARGET_TMPDIR"))
             .env("TMPDIR", env!("CARGO_TARGET_TMPDIR"))
             .spawn(inside)
             .unwrap();
-        let (rows, columns) = size(24, 80);
+        let (rows, columns) = size(rows, columns);
         let parser = Arc::new(Mutex::new(vt100::Parser::new(rows, columns, 0)));
         let pty = Arc::new(pty);
         let closing = Arc::new(AtomicBool::new(false));
@@ -85,6 +90,17 @@ impl Terminal {
 
     pub fn screen(&self) -> String {
         self.parser.lock().unwrap().screen().contents()
+    }
+
+    /// Each cell of the screen with its contents, by rows; a letter that is two columns wide
+    /// leaves the second one empty.
+    pub fn cells(&self) -> Vec<Vec<vt100::Cell>> {
+        let parser = self.parser.lock().unwrap();
+        let (rows, columns) = parser.screen().size();
+        let cell = |row, column| parser.screen().cell(row, column).cloned();
+        (0..rows.get())
+            .map(|row| (0..columns.get()).filter_map(|column| cell(row, column)).collect())
+            .collect()
     }
 
     pub fn is_on_other_screen(&self) -> bool {

@@ -1,26 +1,30 @@
 //! `top`: a running server, live. It runs in a process of its own, outside the server.
 //!
 //! It reads the scoreboard several times a second, which costs the server nothing, and
-//! draws it: `view` makes lines of text of a snapshot, `terminal` shows them and reads the
-//! keys. A signal is sent only when a key asks for it, and only to a process that, by the
+//! draws it: `history` keeps what the snapshots before have shown, `death` reads the deaths
+//! of workers from the events, `view` makes pages of text of it, and `terminal` shows them
+//! and reads the keys. A signal is sent only when a key asks for it, and only to a process that, by the
 //! kernel's word, belongs to this server.
 
+mod death;
+pub mod history;
 pub mod terminal;
 pub mod view;
 
-use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use self::history::History;
 use self::terminal::{Input, Screen};
-use self::view::{Rate, TopView};
+use self::view::{Page, TopView};
 use crate::config::TopOptions;
 use crate::error::{Error, strerror};
+use crate::language::{fill, tr};
 use crate::scoreboard::snapshot::Snapshot;
-use crate::scoreboard::{Phase, Reader, Served};
+use crate::scoreboard::{Phase, Reader};
 use crate::sys::process;
 
 /// The time from one view to the next.
@@ -29,11 +33,6 @@ const TICK: Duration = Duration::from_millis(250);
 /// How long the last line says what a key has done.
 const NOTE: Duration = Duration::from_secs(4);
 
-const GONE: &str = "the server is no more, or in another container";
-
-/// Rates are of what was served in so long before.
-const LATELY: Duration = Duration::from_secs(2);
-
 /// Shows the server that the user means until the user leaves.
 ///
 /// # Errors
@@ -41,12 +40,12 @@ const LATELY: Duration = Duration::from_secs(2);
 pub fn run(options: &TopOptions) -> Result<(), Error> {
     let reader = Reader::of(&options.which, "top")?;
     if options.once {
-        return print(&Top::new(reader));
+        return print(&Top::new(reader, options.ascii));
     }
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(Error::plain("top needs a terminal; into a file or a pipe goes top --once, or status"));
     }
-    let mut top = Top::new(reader);
+    let mut top = Top::new(reader, options.ascii);
     let mut screen = Screen::enter().map_err(|error| lost(&error))?;
     let ended_by = top.show_on(&mut screen).map_err(|error| lost(&error));
     // The terminal first: what is said from here on is to be seen.
@@ -61,14 +60,14 @@ pub fn run(options: &TopOptions) -> Result<(), Error> {
 }
 
 fn lost(error: &io::Error) -> Error {
-    Error::new("use the terminal", error, "top --once prints one picture, and status a table")
+    Error::new("use the terminal", error, "top --once prints the pages, and status a table")
 }
 
-/// One view as text: as wide as the terminal, or 80 columns.
+/// All pages as text: as wide as the terminal, or 80 columns.
 fn print(top: &Top) -> Result<(), Error> {
     let size = io::stdout().is_terminal().then(|| ratatui::crossterm::terminal::size().ok()).flatten();
     let width = size.map_or(80, |(width, _)| width.into());
-    let lines = top.view.lines(width, None).into_iter();
+    let lines = top.view.text(width).into_iter();
     let lines: Vec<_> = lines.map(|line| line.to_string().trim_end().to_owned()).collect();
     crate::text::print(&lines.join("\n"))
 }
@@ -76,22 +75,25 @@ fn print(top: &Top) -> Result<(), Error> {
 struct Top {
     reader: Reader,
     view: TopView,
-    /// What had been served at some moments before.
-    history: VecDeque<(Instant, Served)>,
 }
 
 impl Top {
-    fn new(reader: Reader) -> Top {
+    fn new(reader: Reader, ascii: bool) -> Top {
+        let snapshot = Snapshot::of(&reader);
+        let mut history = History::default();
+        history.add(&snapshot);
         let view = TopView {
-            snapshot: Snapshot::of(&reader),
-            rate: None,
+            snapshot,
+            history,
+            page: Page::Flow,
             selected: 0,
             paused: false,
             help: false,
+            ascii,
             note: None,
             end: None,
         };
-        Top { reader, view, history: VecDeque::new() }
+        Top { reader, view }
     }
 
     /// Shows views until the user leaves. Some: by this signal.
@@ -105,7 +107,7 @@ impl Top {
                 }
                 self.view.note.take_if(|(noted, _)| noted.elapsed() >= NOTE);
             }
-            screen.show(|width, height| self.view.lines(width, Some(height)))?;
+            screen.show(|width, height| self.view.lines(width, height))?;
             for input in screen.wait(refresh_at)? {
                 match input {
                     Input::End(signal) => return Ok(Some(signal)),
@@ -131,29 +133,15 @@ impl Top {
             let pid = snapshot.pid;
             self.view.end = Some(match snapshot.phase {
                 Phase::Ended(status) => {
-                    format!("the server (pid {pid}) has ended, with exit status {status}")
+                    let text = tr("the server (pid {pid}) has ended, with exit status {status}");
+                    fill(text, &[("pid", &pid), ("status", &status)])
                 }
-                _ => format!("the server (pid {pid}) is dead: it was killed"),
+                _ => fill(tr("the server (pid {pid}) is dead: it was killed"), &[("pid", &pid)]),
             });
         }
-        self.measure(snapshot.totals.served);
+        self.view.history.add(&snapshot);
         self.view.snapshot = snapshot;
         self.select(0); // There may be fewer workers.
-    }
-
-    fn measure(&mut self, served: Served) {
-        let now = Instant::now();
-        self.history.push_back((now, served));
-        while self.history.len() > 2 && now - self.history[0].0 > LATELY {
-            self.history.pop_front();
-        }
-        let (then, before) = self.history[0];
-        let time = (now - then).as_secs_f64();
-        let a_second = |before: u64, after: u64| after.saturating_sub(before) as f64 / time;
-        self.view.rate = (then < now).then(|| Rate {
-            connections: a_second(before.connections, served.connections),
-            bytes: a_second(before.bytes, served.bytes),
-        });
     }
 
     fn select(&mut self, by: isize) {
@@ -162,7 +150,11 @@ impl Top {
     }
 
     fn answer(&mut self, key: char) {
-        let TopView { paused, help, .. } = &mut self.view;
+        let TopView { page, paused, help, .. } = &mut self.view;
+        if let Some(next) = page.of_key(key) {
+            *page = next;
+            return;
+        }
         match key {
             'p' => *paused = !*paused,
             '?' => *help = true,
@@ -179,27 +171,39 @@ impl Top {
     /// The kernel must confirm the pid of the scoreboard: a worker may have written it, and
     /// the process may have died since.
     fn signal_worker(&mut self, signal: Signal) {
+        if self.view.page == Page::Rates {
+            // Nothing is done to what can't be seen.
+            self.view.note = Some((Instant::now(), tr("no worker is selected here: press 1 or 2").into()));
+            return;
+        }
         let Some(worker) = self.view.snapshot.workers.get(self.view.selected) else { return };
         let (slot, pid) = (worker.slot, worker.pid.map(Pid::from_raw));
         let note = match (self.reader.holder(), pid) {
-            (None, _) => GONE.into(),
+            (None, _) => gone(),
             (Some(server), Some(pid)) if process::inspect(pid).is_some_and(|look| look.parent == server) => {
-                send(signal, pid, &format!("worker {slot}"))
+                send(signal, pid, &fill(tr("worker {n}"), &[("n", &slot)]))
             }
-            _ => format!("worker {slot} has no process at this moment"),
+            _ => fill(tr("worker {n} has no process at this moment"), &[("n", &slot)]),
         };
         self.view.note = Some((Instant::now(), note));
     }
 
     fn signal_parent(&mut self, signal: Signal) {
-        let note = self.reader.holder().map_or(GONE.into(), |pid| send(signal, pid, "the parent"));
+        let note = self.reader.holder().map_or_else(gone, |pid| send(signal, pid, tr("the parent")));
         self.view.note = Some((Instant::now(), note));
     }
 }
 
+fn gone() -> String {
+    tr("the server is no more, or in another container").into()
+}
+
 fn send(signal: Signal, pid: Pid, target: &str) -> String {
-    match kill(pid, signal) {
-        Ok(()) => format!("{signal} sent to {target} (pid {pid})"),
-        Err(error) => format!("cannot send {signal} to {target} (pid {pid}): {}", strerror(&error.into())),
-    }
+    let error = kill(pid, signal).err().map(|error| strerror(&error.into()));
+    let text = match error {
+        None => tr("{signal} sent to {target} (pid {pid})"),
+        Some(_) => tr("cannot send {signal} to {target} (pid {pid}): {error}"),
+    };
+    let error = error.unwrap_or_default();
+    fill(text, &[("signal", &signal), ("target", &target), ("pid", &pid), ("error", &error)])
 }

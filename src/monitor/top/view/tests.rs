@@ -1,4 +1,6 @@
-//! What the view looks like.
+//! What the pages show; `pages` has some of them as they are.
+
+mod pages;
 
 use std::time::Duration;
 
@@ -8,8 +10,12 @@ use ratatui::backend::TestBackend;
 use ratatui::text::Text;
 
 use super::*;
-use crate::scoreboard::snapshot::{AcceptQueue, Pool};
-use crate::scoreboard::{Event, Served};
+use crate::config::Model;
+use crate::language::tests::in_korean;
+use crate::monitor::top::history::{Rate, Since};
+use crate::scoreboard::snapshot::{AcceptQueue, Pool, PrivateCounter, Totals, Worker};
+use crate::scoreboard::{Event, Served, State};
+use crate::sys::process::ProcessState;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -32,14 +38,15 @@ fn worker(slot: usize, state: State, peer: Option<&str>) -> Worker {
         clients: there.then_some(peer.is_some().into()),
         threads: there.then_some(1),
         since: there.then_some(SECOND * (slot as u32 + 3)),
-        condition: if slot == 1 { ProcessState::Stopped } else { ProcessState::Alive },
-        leaving: state == State::Draining,
+        condition: if slot == 5 { ProcessState::Stopped } else { ProcessState::Alive },
+        leaving: false,
     }
 }
 
 fn view(workers: Vec<Worker>) -> TopView {
     let served = workers.iter().map(|worker| worker.served).sum();
     let event = |ago: u32, text: &str| Event { time: SECOND * (1000 - ago), text: text.into() };
+    let rate = |connections: f64| Rate { connections, bytes: connections * 100_000.0 };
     TopView {
         snapshot: Snapshot {
             version: "0.1.0".into(),
@@ -56,140 +63,202 @@ fn view(workers: Vec<Worker>) -> TopView {
             workers,
             parent: ProcessState::Alive,
             events: vec![
-                event(245, "worker 0 (pid 4243) forked"),
-                event(7, "worker 3 (pid 4240) killed by SIGKILL after 3.2s and 5 connections"),
-                event(7, "worker 3 (pid 4246) replaces pid 4240, 135.5µs after its death was seen"),
+                event(245, "8 workers forked"),
+                event(7, "worker 1 (pid 4230) killed by SIGKILL after 3.2s and 5 connections"),
+                event(7, "worker 1 (pid 4244) replaces pid 4230, 135.5µs after its death was seen"),
             ],
             taken: SECOND * 1000,
         },
-        rate: Some(Rate { connections: 12.4, bytes: 1_234_567.0 }),
+        history: History::of_rates([3.0, 7.0, 12.4].map(rate)),
+        page: Page::Flow,
         selected: 1,
         paused: false,
         help: false,
+        ascii: false,
         note: None,
         end: None,
     }
 }
 
-fn five() -> TopView {
+/// Each state of a worker.
+fn eight() -> TopView {
     view(vec![
         worker(0, State::Idle, None),
         worker(1, State::Reading, Some("127.0.0.1:40312")),
         worker(2, State::Writing, Some("[2001:db8:1:2:3:4:5:6]:40313")),
-        worker(3, State::Down, None),
+        worker(3, State::Idle, None),
         worker(4, State::Draining, Some("127.0.0.1:40314")),
+        worker(5, State::Reading, Some("127.0.0.1:40315")),
+        worker(6, State::Down, None),
+        worker(7, State::Starting, None),
     ])
+}
+
+/// Two processes with several clients each.
+fn several(model: Model) -> TopView {
+    let with = |slot, clients| Worker {
+        clients: Some(clients),
+        threads: Some(model.threads(16)),
+        ..worker(slot, State::Serving, None)
+    };
+    let mut view = view(vec![with(0, 8), with(1, 2)]);
+    (view.snapshot.model, view.snapshot.clients_per_worker) = (model, 16);
+    view
 }
 
 /// What a terminal of this size shows, without the spaces at the ends of lines.
 fn shown(view: &TopView, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    let lines = view.lines(width.into(), Some(height.into()));
+    let lines = view.lines(width.into(), height.into());
     assert_eq!(lines.len(), usize::from(height));
+    for line in &lines {
+        assert!(line.width() <= width.into(), "{line}");
+    }
     terminal.draw(|frame| frame.render_widget(Text::from(lines), frame.area())).unwrap();
     let buffer = terminal.backend().buffer();
-    let row = |y| (0..width).map(|x| buffer[(x, y)].symbol()).collect::<String>();
+    // A letter that is two columns wide leaves the second one empty.
+    let row = |y| {
+        let mut row = String::new();
+        let mut x = 0;
+        while x < width {
+            let symbol = buffer[(x, y)].symbol();
+            row += symbol;
+            x += draw::width(symbol).max(1) as u16;
+        }
+        row
+    };
     (0..height).map(|y| row(y).trim_end().to_owned() + "\n").collect()
 }
 
 #[test]
-fn at_80_by_24() {
-    assert_eq!(
-        "\n".to_owned() + &shown(&five(), 80, 24),
-        "
- prefork-echo 0.1.0   127.0.0.1:7777   running for 4m05s
- 12 connections/s, 1.23M bytes/s; in all 60 connections, 19200 bytes
- clients → accept queue: ●● 2 waiting (backlog 10)
- → one listening socket, shared by all processes: 3 of 4 workers busy
- parent 4242  serves no client; forks the workers, has replaced 6
-  │ SLOT     PID STATE      FOR CLIENT            SERVED  BYTES PRIVATE RESTARTS
-  ├─   0    4243 idle      3.0s -                     10   1280      10        0
-▸ ├─   1    4244 stopped   4.0s 127.0.0.1:40312       11   2560      11        1
-  ├─   2    4245 writing   5.0s [2001:db8…]:40313     12   3840      12        2
-  ├─   3       - down         - -                     13   5120       -        3
-  └─   4    4247 draining  7.0s 127.0.0.1:40314       14   6400      14        4
-
- One variable, one address (0x55d0c8a010e8), another value in each process:
-   clients counted by all, in shared memory: 60
-   by each, in its own: parent 0, workers 0=10 1=11 2=12 (4=14)
- Connections by slot: the most are 1.13 times the mean
-  ▅▅▅▅▅▅ ▆▆▆▆▆▆ ▇▇▇▇▇▇ ██████
-  ██████ ██████ ██████ ██████
-    10     11     12     13
- What has happened, and how long ago
- 4m05s worker 0 (pid 4243) forked
-  7.0s worker 3 (pid 4240) killed by SIGKILL after 3.2s and 5 connections
-  7.0s worker 3 (pid 4246) replaces pid 4240, 135.5µs after its death was seen
- q quit  p pause  ↑↓ select  k KILL  t TERM  s STOP  c CONT  +- workers  ? help
-"
-    );
+fn a_death_is_in_sight_for_three_seconds_whole_at_each_width() {
+    let mut view = eight();
+    assert!(!shown(&view, 80, 24).contains('✗'));
+    let killed = ", its client 127.0.0.1:40311 is cut off";
+    view.snapshot.events[1].text += killed;
+    for event in &mut view.snapshot.events[1..] {
+        event.time = view.snapshot.taken - SECOND * 2;
+    }
+    let line = "\n ✗ 1 client cut         pid 4230 killed by SIGKILL, replaced in 135.5µs\n";
+    assert!(shown(&view, 80, 24).contains(line), "{}", shown(&view, 80, 24));
+    let lines = "\n ✗ 1 client cut: pid 4230 killed by SIGKILL, replaced in\n 135.5µs\n";
+    assert!(shown(&view, 60, 20).contains(lines), "{}", shown(&view, 60, 20));
 }
 
 #[test]
-fn at_44_by_14() {
-    assert_eq!(
-        "\n".to_owned() + &shown(&five(), 44, 14),
-        "
- prefork-echo 0.1.0   127.0.0.1:7777   runn…
- 12 connections/s, 1.23M bytes/s; in all 60…
- clients → accept queue: ●● 2 waiting (back…
- → one listening socket, shared by all proc…
- parent 4242  serves no client; forks the w…
-  │ SLOT     PID STATE    SERVED PRIVATE
-  ├─   0    4243 idle         10      10
-▸ ├─   1    4244 stopped      11      11
-  ├─   2    4245 writing      12      12
-  ├─   3       - down         13       -
-  └─   4    4247 draining     14      14
+fn the_lines_of_several_clients_lead_to_one_thread_or_to_several() {
+    let text = shown(&several(Model::Thread), 80, 24);
+    for line in
+        ["8 threads in recv()", "8 clients, 17 threads", "2 threads in recv()", "● client ═══════════╦"]
+    {
+        assert!(text.contains(line), "no {line} in {text}");
+    }
+    let mut view = several(Model::Multiplex);
+    view.snapshot.workers[0].clients = Some(16);
+    view.snapshot.workers[1].clients = Some(16);
+    // A worker that is full waits for its clients alone.
+    let text = shown(&view, 80, 24);
+    assert!(!text.contains('╪') && text.contains("No worker is in accept()"), "{text}");
+}
 
-
- q quit  p pause  ↑↓ select  k KILL  t TERM…
-"
-    );
+#[test]
+fn since_when_is_observed_where_the_scoreboard_does_not_tell() {
+    let mut snapshot = several(Model::Multiplex).snapshot;
+    snapshot.workers.push(worker(2, State::Idle, None));
+    let mut history = History::default();
+    history.add(&snapshot);
+    let since = |history: &History, snapshot: &Snapshot| {
+        snapshot.workers.iter().map(|worker| history.since(worker).unwrap()).collect::<Vec<_>>()
+    };
+    let first = since(&history, &snapshot);
+    assert!(matches!(first[..], [Since::AtLeast(_), Since::AtLeast(_), Since::Exactly(_)]), "{first:?}");
+    assert_eq!(first[2], Since::Exactly(SECOND * 5), "an idle worker says it itself");
+    snapshot.workers[0].served.bytes += 1;
+    history.add(&snapshot);
+    let second = since(&history, &snapshot);
+    assert!(matches!(second[..2], [Since::Exactly(_), Since::AtLeast(_)]), "{second:?}");
 }
 
 #[test]
 fn more_workers_than_rows_scroll() {
     let mut view = view((0..1000).map(|slot| worker(slot, State::Idle, None)).collect());
-    view.selected = 500;
-    let text = shown(&view, 80, 24);
-    assert!(text.contains("\n▸ ├─ 500    4743 idle"), "{text}");
-    assert!(text.contains("995 more: the arrows scroll") && text.contains("1.98 times the mean"), "{text}");
-    view.selected = 999;
-    assert!(shown(&view, 80, 24).contains("\n▸ └─ 999    5242 idle"));
+    for page in [Page::Flow, Page::Memory] {
+        (view.page, view.selected) = (page, 500);
+        let text = shown(&view, 80, 24);
+        assert!(text.contains('▸') && text.contains(" 4743 "), "{text}");
+        assert!(text.contains(" more: the arrow keys scroll"), "{text}");
+        view.selected = 999;
+        assert!(shown(&view, 80, 24).contains(" 5242 "));
+    }
+    view.page = Page::Rates;
+    assert!(shown(&view, 80, 24).contains("workers 0 to "));
 }
 
 #[test]
 fn the_last_line_says_what_a_key_has_done_and_how_the_server_ended() {
     let last = |view: &TopView| shown(view, 80, 24).lines().last().unwrap().to_owned();
-    let mut view = five();
-    assert_eq!(last(&view), KEYS);
+    let mut view = eight();
+    assert!(last(&view).starts_with(" q quit  ? help  Tab page  ↑↓ select  k KILL"));
     view.note = Some((Instant::now(), "SIGKILL sent".into()));
     assert_eq!(last(&view), " SIGKILL sent");
     view.end = Some("the server is dead".into());
     assert_eq!(last(&view), " the server is dead; press q");
-    (view.help, view.paused) = (true, true);
     let text = shown(&view, 80, 24);
-    assert!(
-        text.contains("PAUSED")
-            && text.contains("one process, one client")
-            && text.contains("Any key leads back")
-    );
+    assert!(text.contains("ENDED") && text.contains("gone") && !text.contains("accept()"), "{text}");
+    let view = TopView { help: true, paused: true, ..eight() };
+    let text = shown(&view, 80, 24);
+    assert!(text.contains("PAUSED") && text.contains("leave; the server goes on"), "{text}");
+    assert_eq!(last(&view), " Any key leads back.");
 }
 
 #[test]
-fn the_explanation_fits() {
-    assert!(HELP.iter().chain([&KEYS]).all(|line| line.chars().count() <= 80) && HELP.len() <= 22);
+fn nothing_is_cut_at_60_by_20_in_english_or_korean() {
+    let check = || {
+        for mut view in [eight(), several(Model::Thread), several(Model::Multiplex)] {
+            // The end of the address of IPv6, on purpose; and events are as long as they are.
+            view.snapshot.workers.retain(|worker| worker.slot != 2);
+            view.snapshot.events.truncate(1);
+            for (page, help) in
+                [(Page::Flow, false), (Page::Memory, false), (Page::Rates, false), (Page::Flow, true)]
+            {
+                let text = shown(&TopView { page, help, ..view.clone() }, 60, 20);
+                assert!(!text.contains('…'), "{text}");
+            }
+        }
+    };
+    check();
+    in_korean(check);
+}
+
+#[test]
+fn ascii_has_the_same_columns() {
+    for page in Page::ALL {
+        let drawn = TopView { page, ..eight() };
+        let ascii = shown(&TopView { ascii: true, ..drawn.clone() }, 80, 24);
+        assert!(ascii.is_ascii(), "{ascii}");
+        let widths = |text: &str| text.lines().map(|line| line.chars().count()).collect::<Vec<_>>();
+        assert_eq!(widths(&ascii), widths(&shown(&drawn, 80, 24)));
+    }
 }
 
 proptest! {
     #[test]
-    fn any_room_will_do(width in 0..200_u16, height in 1..60_u16, workers in 0..50_usize, selected in 0..99_usize) {
+    fn any_room_will_do(
+        width in 0..200_u16, height in 2..60_u16, workers in 0..50_usize, selected in 0..99_usize,
+        clients in 0..99_u64, page in 0..3_usize, korean: bool,
+    ) {
         let mut view = view((0..workers).map(|slot| worker(slot, State::Reading, None)).collect());
-        view.selected = selected;
-        shown(&view, width, height);
+        (view.selected, view.page) = (selected.min(workers.saturating_sub(1)), Page::ALL[page]);
+        view.snapshot.model = [Model::Process, Model::Thread, Model::Multiplex][clients as usize % 3];
+        for worker in &mut view.snapshot.workers {
+            worker.clients = Some(clients);
+        }
+        let show = || {
+            shown(&view, width, height);
+            shown(&view, 80, height)
+        };
+        let text = if korean { in_korean(show) } else { show() };
         // The selected one is always in sight, if any is.
-        let text = shown(&view, 80, height);
-        prop_assert!(height < 8 || workers == 0 || text.contains("▸"), "{text}");
+        prop_assert!(height < 8 || workers == 0 || page == 2 || text.contains("▸"), "{text}");
     }
 }
