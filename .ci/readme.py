@@ -63,7 +63,7 @@ MOST_WORDS = 950
 
 server = None
 page = None
-done = set()  # on this page
+done = set()  # with the server that runs
 done_once = set()  # on any page: what needs no server, and is the same everywhere
 in_background = []
 
@@ -129,6 +129,7 @@ def start_server(command, shown=()):
     """Starts it in the background, and waits until it listens."""
     global server
     stop_server()
+    done.clear()
     log = Path(tempfile.mkstemp(dir=work)[1])
     # A group of its own: the command may be cargo's.
     server = subprocess.Popen(
@@ -187,7 +188,7 @@ def finish_lessons():
 
 
 def is_done(command):
-    """On this page, or on any if no server of the page matters."""
+    """With this server, or on any page if no server of the page matters."""
     commands = done_once if command.startswith(("cargo", "scripts/")) and not SERVER.match(command) else done
     if command in commands:
         return True
