@@ -10,8 +10,7 @@ usage: .ci/readme.py [PAGE]...      without a PAGE: all of them, and README's le
   blocks are examples.
 - A server that is started stays for the commands after it, until the next one, or the end of
   the page; then SIGTERM must end it with status 0.
-- `top` gets a terminal, and the key q.
-- A block with a loop, or a process in the background, is a script and is run as one.
+- `top` gets a terminal, and the key q. A block with a loop or & is a script, and is run as one.
 - All lessons run side by side with the rest; a single one is not run again.
 - Of the Dockerfile the steps are run, with its server as process 1 of a namespace; the
   unit is verified by systemd-analyze, and its server is run.
@@ -105,11 +104,8 @@ def compare(command, shown, output):
     lines = [without_numbers(line) for line in output.splitlines()]
     for line in filter(str.strip, shown):
         wanted = without_numbers(line)
-        if wanted.endswith("…"):
-            found = any(line.startswith(wanted[:-1]) for line in lines)
-        else:
-            found = wanted in lines
-        if not found:
+        is_cut = wanted.endswith("…")
+        if not any(line.startswith(wanted[:-1]) if is_cut else line == wanted for line in lines):
             fail(command, f"it does not print {line!r}, but\n{output}")
 
 
