@@ -10,8 +10,7 @@ usage: .ci/readme.py [PAGE]...      without a PAGE: all of them, and README's le
   blocks are examples.
 - A server that is started stays for the commands after it, until the next one, or the end of
   the page; then SIGTERM must end it with status 0.
-- `top` gets a terminal, and the key q.
-- A block with a loop, or a process in the background, is a script and is run as one.
+- `top` gets a terminal, and the key q. A block with a loop or & is a script, and is run as one.
 - All lessons run side by side with the rest; a single one is not run again.
 - Of the Dockerfile the steps are run, with its server as process 1 of a namespace; the
   unit is verified by systemd-analyze, and its server is run.
@@ -63,7 +62,7 @@ MOST_WORDS = 950
 
 server = None
 page = None
-done = set()  # on this page
+done = set()  # with the server that runs
 done_once = set()  # on any page: what needs no server, and is the same everywhere
 in_background = []
 
@@ -105,11 +104,8 @@ def compare(command, shown, output):
     lines = [without_numbers(line) for line in output.splitlines()]
     for line in filter(str.strip, shown):
         wanted = without_numbers(line)
-        if wanted.endswith("…"):
-            found = any(line.startswith(wanted[:-1]) for line in lines)
-        else:
-            found = wanted in lines
-        if not found:
+        is_cut = wanted.endswith("…")
+        if not any(line.startswith(wanted[:-1]) if is_cut else line == wanted for line in lines):
             fail(command, f"it does not print {line!r}, but\n{output}")
 
 
@@ -129,6 +125,7 @@ def start_server(command, shown=()):
     """Starts it in the background, and waits until it listens."""
     global server
     stop_server()
+    done.clear()
     log = Path(tempfile.mkstemp(dir=work)[1])
     # A group of its own: the command may be cargo's.
     server = subprocess.Popen(
@@ -187,7 +184,7 @@ def finish_lessons():
 
 
 def is_done(command):
-    """On this page, or on any if no server of the page matters."""
+    """With this server, or on any page if no server of the page matters."""
     commands = done_once if command.startswith(("cargo", "scripts/")) and not SERVER.match(command) else done
     if command in commands:
         return True

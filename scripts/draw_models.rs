@@ -1,4 +1,4 @@
-//! Draws what scripts/models.sh has measured: scripts/models.svg, which the README shows.
+//! Draws what scripts/models.sh has measured: scripts/models.svg, which docs/measurements.md shows.
 //!
 //! ```sh
 //! cargo run --example draw_models -- TABLE FILE

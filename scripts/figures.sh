@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures what the README and the tests say in words: how soon a killed worker
+# Measures what docs/measurements.md and the tests say in words: how soon a killed worker
 # is replaced, how soon the server leaves, what a worker costs, and how echoing
 # compares with the plainest server in C; and `bench` with the plainest client.
 # Medians, on this machine, now.

@@ -1,7 +1,7 @@
 //! Blows at any instant, again and again. Each test prints what it has measured:
 //! `cargo test faults -- --nocapture`.
 //!
-//! The limits hold on a slow machine, too; what a quick one measures is in the README.
+//! The limits hold on a slow machine, too; what a quick one measures is in docs/measurements.md.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
