@@ -48,6 +48,7 @@ median() { sort -n | awk '{ line[NR] = $1 } END { print line[int((NR + 1) / 2)] 
 start() {
     local name=$1
     shift
+    : >"$work/$name.line"
     "$@" >"$work/$name.line" 2>"$work/log" &
     started+=("$!")
     printf -v "$name" %s "$!"
