@@ -15,6 +15,7 @@ usage: .ci/readme.py [PAGE]...      without a PAGE: all of them, and README's le
 - Of the Dockerfile the steps are run, with its server as process 1 of a namespace; the
   unit is verified by systemd-analyze, and its server is run.
 - Each relative link leads to a file, and to a heading if it names one.
+- A Korean page has the blocks of the English one, comments aside.
 """
 
 import fcntl
@@ -87,6 +88,16 @@ def check_links(pages):
             if not to.exists() or (anchor and anchor not in anchors(to)):
                 sys.exit(f"{page.relative_to(root)}: the link to {link} leads nowhere")
     print(f"the links of {len(pages)} pages lead somewhere")
+
+
+def check_translation(page):
+    """Its commands are those of the English page, comments aside: so they run, too."""
+    english = root / ("README.md" if page.name == "README.ko.md" else f"docs/{page.name}")
+    blocks = [re.sub(r" +# .*", "", block) for block in re.findall(r"```.*?```", page.read_text(), re.S)]
+    wanted = [re.sub(r" +# .*", "", block) for block in re.findall(r"```.*?```", english.read_text(), re.S)]
+    if blocks != wanted:
+        differs = next((block for block in wanted if block not in blocks), "their order")
+        sys.exit(f"{page.relative_to(root)} does not have the blocks of the English page:\n{differs}")
 
 
 def check_length():
@@ -286,8 +297,10 @@ try:
     else:
         check_length()
         check_links([*root.glob("*.md"), *root.glob("docs/**/*.md")])
+        for page in [root / "README.ko.md", *root.glob("docs/ko/*.md")]:
+            check_translation(page)
         # The first one installs the program.
-        pages = [root / "README.md", *sorted(root.glob("README.*.md")), *sorted(root.glob("docs/**/*.md"))]
+        pages = [root / "README.md", *sorted(root.glob("docs/*.md"))]
     for path in pages:
         run_page(path)
     finish_lessons()
