@@ -179,10 +179,11 @@ fn start_threads(shared: &Arc<Shared>) -> Result<Receiver<()>, Error> {
     let messages = shared.options.messages;
     let share = move |index| messages.map(|all| all / clients + u64::from(index < all % clients));
     let (sender, all) = mpsc::channel();
-    for first in 0..threads {
-        let poller = Poller::new();
-        let poller =
-            poller.map_err(|error| Error::new("wait for many connections", &error.into(), "try again"))?;
+    // All before the first connection, which might take the last descriptor.
+    let pollers: Result<Vec<_>, _> = (0..threads).map(|_| Poller::new()).collect();
+    let pollers =
+        pollers.map_err(|error| Error::new("wait for many connections", &error.into(), "try again"))?;
+    for (first, poller) in (0..).zip(pollers) {
         let (shared, sender) = (Arc::clone(shared), sender.clone());
         let thread = thread::Builder::new().spawn(move || {
             let own = (first..clients).step_by(threads as usize);
