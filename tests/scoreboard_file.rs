@@ -356,10 +356,16 @@ fn the_next_start_removes_a_dead_servers_file() {
     fs::write(beside("copy"), &left).unwrap();
     std::os::unix::fs::symlink(beside("copy"), beside("link.scoreboard")).unwrap();
 
-    let next = runtime.start();
-    for name in [runtime.file_of(&dead), beside("other.scoreboard"), beside("begun.scoreboard")] {
-        assert!(!name.exists(), "{} is still there", name.display());
-    }
+    // A start does not look for longer than it takes on a machine that isn't busy.
+    let mut next = runtime.start();
+    let stale = [runtime.file_of(&dead), beside("other.scoreboard"), beside("begun.scoreboard")];
+    wait_until("this start, or another, removes all that is stale", || {
+        let is_done = stale.iter().all(|file| !file.exists());
+        if !is_done {
+            next = runtime.start();
+        }
+        is_done
+    });
     for (name, content) in strange {
         assert_eq!(fs::read_to_string(beside(name)).unwrap(), content);
     }
