@@ -126,7 +126,8 @@ width='
         return all line
     }'
 
-# wrap FIRST OTHERS TEXT: breaks a paragraph into lines of 80 columns or less, with what
+# wrap FIRST OTHERS TEXT: breaks a paragraph into lines of 80 columns or less. FIRST stands
+# before the first line, OTHERS before each other one.
 wrap() {
     printf '%s\n' "$3" | awk -v first="$1" -v others="$2" -v limit="${limit:-80}" "$width"'{ print wrapped($0, first, others) }'
 }
