@@ -14,8 +14,8 @@ fi
 
 serve --workers 1 --pid-file pid --explain=calls
 predict "The parent has files, pipes and sockets open. Does each kind have a row of its own?"
-run "$(descriptors "$server")"
-row=$(eval "$(descriptors "$server")")
+run "$(descriptors "$server") | head -n 12"
+row=$(eval "$(descriptors "$server") | head -n 12")
 check "a file is in the row" grep -qE '/(log|pid)$' <<<"$row"
 check "a pipe is in the row" grep -qiE 'pipe' <<<"$row"
 check "a socket is in the row" grep -qE 'socket:|IPv4' <<<"$row"
@@ -26,12 +26,10 @@ check "its log says so, too" grep -q 'socket() = 3' log
 next_page
 predict "This shell opens a connection as descriptor 7, and a file as descriptor 8. printf knows
 write alone, not send. Can it write to both?"
-# connect_as NUMBER: bash calls socket and connect by itself.
-connect_as() {
-    show_command "exec $1<>/dev/tcp/127.0.0.1/$port"
-    eval "exec $1<>/dev/tcp/127.0.0.1/$port"
-}
-connect_as 7
+# bash calls socket and connect by itself.
+tcp=/dev/tcp/127.0.0.1/$port
+show_command "exec 7<>$tcp"
+exec 7<>"$tcp"
 show_command "exec 8>file"
 exec 8>file
 run "printf 'hello\n' >&7"
@@ -68,7 +66,8 @@ run "kill -QUIT $server"
 wait "$server"
 serve --workers 1 --model multiplex -q
 predict "One process multiplexes three clients. Which numbers does it have?"
-for number in 7 8 9; do connect_as $number; done
+show_command "exec 7<>$tcp 8<>$tcp 9<>$tcp"
+exec 7<>"$tcp" 8<>"$tcp" 9<>"$tcp"
 wait_until "the worker has accepted three clients" serves 3
 worker=$(workers | head -n 1)
 run "$(descriptors "$worker")"

@@ -47,7 +47,7 @@ for model in thread multiplex; do
     run "prefork-echo client $port <request | head -n 1"
     prefork-echo client "$port" <request >answer
     check "with {model} the same bytes come back" cmp request answer
-    stop_server
+    end_server
 done
 say "How a server serves many clients is its own affair. What is said on a connection does not
 depend on it."
