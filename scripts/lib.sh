@@ -288,10 +288,10 @@ crowd_leaves() {
 # How many of its connections the server has closed, or its kernel reset.
 cut_off() { grep '^errors' crowd | grep -oE '[0-9,]+ (lost|reset)' | awk '{ n += $1 } END { print n + 0 }'; }
 
-# What lists the connections that have an end at $port: state, local end, peer.
+# What lists the connections that have an end at $port (of maybe 100,000): state, local end, peer.
 command_for_connections() {
     if command -v ss >/dev/null; then
-        echo "ss -tan | grep ':$port'"
+        echo "ss -tan 'sport = :$port or dport = :$port'"
     elif command -v netstat >/dev/null; then
         echo "netstat -an | grep '[.:]$port'"
     else
