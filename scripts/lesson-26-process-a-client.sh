@@ -11,12 +11,12 @@ macOS: xcode-select --install)."
     exit 1 # not finished
 fi
 
-# forks: how many lines of its log say that it has forked.
-forks() { grep -c 'fork() = ' forking.log; }
+# How many processes have said that they serve a client: each says so before it does.
+forks() { grep -c ' serves a client$' forking.log; }
 cp "$scripts/fork_per_client.c" .
-run "sed -n '/client = accept/,/^ *close/p' fork_per_client.c"
-run "cc -O2 -o fork_per_client fork_per_client.c"
+run "sed -n '/for (;;)/,\$p' fork_per_client.c"
 next_page
+run "cc -O2 -o fork_per_client fork_per_client.c"
 show_command "fork_per_client 0 2>forking.log &"
 (
     let_go_of_pipes
@@ -70,7 +70,8 @@ TABLE
 check "the one has forked for each connection" test "$forked" = 3000
 check "the other has forked for none: the workers are still the same" test "$(workers)" = "$before"
 say "Forking copies the parent's tables of memory and descriptors, for each client: here a
-connection takes {ratio} times as long. But no client waits in the queue, however many there are:
-each gets a process. A server with four workers serves four clients at once, and never has more
-processes than you allow. Threads and multiplexing have a price of their own (lesson 18)."
+connection takes {ratio} times as long. But each client gets a process at once, while the machine
+has room for one more. A server with four workers serves four clients at once: others wait in the
+queue, and it never has more processes than you allow. Threads and multiplexing have a price of
+their own (lesson 18)."
 conclude
