@@ -13,7 +13,7 @@ try() {
     shift 2
     # Without the pipes of A, B, and C, whose numbers it would not use.
     (let_go_of_pipes && run "prefork-echo client $port hello $* --explain 2>client.log")
-    run "cut -d ' ' -f 2,7-12 client.log | grep 'connect('"
+    run "cut -d ' ' -f 2,7- client.log | grep 'connect(' | cut -d ';' -f 1"
     begin_and_end=$(grep 'connect(' client.log | cut -d ' ' -f 2 | tr '\n' ' ')
     # At midnight the clock begins anew.
     took_ms=$(awk -v times="$begin_and_end" 'BEGIN {

@@ -24,13 +24,16 @@ say "TCP keeps no boundaries (lesson 21): so HTTP ends a line with CR LF, and th
 an empty line."
 
 if command -v curl >/dev/null; then
+    export no_proxy=127.0.0.1 # where a proxy is set, curl would ask that
     next_page
-    predict "curl speaks HTTP, as a browser does. What does it say to this answer?"
+    predict "curl speaks HTTP, as a browser does. HTTP/0.9, of 1991, had no headers: what came was the
+page. With --http0.9 curl accepts that. What does it show?"
     run "curl --silent --show-error --http0.9 --max-time 1 http://127.0.0.1:$port/hello >answer"
     curl_status=$status
     run "cat answer"
     check "curl has sent its request as text, and got it back" grep -q '^GET /hello HTTP/1.1' answer
     check "it has waited for the end of the answer: status 28, a time-out" test "$curl_status" = 28
+    predict "An answer of today has headers. What does curl say without --http0.9?"
     run "curl --silent --show-error --max-time 1 http://127.0.0.1:$port/hello"
     check "an answer that begins with GET is none of HTTP/1.1" test "$status" -ne 0
     say "The answer of a web server begins with HTTP/1.1 200 OK. The connection was right; what was
