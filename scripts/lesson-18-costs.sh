@@ -108,7 +108,7 @@ table "clients|1|8|100|500" <<TABLE
 $memory_rows$time_rows
 TABLE
 say "With one client the figure is that of the whole server. With 500, a client costs a process,
-a thread with its stack, or some bytes in one process."
+a thread with its stack, or a few kB in one process."
 say "Multiplexing saves processor time when many clients are ready at once: one call returns them
 all. Processes and threads sleep and wake for each echo."
 conclude

@@ -58,8 +58,8 @@ try "$(text "the queue is full")" "-" --timeout 500ms
 check "connect has no answer: timed out" test "$outcome" = "timed out"
 check "it has taken {took_ms} ms: all of the time-out" test "$took_ms" -ge 450
 say "The kernel drops a request that finds the queue full, as a firewall does. The client's
-kernel sends the request again after 1 s, 2 s, 4 s and so on. Without a time-out of the
-program it gives up after one or two minutes."
+kernel sends the request again after 1 s, and then several times more. Without a time-out
+of the program it gives up after one or two minutes."
 
 next_page
 run "kill -QUIT $server"

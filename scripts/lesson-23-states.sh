@@ -3,7 +3,7 @@
 . "$(dirname "$0")/lib.sh"
 
 lesson "Three segments open a connection (3-way handshake), and four close it (4-way handshake).
-In between, the kernel keeps a state for each end. Each state is brought about here, and seen."
+In between, the kernel keeps a state for each end. This lesson shows six of these states."
 
 serve --workers 1 --backlog 1
 connections=$(command_for_connections) close_wait=CLOSE
@@ -140,5 +140,5 @@ predict "And with one process that multiplexes?"
 left_behind 3 --workers 1 --model multiplex
 check "three: the one that should close them is stopped" has_ends 3 "$server_end" CLOSE.WAIT 08
 say "The states are the same with each model, as they are the kernel's. The model decides how many
-connections have to wait for one process. Threads are of one process, too."
+connections have to wait for one process. All threads of a process stop with it."
 conclude

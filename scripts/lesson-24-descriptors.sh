@@ -43,8 +43,9 @@ argument more: flags, for what files don't have."
 
 next_page
 predict "Both are read again. The file is at its end. What does read do in each?"
+show_command "exec 9<file; read -r line <&9"
 exec 9<file
-read -r _ <&9 # the first line
+read -r _ <&9
 run "time -p read -t 1 -r line <&9"
 file_status=$status
 SECONDS=0

@@ -47,7 +47,8 @@ check "together they have served five clients" test "$(values connections | sed 
 
 next_page
 load="--mode connect --connections 4 --messages 1000 --json"
-predict "1,000 connections, each with one echo, four at once: which server takes longer?"
+predict "1,000 connections, each with one echo, four at once, three times: which server takes
+longer?"
 forked_before=$(forks)
 cost() { # of a connection, in microseconds
     # shellcheck disable=SC2086 # several options
@@ -69,7 +70,7 @@ $(text "before: four workers")|0|$early µs
 TABLE
 check "the one has forked for each connection" test "$forked" = 3000
 check "the other has forked for none: the workers are still the same" test "$(workers)" = "$before"
-say "Forking copies the parent's tables of memory and descriptors, for each client: here a
+say "Forking copies the parent's page tables and descriptor table, for each client: here a
 connection takes {ratio} times as long. But each client gets a process at once, while the machine
 has room for one more. A server with four workers serves four clients at once: others wait in the
 queue, and it never has more processes than you allow. Threads and multiplexing have a price of
