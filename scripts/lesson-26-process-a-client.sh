@@ -5,22 +5,34 @@
 lesson "Many introductions fork when a client has connected: accept, fork, and the child serves
 the client. This server forks before. What does a client cost in each?"
 
-if ! command -v cc >/dev/null; then
-    say "This lesson compiles a C program. It needs a C compiler, cc (Debian: apt install gcc;
-macOS: xcode-select --install)."
+# In C, or in perl where nothing compiles it: macOS has a cc that only asks for the real one.
+cp "$scripts"/fork_per_client.* .
+compile="cc -O2 -o fork_per_client fork_per_client.c"
+if $compile 2>/dev/null; then
+    source=fork_per_client.c
+    forking_server=./fork_per_client
+elif perl -MSocket -e 1 2>/dev/null; then
+    source=fork_per_client.pl
+    forking_server="perl fork_per_client.pl"
+    say "No C compiler works here (cc; Debian: apt install gcc; macOS: xcode-select --install), so the
+server is in Perl. A process of Perl is larger than one of C: its fork takes longer."
+    next_page
+else
+    say "This lesson needs a C compiler, cc (Debian: apt install gcc; macOS: xcode-select --install), or
+perl (Debian: apt install perl). Both are missing."
     exit 1 # not finished
 fi
 
 # How many processes have said that they serve a client: each says so before it does.
 forks() { grep -c ' serves a client$' forking.log; }
-cp "$scripts/fork_per_client.c" .
-run "sed -n '/for (;;)/,\$p' fork_per_client.c"
+run "sed -n '/for (;;)/,\$p' $source"
 next_page
-run "cc -O2 -o fork_per_client fork_per_client.c"
-show_command "fork_per_client 0 2>forking.log &"
+if [ "$source" = fork_per_client.c ]; then show_command "$compile"; fi
+show_command "$forking_server 0 2>forking.log &"
 (
     let_go_of_pipes
-    exec ./fork_per_client 0 >forking 2>forking.log
+    # shellcheck disable=SC2086 # a command and its argument
+    exec $forking_server 0 >forking 2>forking.log
 ) &
 forking=$!
 clients="$clients $forking"
