@@ -12,17 +12,6 @@ else
     descriptors() { echo "lsof -nP -a -p $1 -d 0-99 | awk 'NR > 1 { sub(/.*\//, \"\", \$NF); print \$4, \$5, \$NF }'"; }
 fi
 
-# Does bash know /dev/tcp? Then nothing listens at port 1; otherwise there is no such file.
-tcp=yes
-if (exec 7<>/dev/tcp/127.0.0.1/1) 2>&1 | grep -q 'No such file'; then
-    tcp=""
-    perl -MSocket -e 1 2>/dev/null || {
-        say "This bash has no /dev/tcp, and perl is missing (Debian: apt install perl). The lesson needs
-one of them."
-        exit 1 # not finished
-    }
-fi
-
 serve --workers 1 --pid-file pid --explain=calls
 predict "The parent has files, pipes and sockets open. Does each kind have a row of its own?"
 run "$(descriptors "$server") | head -n 12"
@@ -34,67 +23,41 @@ say "There is one row for all. A new descriptor gets the smallest number that is
 returned 3, the listening socket."
 check "its log says so, too" grep -q 'socket() = 3' log
 
-same_as_for_files() {
-    say "To a socket write does what send does, and read what recv does. send and recv have one
+next_page
+predict "This shell opens a connection as descriptor 7, and a file as descriptor 8. printf knows
+write alone, not send. Can it write to both?"
+# bash calls socket and connect by itself.
+tcp=/dev/tcp/127.0.0.1/$port
+show_command "exec 7<>$tcp"
+exec 7<>"$tcp"
+show_command "exec 8>file"
+exec 8>file
+run "printf 'hello\n' >&7"
+run "printf 'hello\n' >&8"
+run "head -n 1 <&7"
+run "cat file"
+check "the file has what was written" test "$(cat file)" = hello
+check "the server has received by recv what printf has written" in_order log 'recv[(].* = 6' 'send[(].* = 6'
+say "To a socket write does what send does, and read what recv does. send and recv have one
 argument more: flags, for what files don't have."
-}
 
 next_page
-if [ -n "$tcp" ]; then
-    predict "This shell opens a connection as descriptor 7, and a file as descriptor 8. printf knows
-write alone, not send. Can it write to both?"
-    # bash calls socket and connect by itself.
-    tcp=/dev/tcp/127.0.0.1/$port
-    show_command "exec 7<>$tcp"
-    exec 7<>"$tcp"
-    show_command "exec 8>file"
-    exec 8>file
-    run "printf 'hello\n' >&7"
-    run "printf 'hello\n' >&8"
-    run "head -n 1 <&7"
-    run "cat file"
-    check "the file has what was written" test "$(cat file)" = hello
-    check "the server has received by recv what printf has written" in_order log 'recv[(].* = 6' 'send[(].* = 6'
-    same_as_for_files
-
-    next_page
-    predict "Both are read again. The file is at its end. What does read do in each?"
-    show_command "exec 9<file; read -r line <&9"
-    exec 9<file
-    read -r _ <&9
-    run "time -p read -t 1 -r line <&9"
-    file_status=$status
-    SECONDS=0
-    run "time -p read -t 1 -r line <&7"
-    check "for the file read returns at once: 0 bytes are its end" test "$file_status" -ne 0
-    check "for the socket read has waited: more may come" test "$SECONDS" -ge 1
-    say "This is the difference: a file ends where it ends. A connection ends when the other side closes
+predict "Both are read again. The file is at its end. What does read do in each?"
+show_command "exec 9<file; read -r line <&9"
+exec 9<file
+read -r _ <&9
+run "time -p read -t 1 -r line <&9"
+file_status=$status
+SECONDS=0
+run "time -p read -t 1 -r line <&7"
+check "for the file read returns at once: 0 bytes are its end" test "$file_status" -ne 0
+check "for the socket read has waited: more may come" test "$SECONDS" -ge 1
+say "This is the difference: a file ends where it ends. A connection ends when the other side closes
 it. Until then read blocks (here for a second, -t 1)."
 
-    predict "This shell closes descriptor 7. What does recv return in the worker?"
-    show_command "exec 7>&- 8>&- 9>&-"
-    exec 7>&- 8>&- 9>&-
-else
-    say "This bash has no /dev/tcp, so perl opens the connection. Its syswrite calls write alone, and its
-sysread read: not send, not recv."
-    # shellcheck disable=SC2016 # perl's variables
-    calls='
-    open(FILE, ">", "file");
-    socket(S, PF_INET, SOCK_STREAM, 0);
-    connect(S, pack_sockaddr_in(shift, INADDR_LOOPBACK));
-    syswrite($_, "hello\n") for *FILE, *S;
-    sysread(S, $line, 6);
-    print $line;'
-    echo "$calls" >both
-    cat both
-    predict "Perl writes to a file and to a connection, by syswrite. Does each get it?"
-    run "perl -MSocket both $port | tee answer"
-    check "the connection has what was written, too: it came back" test "$(cat answer)" = hello
-    check "the file has what was written" test "$(cat file)" = hello
-    check "the server has received by recv what syswrite has written" in_order log 'recv[(].* = 6' 'send[(].* = 6'
-    same_as_for_files
-    predict "Perl has ended, so its descriptors are closed. What does recv return in the worker?"
-fi
+predict "This shell closes descriptor 7. What does recv return in the worker?"
+show_command "exec 7>&- 8>&- 9>&-"
+exec 7>&- 8>&- 9>&-
 wait_until "the worker has closed its side" in_order log 'recv[(].* = 0' 'close[(]' 'accept[(]'
 run "tail -n 3 log"
 check "recv has returned 0: the end of file of a connection" grep -q 'recv(4) = 0' log
@@ -104,12 +67,8 @@ run "kill -QUIT $server"
 wait "$server"
 serve --workers 1 --model multiplex -q
 predict "One process multiplexes three clients. Which numbers does it have?"
-if [ -n "$tcp" ]; then
-    show_command "exec 7<>$tcp 8<>$tcp 9<>$tcp"
-    exec 7<>"$tcp" 8<>"$tcp" 9<>"$tcp"
-else
-    crowd 3
-fi
+show_command "exec 7<>$tcp 8<>$tcp 9<>$tcp"
+exec 7<>"$tcp" 8<>"$tcp" 9<>"$tcp"
 wait_until "the worker has accepted three clients" serves 3
 worker=$(workers | head -n 1)
 run "$(descriptors "$worker")"
