@@ -18,7 +18,7 @@ use log::LevelFilter;
 pub use self::client::{BenchOptions, ClientOptions, Mode};
 pub use self::model::Model;
 pub(crate) use self::value::explain_variable;
-use self::value::{duration, number, time_limit};
+use self::value::{duration, number, spare_time, time_limit};
 use crate::error::Error;
 
 /// The most workers that one server runs.
@@ -45,6 +45,16 @@ pub struct Config {
     #[arg(short, long, value_name = "N", allow_negative_numbers = true, default_value_t = 4)]
     #[arg(help_heading = "Serving", value_parser = |text: &str| number(text, 1..=MAX_WORKERS))]
     pub workers: u16,
+
+    /// More workers, up to so many, while all are busy and clients wait [default: as --workers]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Serving")]
+    #[arg(value_parser = |text: &str| number(text, 1..=MAX_WORKERS))]
+    pub max_workers: Option<u16>,
+
+    /// A worker above --workers leaves when it has been idle for this long
+    #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "10s")]
+    #[arg(help_heading = "Serving", value_parser = spare_time)]
+    pub spare_for: Duration,
 
     /// How a worker serves
     #[arg(long, value_enum, value_name = "MODEL", default_value_t = Model::Process)]
@@ -115,6 +125,19 @@ impl Config {
     /// Clients that one worker serves at once.
     pub fn clients_at_once(&self) -> usize {
         self.clients.unwrap_or(self.model.default_clients())
+    }
+
+    /// The most workers; above [`workers`](Config::workers) only while clients wait.
+    pub fn most_workers(&self) -> u16 {
+        self.max_workers.unwrap_or(self.workers)
+    }
+
+    /// What is wrong with the number of workers, and the remedy.
+    pub fn workers_error(&self) -> Option<String> {
+        let (least, most) = (self.workers, self.most_workers());
+        (most < least).then(|| {
+            format!("--max-workers {most} is fewer than --workers {least}; raise the one, or lower the other")
+        })
     }
 
     /// What is wrong with the number of clients, and the remedy.

@@ -21,7 +21,7 @@ pub(super) fn checked(mut config: Config, matches: &ArgMatches) -> Config {
     config.no_scoreboard &= typed("no_scoreboard") || !typed("scoreboard");
     let used_twice = file_used_twice(&config);
     let used_twice = used_twice.map(|file| format!("{file} can't be two of log, pid file and scoreboard"));
-    if let Some(message) = used_twice.or_else(|| config.clients_error()) {
+    if let Some(message) = used_twice.or_else(|| config.clients_error()).or_else(|| config.workers_error()) {
         CommandLine::command().error(ErrorKind::ArgumentConflict, message).exit();
     }
     config

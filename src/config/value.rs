@@ -29,7 +29,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The same, where 0 stands for "never" or "for ever".
+/// As [`duration`], but not so short that the parent would do nothing else than to look.
+pub(super) fn spare_time(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    match duration < Duration::from_millis(100) {
+        true => Err("shorter than 100ms, the shortest there is".into()),
+        false => Ok(duration),
+    }
+}
+
+/// As [`duration`], where 0 stands for "never" or "for ever".
 pub(super) fn time_limit(text: &str) -> Result<TimeLimit, String> {
     Ok(Some(duration(text)?).filter(|duration| !duration.is_zero()))
 }

@@ -18,7 +18,7 @@ use crate::echo;
 use crate::error::{Error, strerror};
 use crate::log::narrate::server as narrate;
 use crate::sys::readiness::wait_for;
-use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, drops, is_listening};
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, drops, is_listening, waiting};
 
 /// A socket in the listening state.
 #[derive(Debug)]
@@ -203,6 +203,12 @@ impl Listener {
     /// Is there a connection in the accept queue now?
     pub(crate) fn has_waiting(&self) -> bool {
         self.has_waiting_within(Duration::ZERO).unwrap_or(false)
+    }
+
+    /// How many connections are in the accept queue; where the system cannot tell, no more than
+    /// one.
+    pub(crate) fn waiting(&self) -> usize {
+        waiting(&self.socket).unwrap_or_else(|| usize::from(self.has_waiting()))
     }
 
     /// Is there a connection in the accept queue, or does one come within `limit`?

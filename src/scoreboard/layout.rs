@@ -22,6 +22,15 @@ pub(super) const EVENTS: usize = 64;
 /// The size in bytes of the place for the [`Header`](super::Header).
 pub(super) const HEADER_SIZE: usize = 512;
 
+/// In the place of a row's number: no worker fills the slot.
+pub(super) const EMPTY: u64 = 1;
+
+/// In the place of a number of clients: the worker accepts no more.
+pub(super) const NO_MORE: u64 = u64::MAX;
+
+/// What stands for the first row.
+pub(super) const FIRST_ROW: u64 = 2;
+
 shared_structs! {
     /// The whole scoreboard.
     pub(super) struct Layout {
@@ -41,8 +50,12 @@ shared_structs! {
         pub(super) phase: AtomicU64,
         pub(super) queue_limit: AtomicU64,
         pub(super) parents_counter: AtomicU64,
-        /// How many slots are to be filled.
-        pub(super) slots: AtomicU64,
+        /// The least and the most workers that there are to be.
+        pub(super) least: AtomicU64,
+        pub(super) most: AtomicU64,
+        /// 1: the worker that takes the last place for a client is to report it. The parent sets
+        /// it, and that worker clears it.
+        pub(super) wants_full: AtomicU64,
         /// The most slots and rows that there have been: no others are read.
         pub(super) slots_ever: AtomicU64,
         pub(super) rows_ever: AtomicU64,
@@ -61,19 +74,20 @@ shared_structs! {
 
     /// A slot. The parent writes it.
     pub(super) struct SlotNumbers {
-        /// The index of the row of the worker that fills it, plus 1; 0 is none.
+        /// The index of the row of the worker that fills it, plus [`FIRST_ROW`]; or [`EMPTY`]; 0:
+        /// there is no slot of this number.
         pub(super) row: AtomicU64,
         /// What its reaped workers have served.
         pub(super) connections: AtomicU64,
         pub(super) bytes: AtomicU64,
-        /// How many workers have ever filled it.
-        pub(super) filled: AtomicU64,
+        /// How many of its workers have replaced another.
+        pub(super) restarts: AtomicU64,
         /// How the last of them ended, as text.
         pub(super) last_exit: [AtomicU64; 12],
     }
 
     /// A row. The parent assigns and clears it; while the worker lives, the parent writes the
-    /// pid and the worker all numbers after `restarts`.
+    /// pid and the worker all numbers after `restarts`. Both write `places`.
     pub(super) struct RowNumbers {
         /// The worker's slot plus 1; 0 is a free row.
         pub(super) slot: AtomicU64,
@@ -89,6 +103,8 @@ shared_structs! {
         pub(super) careless_counter: AtomicU64,
         /// How many clients it has now.
         pub(super) clients: AtomicU64,
+        /// How many it can have, or [`NO_MORE`].
+        pub(super) places: AtomicU64,
         pub(super) peer: [AtomicU64; 3],
         /// The user's number plus 1; 0 is a worker that has not set its credentials yet.
         pub(super) user: AtomicU64,

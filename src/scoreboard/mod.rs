@@ -37,7 +37,7 @@ use serde::Serialize;
 
 pub use self::events::Event;
 pub use self::file::{Header, open, remove_stale};
-use self::layout::{Layout, ROWS, SLOTS};
+use self::layout::{FIRST_ROW, Layout, ROWS, SLOTS};
 pub use self::reader::Reader;
 pub use self::row::{Row, RowWriter, State};
 pub use self::writer::Writer;
@@ -121,9 +121,26 @@ impl Scoreboard {
         self.numbers.control.parents_counter.load(Relaxed)
     }
 
-    /// How many slots are to be filled.
-    pub fn slots(self) -> usize {
-        SLOTS.min(self.numbers.control.slots.load(Relaxed) as usize)
+    /// The least and the most workers that there are to be.
+    pub fn pool_limits(self) -> (usize, usize) {
+        let control = &self.numbers.control;
+        (control.least.load(Relaxed) as usize, control.most.load(Relaxed) as usize)
+    }
+
+    /// The slots that are to be filled, in their order.
+    pub fn slots(self) -> impl Iterator<Item = usize> {
+        self.slots_ever().filter(move |slot| self.has_slot(*slot))
+    }
+
+    /// Is there a slot of this number?
+    pub fn has_slot(self, slot: usize) -> bool {
+        self.numbers.slots.get(slot).is_some_and(|slot| slot.row.load(Relaxed) > 0)
+    }
+
+    /// Has any worker that fills a slot room for one more client, or will it when it has
+    /// started?
+    pub fn has_room(self) -> bool {
+        self.slots_ever().filter_map(|slot| self.in_place(slot)).any(Row::has_room)
     }
 
     /// All that was ever served, by all processes.
@@ -145,12 +162,13 @@ impl Scoreboard {
 
     /// What the reaped workers of all removed slots have served.
     pub fn reaped_totals_of_removed_slots(self) -> Served {
-        self.slots_ever().skip(self.slots()).map(|slot| self.reaped_totals(slot)).sum()
+        let removed = self.slots_ever().filter(|slot| !self.has_slot(*slot));
+        removed.map(|slot| self.reaped_totals(slot)).sum()
     }
 
-    /// How many workers have filled a slot before the last one.
+    /// How many workers of a slot have replaced another.
     pub fn slot_restarts(self, slot: usize) -> u64 {
-        self.numbers.slots[slot].filled.load(Relaxed).saturating_sub(1)
+        self.numbers.slots[slot].restarts.load(Relaxed)
     }
 
     /// How the last worker that left a slot has ended.
@@ -160,8 +178,8 @@ impl Scoreboard {
 
     /// The row of the worker that fills a slot.
     pub fn in_place(self, slot: usize) -> Option<Row> {
-        let index = (self.numbers.slots[slot].row.load(Relaxed) as usize).checked_sub(1)?;
-        self.row(index).filter(|row| row.slot() == Some(slot))
+        let index = self.numbers.slots.get(slot)?.row.load(Relaxed).checked_sub(FIRST_ROW)?;
+        self.row(index as usize).filter(|row| row.slot() == Some(slot))
     }
 
     /// A row; there are two for each of [`MAX_WORKERS`](crate::config::MAX_WORKERS).

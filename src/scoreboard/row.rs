@@ -6,15 +6,15 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicU64, fence};
 use std::time::Duration;
 
 use nix::unistd::{Pid, Uid};
 
-use super::Served;
 use super::codec::{load_address, store_address};
-use super::layout::RowNumbers;
+use super::layout::{NO_MORE, RowNumbers};
+use super::{Scoreboard, Served};
 use crate::sys::clock;
 use crate::sys::sandbox::Sandbox;
 
@@ -94,7 +94,7 @@ impl Row {
         Duration::from_nanos(self.numbers.forked_at.load(Relaxed))
     }
 
-    /// How many workers have filled its slot before.
+    /// How many workers of its slot had replaced another when it was forked, with itself.
     pub fn restarts(self) -> u64 {
         self.numbers.restarts.load(Relaxed)
     }
@@ -132,6 +132,17 @@ impl Row {
     /// How many clients it has now.
     pub fn clients(self) -> u64 {
         self.numbers.clients.load(Relaxed)
+    }
+
+    /// Has it room for one more client, or will it when it has started?
+    pub fn has_room(self) -> bool {
+        let places = self.numbers.places.load(Relaxed);
+        (places != NO_MORE && self.clients() < places) || self.state().0 == State::Starting
+    }
+
+    /// Is it to accept no more?
+    pub fn is_retired(self) -> bool {
+        self.numbers.places.load(Relaxed) == NO_MORE
     }
 
     /// The address of its client. None: it has none, or several.
@@ -198,6 +209,26 @@ impl RowWriter {
     pub fn set_clients(self, clients: usize, only: Option<SocketAddr>) {
         self.numbers.clients.store(clients as u64, Relaxed);
         store_address(&self.numbers.peer, only);
+    }
+
+    /// The worker can have so many clients.
+    pub fn set_places(self, places: usize) {
+        self.numbers.places.store(places as u64, Relaxed);
+    }
+
+    /// The worker is to accept no more.
+    pub fn retire(self) {
+        self.numbers.places.store(NO_MORE, Relaxed);
+    }
+
+    /// Has no worker room for one more client, and is this worker to report it? The parent asks
+    /// for one report at a time: it may be stopped, and the pipe must not fill. Call it when
+    /// the worker has got a client.
+    pub fn is_to_report_full(self, scoreboard: Scoreboard) -> bool {
+        let wants_full = &scoreboard.numbers.control.wants_full;
+        // Of two workers that take the last two places at once, one at least must see both.
+        fence(SeqCst);
+        wants_full.load(Relaxed) != 0 && !scoreboard.has_room() && wants_full.swap(0, Relaxed) != 0
     }
 
     /// Its private counter has this value.

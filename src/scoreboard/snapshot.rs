@@ -2,6 +2,7 @@
 //! table on SIGUSR1 are made of it. What the kernel alone knows is added: the accept queue,
 //! and processes that are stopped or dead.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -62,6 +63,8 @@ pub struct Pool {
     pub min: usize,
     /// The most.
     pub max: usize,
+    /// How many there are to be now.
+    pub now: usize,
 }
 
 /// Connections that wait to be accepted.
@@ -103,7 +106,7 @@ pub struct Worker {
     /// What it is doing. A dead process that is not yet reaped is down.
     #[serde(serialize_with = "name")]
     pub state: State,
-    /// How many workers have filled the slot before.
+    /// How many workers of the slot have replaced another.
     pub restarts: u64,
     /// How long the process has lived.
     #[serde(rename = "uptime_s", serialize_with = "seconds")]
@@ -152,6 +155,7 @@ impl Snapshot {
         let now = clock::now();
         let length = socket::accept_queue(header.pid, header.inode);
         let mut snapshot = scoreboard.seqlock_read(|| {
+            let (min, max) = scoreboard.pool_limits();
             let workers = workers(scoreboard, header, now);
             // Summed up from what was read once: they go on counting meanwhile.
             let removed = scoreboard.reaped_totals_of_removed_slots();
@@ -164,7 +168,7 @@ impl Snapshot {
                 uptime: now.saturating_sub(Duration::from_nanos(header.started)),
                 model: header.model,
                 clients_per_worker: header.clients,
-                pool: Pool { min: scoreboard.slots(), max: scoreboard.slots() },
+                pool: Pool { min, max, now: scoreboard.slots().count() },
                 accept_queue: AcceptQueue { length, limit: scoreboard.queue_limit() },
                 totals: Totals { served, restarts: scoreboard.restarts() },
                 private_counter: PrivateCounter {
@@ -205,11 +209,11 @@ impl Snapshot {
     }
 
     /// What was served in each slot, also by workers that are leaving: connections, or bytes.
-    pub fn by_slot(&self, count: impl Fn(Served) -> u64) -> Vec<u64> {
-        let slots = self.workers.iter().filter(|worker| !worker.leaving).count();
-        let mut counts = vec![0_u64; slots];
+    pub fn by_slot(&self, count: impl Fn(Served) -> u64) -> BTreeMap<usize, u64> {
+        let in_place = self.workers.iter().filter(|worker| !worker.leaving);
+        let mut counts: BTreeMap<_, _> = in_place.map(|worker| (worker.slot, 0_u64)).collect();
         for worker in &self.workers {
-            if let Some(slot) = counts.get_mut(worker.slot) {
+            if let Some(slot) = counts.get_mut(&worker.slot) {
                 *slot = slot.saturating_add(count(worker.served));
             }
         }
@@ -255,7 +259,7 @@ impl Worker {
 }
 
 fn workers(scoreboard: Scoreboard, header: &Header, now: Duration) -> Vec<Worker> {
-    let in_place = (0..scoreboard.slots()).map(|slot| {
+    let in_place = scoreboard.slots().map(|slot| {
         let worker = Worker::new(slot, scoreboard.in_place(slot), header, now);
         Worker {
             restarts: scoreboard.slot_restarts(slot),
@@ -264,7 +268,7 @@ fn workers(scoreboard: Scoreboard, header: &Header, now: Duration) -> Vec<Worker
             ..worker
         }
     });
-    let is_in_place = |row: Row, slot| slot < scoreboard.slots() && scoreboard.in_place(slot) == Some(row);
+    let is_in_place = |row: Row, slot| scoreboard.in_place(slot) == Some(row);
     let leaving = scoreboard.rows_ever().filter_map(|row| {
         let slot = row.slot().filter(|slot| !is_in_place(row, *slot))?;
         Some(Worker { leaving: true, ..Worker::new(slot, Some(row), header, now) })

@@ -3,11 +3,12 @@
 
 use std::fs::File;
 use std::ops::Deref;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
 use std::sync::atomic::fence;
 
 use nix::unistd::Pid;
 
+use super::layout::{EMPTY, FIRST_ROW};
 use super::{Phase, Row, RowWriter, Scoreboard, State, codec};
 use crate::sys::clock;
 use crate::sys::memory::{self, Atomics};
@@ -70,22 +71,41 @@ impl Writer {
         self.numbers.control.parents_counter.store(value, Relaxed);
     }
 
-    /// How many slots are to be filled from now on: at the most
+    /// The least and the most workers that there are to be from now on.
+    pub fn set_pool_limits(self, least: usize, most: usize) {
+        self.numbers.control.least.store(least as u64, Relaxed);
+        self.numbers.control.most.store(most as u64, Relaxed);
+    }
+
+    /// Whether the worker that takes the last place for a client is to report it. After this
+    /// call, either that worker sees it, or this process sees that the place is taken.
+    pub fn set_wants_full(self, wanted: bool) {
+        self.numbers.control.wants_full.store(wanted.into(), Relaxed);
+        fence(SeqCst);
+    }
+
+    /// Adds a slot, an empty one. Its number is below
     /// [`MAX_WORKERS`](crate::config::MAX_WORKERS).
-    pub fn set_slots(self, slots: usize) {
-        let control = &self.numbers.control;
+    pub fn add_slot(self, slot: usize) {
         self.seqlock_write(|| {
-            control.slots.store(slots as u64, Relaxed);
-            control.slots_ever.fetch_max(slots as u64, Relaxed);
+            self.numbers.slots[slot].row.store(EMPTY, Relaxed);
+            self.numbers.control.slots_ever.fetch_max(slot as u64 + 1, Relaxed);
         });
     }
 
-    /// Gives a free row to the worker that is about to be forked for `slot`.
-    pub fn assign(self, row: Row, slot: usize) {
+    /// Removes a slot. If a worker fills it, that one is leaving.
+    pub fn remove_slot(self, slot: usize) {
+        self.seqlock_write(|| self.numbers.slots[slot].row.store(0, Relaxed));
+    }
+
+    /// Gives a free row to the worker that is about to be forked for `slot`. `replaces`: another
+    /// worker has filled the slot before, or still does.
+    pub fn assign(self, row: Row, slot: usize, replaces: bool) {
         let writer = self.row_writer(row);
+        let restarts = self.numbers.slots[slot].restarts.load(Relaxed) + u64::from(replaces);
         self.seqlock_write(|| {
             writer.numbers.clear();
-            writer.numbers.restarts.store(self.numbers.slots[slot].filled.load(Relaxed), Relaxed);
+            writer.numbers.restarts.store(restarts, Relaxed);
             writer.numbers.forked_at.store(clock::now().as_nanos() as u64, Relaxed);
             writer.numbers.slot.store(slot as u64 + 1, Relaxed);
             writer.set_state(State::Starting);
@@ -103,18 +123,23 @@ impl Writer {
     pub fn fill(self, slot: usize, row: Row) {
         self.seqlock_write(|| {
             self.restore(slot, row);
-            self.numbers.slots[slot].filled.fetch_add(1, Relaxed);
+            self.numbers.slots[slot].restarts.store(row.restarts(), Relaxed);
         });
     }
 
     /// Empties a slot: its worker is leaving, and is shown as such.
     pub fn vacate(self, slot: usize) {
-        self.seqlock_write(|| self.numbers.slots[slot].row.store(0, Relaxed));
+        self.seqlock_write(|| self.numbers.slots[slot].row.store(EMPTY, Relaxed));
     }
 
     /// Fills a slot with the worker that filled it before.
     pub fn restore(self, slot: usize, row: Row) {
-        self.numbers.slots[slot].row.store(row.index as u64 + 1, Relaxed);
+        self.numbers.slots[slot].row.store(FIRST_ROW + row.index as u64, Relaxed);
+    }
+
+    /// Asks the worker of this row to accept no more. It looks when a signal interrupts it.
+    pub fn retire(self, row: Row) {
+        self.row_writer(row).retire();
     }
 
     /// Clears the row of a worker that was reaped or could not be forked. What it has

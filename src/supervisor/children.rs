@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use crate::scoreboard::{Row, Writer};
+use crate::scoreboard::{Row, State, Writer};
 use crate::supervisor::respawn;
+use crate::supervisor::scaling::{Load, Worker};
 use crate::sys::process::WaitStatus;
 
 /// How many workers may finish clients that stay, for each slot. When there are more, the
@@ -20,7 +21,8 @@ const LEAVING_PER_SLOT: usize = 8;
 /// All children not yet reaped, and the slots.
 #[derive(Debug)]
 pub struct Children {
-    slots: Vec<Slot>,
+    /// By their numbers.
+    slots: BTreeMap<usize, Slot>,
     unreaped: BTreeMap<Pid, Child>,
     scoreboard: Writer,
     /// Rows that no child has; the last one is used next.
@@ -74,22 +76,36 @@ impl Children {
     pub fn new(scoreboard: Writer, slots: u16) -> Children {
         let mut free_rows: Vec<Row> = (0..).map_while(|index| scoreboard.row(index)).collect();
         free_rows.reverse();
-        let mut children = Children { slots: Vec::new(), unreaped: BTreeMap::new(), scoreboard, free_rows };
+        let mut children =
+            Children { slots: BTreeMap::new(), unreaped: BTreeMap::new(), scoreboard, free_rows };
         (0..slots).for_each(|_| children.add_slot());
         children
     }
 
-    /// Adds an empty slot, to be filled at once.
+    /// Adds an empty slot, to be filled at once. It gets the lowest number that is free.
     pub fn add_slot(&mut self) {
-        self.slots.push(Slot { worker: None, last: None, due: Instant::now() });
-        self.scoreboard.set_slots(self.slots.len());
+        let number = (0..).find(|number| !self.slots.contains_key(number)).expect("there is always one");
+        self.slots.insert(number, Slot { worker: None, last: None, due: Instant::now() });
+        self.scoreboard.add_slot(number);
     }
 
-    /// Removes the last slot, and returns the worker that filled it.
-    pub fn remove_slot(&mut self) -> Option<Pid> {
-        let slot = self.slots.pop()?;
-        self.scoreboard.set_slots(self.slots.len());
+    /// Removes a slot, and returns the worker that filled it.
+    pub fn remove_slot(&mut self, number: usize) -> Option<Pid> {
+        let slot = self.slots.remove(&number)?;
+        self.scoreboard.remove_slot(number);
         slot.worker
+    }
+
+    /// As [`remove_slot`](Children::remove_slot), and the worker is to accept no more.
+    pub fn give_up_slot(&mut self, number: usize) -> Option<Pid> {
+        let pid = self.remove_slot(number)?;
+        self.scoreboard.retire(self.unreaped.get(&pid)?.row);
+        Some(pid)
+    }
+
+    /// The number of the last slot.
+    pub fn last_slot(&self) -> Option<usize> {
+        self.slots.keys().next_back().copied()
     }
 
     /// Removes all slots: from now on no death can lead to a fork. The scoreboard goes on
@@ -105,18 +121,18 @@ impl Children {
 
     /// An empty slot that is due, and the worker that filled it last.
     pub fn next_empty_slot(&self, now: Instant) -> Option<(usize, Option<Predecessor>)> {
-        let slot = self.slots.iter().position(|slot| slot.worker.is_none() && slot.due <= now)?;
-        Some((slot, self.slots[slot].last))
+        let (number, slot) = self.slots.iter().find(|(_, slot)| slot.worker.is_none() && slot.due <= now)?;
+        Some((*number, slot.last))
     }
 
     /// When the next empty slot may be filled.
     pub fn next_due(&self) -> Option<Instant> {
-        self.slots.iter().filter(|slot| slot.worker.is_none()).map(|slot| slot.due).min()
+        self.slots.values().filter(|slot| slot.worker.is_none()).map(|slot| slot.due).min()
     }
 
     /// The empty slot must not be filled before `due`.
     pub fn wait_until(&mut self, slot: usize, due: Instant) {
-        if let Some(slot) = self.slots.get_mut(slot) {
+        if let Some(slot) = self.slots.get_mut(&slot) {
             slot.due = due;
         }
     }
@@ -124,7 +140,9 @@ impl Children {
     /// A row for a child that is to be forked. None: thousands of workers are still leaving.
     pub fn take_row(&mut self, slot: usize) -> Option<Row> {
         let row = self.free_rows.pop()?;
-        self.scoreboard.assign(row, slot);
+        let before = self.slots.get(&slot);
+        let replaces = before.is_some_and(|before| before.worker.is_some() || before.last.is_some());
+        self.scoreboard.assign(row, slot, replaces);
         Some(row)
     }
 
@@ -139,7 +157,7 @@ impl Children {
     pub fn add(&mut self, pid: Pid, slot: usize, row: Row, born: Instant) {
         self.scoreboard.set_pid(row, pid);
         self.unreaped.insert(pid, Child { slot, row, born, is_retiring: false });
-        if let Some(filled) = self.slots.get_mut(slot) {
+        if let Some(filled) = self.slots.get_mut(&slot) {
             filled.worker = Some(pid);
             self.scoreboard.fill(slot, row);
         }
@@ -151,7 +169,7 @@ impl Children {
         let (row, connections) = (child.row, child.row.served().connections);
         let (clients, client) = (row.clients(), row.peer());
         self.free_row(child.row, child.slot, Some(status));
-        let filled = self.slots.get_mut(child.slot).filter(|slot| slot.worker == Some(pid));
+        let filled = self.slots.get_mut(&child.slot).filter(|slot| slot.worker == Some(pid));
         let was_in_place = filled.is_some();
         if let Some(slot) = filled {
             *slot = Slot { worker: None, last: Some(Predecessor { pid, died: Some(died) }), due: died };
@@ -179,7 +197,7 @@ impl Children {
         let pid = self.in_place().find(is_retiring)?;
         let slot = self.slot_of(pid)?;
         let last = Some(Predecessor { pid, died: None });
-        self.slots[slot] = Slot { worker: None, last, due: Instant::now() };
+        self.slots.insert(slot, Slot { worker: None, last, due: Instant::now() });
         self.scoreboard.vacate(slot);
         Some(pid)
     }
@@ -188,7 +206,7 @@ impl Children {
     /// lives.
     pub fn restore(&mut self, pid: Pid) -> bool {
         let Some(child) = self.unreaped.get(&pid) else { return false };
-        match self.slots.get_mut(child.slot) {
+        match self.slots.get_mut(&child.slot) {
             Some(slot) if slot.worker.is_none() => {
                 slot.worker = Some(pid);
                 self.scoreboard.restore(child.slot, child.row);
@@ -201,7 +219,7 @@ impl Children {
     /// The slot that it fills.
     pub fn slot_of(&self, pid: Pid) -> Option<usize> {
         let slot = self.unreaped.get(&pid)?.slot;
-        (self.slots.get(slot)?.worker == Some(pid)).then_some(slot)
+        (self.slots.get(&slot)?.worker == Some(pid)).then_some(slot)
     }
 
     /// Is it a child, not yet reaped?
@@ -226,7 +244,22 @@ impl Children {
 
     /// Those that fill slots.
     pub fn in_place(&self) -> impl Iterator<Item = Pid> {
-        self.slots.iter().filter_map(|slot| slot.worker)
+        self.slots.values().filter_map(|slot| slot.worker)
+    }
+
+    /// The slots, and what their workers do.
+    pub fn loads(&self) -> Vec<Worker> {
+        let load = |(slot, filled): (&usize, &Slot)| {
+            let row = filled.worker.and_then(|pid| self.unreaped.get(&pid)).map(|child| child.row);
+            let load = row.map_or(Load::Missing, |row| match row.state() {
+                _ if !row.has_room() => Load::Full,
+                (State::Starting, _) => Load::Starting,
+                (State::Idle, since) => Load::IdleSince(since),
+                _ => Load::Partial,
+            });
+            Worker { slot: *slot, forked_at: row.map_or(Duration::ZERO, Row::forked_at), load }
+        };
+        self.slots.iter().map(load).collect()
     }
 
     /// Is any worker that fills a slot past its start?

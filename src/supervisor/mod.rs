@@ -5,16 +5,19 @@
 //! order of events: `credentials` and `pid_file` are needed at the start; `spawn` forks
 //! the workers; the loop here waits at `events`; `signals` answers each signal;
 //! `rolling_restart` is SIGHUP's; `reap` explains a worker's death, and `respawn` decides
-//! what follows, without acting; `shutdown` ends the server. `children` knows which worker
-//! fills which slot.
+//! what follows, without acting; `scaling` decides how many workers there are to be, and
+//! `pool` acts on it; `shutdown` ends the server. `children` knows which worker fills which
+//! slot.
 
 mod children;
 mod credentials;
 mod events;
 mod pid_file;
+mod pool;
 mod reap;
 mod respawn;
 mod rolling_restart;
+mod scaling;
 mod shutdown;
 mod signals;
 mod spawn;
@@ -28,6 +31,7 @@ use nix::unistd::{Pid, getpid};
 
 use self::children::Children;
 use self::events::EventSource;
+use self::pool::Pool;
 use self::respawn::Respawn;
 use self::rolling_restart::RollingRestart;
 use self::shutdown::Stage;
@@ -66,6 +70,7 @@ pub struct Supervisor<'a> {
     scoreboard: Writer,
     children: Children,
     respawn: Respawn,
+    pool: Pool,
     rolling_restart: RollingRestart,
     /// When the listening socket was last repaired.
     socket_repaired_at: Option<Instant>,
@@ -102,6 +107,7 @@ impl<'a> Supervisor<'a> {
         let pid_file = config.pid_file.as_deref().map(|path| pid_file::create(path, pid)).transpose()?;
         let (scoreboard, file) = scoreboard::open(config, &header).map_err(|error| lacking(error.into()))?;
         scoreboard.set_queue_limit(queue_limit(config.backlog));
+        scoreboard.set_pool_limits(config.workers.into(), config.most_workers().into());
         Ok(Supervisor {
             config,
             pid,
@@ -116,6 +122,7 @@ impl<'a> Supervisor<'a> {
             scoreboard,
             children: Children::new(scoreboard, config.workers),
             respawn: Respawn::default(),
+            pool: Pool::new(config),
             rolling_restart: RollingRestart::default(),
             socket_repaired_at: None,
             fork_retry_at: None,
@@ -153,8 +160,10 @@ impl<'a> Supervisor<'a> {
         }
         self.announce();
         loop {
+            self.scale();
             let deadline = self.next_deadline();
-            let listener = self.listener.as_ref().filter(|_| self.may_fork_drainer());
+            let watches_queue = self.pool.watches_queue || self.may_fork_drainer();
+            let listener = self.listener.as_ref().filter(|_| watches_queue);
             let source = self.events.as_mut().expect("only a child has dropped it");
             let events = source.wait(deadline, listener.map(Listener::poll_fd));
             self.reap_workers();
@@ -162,6 +171,7 @@ impl<'a> Supervisor<'a> {
                 match report {
                     Report::Ready => self.worker_is_ready(pid),
                     Report::Retiring => self.worker_retires(pid),
+                    Report::Full => {} // `scale` looks whether connections wait.
                 }
             }
             for signal in events.signals {
@@ -195,7 +205,7 @@ impl<'a> Supervisor<'a> {
             Stage::Running => {
                 let replacing = self.rolling_restart.next().and(self.fork_retry_at);
                 let forking = self.children.next_due().map(|due| self.fork_retry_at.unwrap_or(due).max(due));
-                [replacing, forking].into_iter().flatten().min()
+                [replacing, forking, self.pool.decide_at].into_iter().flatten().min()
             }
             Stage::Draining(drain) => {
                 let forking = self.fork_retry_at.filter(|retry_at| *retry_at > Instant::now());

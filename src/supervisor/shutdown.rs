@@ -84,6 +84,8 @@ impl Supervisor<'_> {
     pub(super) fn begin_shutdown(&mut self, exit: Exit) {
         self.children.remove_all_slots();
         self.rolling_restart.stop();
+        self.pool.watches_queue = false;
+        self.scoreboard.set_wants_full(false);
         self.scoreboard.set_phase(Phase::Draining);
         let now = Instant::now();
         let has_overflowed = self.listener.as_ref().and_then(Listener::drops).is_some_and(|drops| drops > 0);

@@ -41,28 +41,26 @@ impl Supervisor<'_> {
             Signal::SIGUSR2 => {
                 self.log_event(Level::Warn, "SIGUSR2: ignored; SIGHUP replaces the workers".into());
             }
-            Signal::SIGTTIN if self.children.slots() == usize::from(MAX_WORKERS) => {
+            Signal::SIGTTIN if self.pool.limits.least == usize::from(MAX_WORKERS) => {
                 self.log_event(Level::Warn, format!("SIGTTIN: {MAX_WORKERS} workers is the most"));
             }
             Signal::SIGTTIN => {
-                self.children.add_slot();
-                self.log_worker_count(signal);
+                self.set_least(self.pool.limits.least + 1);
+                self.log_pool_size(signal);
             }
-            Signal::SIGTTOU if self.children.slots() == 1 => {
+            Signal::SIGTTOU if self.pool.limits.least == 1 => {
                 self.log_event(Level::Warn, "SIGTTOU: one worker is the least".into());
             }
             Signal::SIGTTOU => {
-                let worker = self.children.remove_slot();
-                self.log_worker_count(signal);
-                worker.into_iter().for_each(|pid| self.terminate(pid));
+                self.set_least(self.pool.limits.least - 1);
+                self.log_pool_size(signal);
             }
             _ => {}
         }
     }
 
-    fn log_worker_count(&self, signal: Signal) {
-        let workers = count(self.children.slots() as u64, "worker");
-        self.log_event(Level::Info, format!("{signal}: {workers} from now on"));
+    fn log_pool_size(&self, signal: Signal) {
+        self.log_event(Level::Info, format!("{signal}: {} from now on", self.pool.size()));
     }
 
     /// Tells a worker to finish its clients and leave. CONT follows TERM, because a stopped

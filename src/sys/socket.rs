@@ -40,7 +40,7 @@ pub fn address_bytes(address: &SockAddr) -> &[u8] {
 /// None for a socket that is connected, or was.
 pub fn send_queue_len(socket: impl AsFd) -> nix::Result<usize> {
     #[cfg(not(target_os = "linux"))]
-    return getsockopt(socket, libc::SO_NWRITE).map(|[bytes]| bytes as usize);
+    return getsockopt(socket, libc::SOL_SOCKET, libc::SO_NWRITE).map(|[bytes]| bytes as usize);
     #[cfg(target_os = "linux")]
     {
         let mut bytes: libc::c_int = 0;
@@ -50,14 +50,18 @@ pub fn send_queue_len(socket: impl AsFd) -> nix::Result<usize> {
     }
 }
 
-/// An option of the socket that is so many 32-bit numbers: for options that neither nix
-/// nor socket2 knows. See getsockopt(2).
-fn getsockopt<const N: usize>(socket: impl AsFd, name: libc::c_int) -> nix::Result<[u32; N]> {
+/// An option of the socket that is so many 32-bit numbers, or begins with them: for options that
+/// neither nix nor socket2 knows. See getsockopt(2).
+fn getsockopt<const N: usize>(
+    socket: impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+) -> nix::Result<[u32; N]> {
     let mut numbers = [0; N];
     let mut size = size_of_val(&numbers) as libc::socklen_t;
     let (fd, place) = (socket.as_fd().as_raw_fd(), numbers.as_mut_ptr().cast());
     // SAFETY: each value of the bytes is a number, and the size says how many have room.
-    Errno::result(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, place, &mut size) })?;
+    Errno::result(unsafe { libc::getsockopt(fd, level, name, place, &mut size) })?;
     if size as usize == size_of_val(&numbers) { Ok(numbers) } else { Err(Errno::EINVAL) }
 }
 
@@ -132,13 +136,26 @@ const SO_MEMINFO: libc::c_int = libc::SO_MEMINFO;
 #[cfg(not(target_os = "linux"))]
 const SO_MEMINFO: libc::c_int = -1; // No option has this number.
 
+#[cfg(target_os = "linux")]
+const TCP_INFO: libc::c_int = libc::TCP_INFO;
+#[cfg(not(target_os = "linux"))]
+const TCP_INFO: libc::c_int = -1; // No option has this number.
+
 /// How many segments a socket has dropped. A listening socket does so mostly when its
 /// accept queue is full. None: the system can't tell. See SO_MEMINFO in the kernel's
 /// sock_diag.h.
 pub fn drops(socket: impl AsFd) -> Option<u64> {
     const DROPS: usize = 8; // SK_MEMINFO_DROPS
-    let numbers: [_; DROPS + 1] = getsockopt(socket, SO_MEMINFO).ok()?;
+    let numbers: [_; DROPS + 1] = getsockopt(socket, libc::SOL_SOCKET, SO_MEMINFO).ok()?;
     Some(numbers[DROPS].into())
+}
+
+/// How many connections are in a listening socket's accept queue. None: the system can't tell.
+/// See TCP_INFO in tcp(7): of a listening socket `tcpi_unacked` says it.
+pub fn waiting(socket: impl AsFd) -> Option<usize> {
+    const UNACKED: usize = 6; // Eight numbers of one byte, and four of 32 bits, come before it.
+    let numbers: [_; UNACKED + 1] = getsockopt(socket, libc::IPPROTO_TCP, TCP_INFO).ok()?;
+    Some(numbers[UNACKED] as usize)
 }
 
 /// The length that the kernel gives an accept queue that was asked to hold

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use log::{Level, debug, error, info, log_enabled, warn};
 use nix::errno::Errno;
 
-use super::{ListenerState, Worker, wakeup};
+use super::{ListenerState, Report, Worker, wakeup};
 use crate::echo::{Connection, Peer, WorkerHooks};
 use crate::error::{shortage, strerror};
 use crate::log::narrate::worker as narrate;
@@ -137,7 +137,11 @@ impl Worker {
             next.unpark();
         }
         if private == self.limit {
+            self.row.retire();
             self.wake_first_thread();
+        }
+        if self.row.is_to_report_full(self.scoreboard) {
+            self.report(Report::Full);
         }
         if log_enabled!(Level::Info) {
             // For the shared total: of two workers that count at once, one at least must see

@@ -112,6 +112,8 @@ struct Worker {
     clients_at_once: usize,
     /// The most connections that it accepts in its life.
     limit: u64,
+    /// Whether there are more workers to come when no worker has room.
+    pool_may_grow: bool,
     /// How long each answer takes.
     work: Duration,
     grace: Duration,
@@ -154,6 +156,7 @@ impl Worker {
             model: options.model,
             clients_at_once: options.clients_at_once().min(process::descriptors_left()),
             limit: limit_with_jitter(options.max_connections, getpid()),
+            pool_may_grow: options.most_workers() > options.workers,
             work: options.work,
             grace: options.grace,
             listener_state: ListenerState::Open(Arc::new(context.listener)),
@@ -170,8 +173,9 @@ impl Worker {
     /// The worker is in its sandbox, and begins to serve.
     fn begin(&mut self, sandbox: Sandbox) {
         self.row.set_credentials(self.user, sandbox);
+        self.row.set_places(self.clients_at_once);
         self.report(Report::Ready);
-        if self.model == Model::Process {
+        if self.model == Model::Process && !self.pool_may_grow {
             self.reports = None;
         }
         // The kernel signals the parent's death since `init`. A parent that died before that is
@@ -207,7 +211,7 @@ impl Worker {
 
     /// May this worker accept one more connection?
     fn may_accept(&self) -> bool {
-        !self.is_stopping() && private_counter::value() < self.limit
+        !self.is_stopping() && private_counter::value() < self.limit && !self.row.is_retired()
     }
 
     /// Interrupts the first thread's wait: this thread ends, or has accepted the last

@@ -9,22 +9,31 @@ pub enum Report {
     Ready,
     /// It accepts no more connections, and finishes those that it has.
     Retiring,
+    /// It has taken the last place for a client: no worker has room for one more.
+    Full,
 }
 
 impl Report {
     /// The size in bytes of a report in the pipe.
     pub const SIZE: usize = 8;
 
+    /// So many bits are the report, and those above them the pid.
+    const BITS: u32 = 2;
+
     /// The report as it is written into the pipe: the worker's pid, then what it reports.
     pub fn encode(self, pid: Pid) -> [u8; Report::SIZE] {
-        let number = (pid.as_raw() as u64) << 1 | u64::from(self == Report::Retiring);
+        let number = (pid.as_raw() as u64) << Report::BITS | self as u64;
         number.to_ne_bytes()
     }
 
     /// The pid, which is not checked, and what the worker reports.
     pub fn decode(bytes: [u8; Report::SIZE]) -> (Pid, Report) {
         let number = u64::from_ne_bytes(bytes);
-        let report = if number & 1 == 0 { Report::Ready } else { Report::Retiring };
-        (Pid::from_raw((number >> 1) as i32), report)
+        let report = match number & ((1 << Report::BITS) - 1) {
+            0 => Report::Ready,
+            1 => Report::Retiring,
+            _ => Report::Full,
+        };
+        (Pid::from_raw((number >> Report::BITS) as i32), report)
     }
 }

@@ -1,5 +1,6 @@
 //! What has been measured, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -43,7 +44,7 @@ pub(super) struct Report<'a> {
     /// From the first message to the last answer.
     pub(super) elapsed: Duration,
     /// Messages that each worker has answered, if the server's scoreboard could be read.
-    pub(super) by_worker: Option<Vec<u64>>,
+    pub(super) by_worker: Option<BTreeMap<usize, u64>>,
     /// How many connections each worker serves at once.
     pub(super) clients_per_worker: usize,
 }
@@ -51,13 +52,15 @@ pub(super) struct Report<'a> {
 /// The messages of `size` bytes that each worker has answered between two snapshots.
 /// None: some workers have left with their slots (TTOU), and what they had served belongs
 /// to no slot now.
-pub(super) fn by_worker(before: &Snapshot, after: &Snapshot, size: usize) -> Option<Vec<u64>> {
+pub(super) fn by_worker(before: &Snapshot, after: &Snapshot, size: usize) -> Option<BTreeMap<usize, u64>> {
     let bytes = |snapshot: &Snapshot| snapshot.by_slot(|served| served.bytes);
-    let mut earlier = bytes(before).into_iter();
-    let since = |bytes: u64| bytes.saturating_sub(earlier.next().unwrap_or(0));
-    let since: Vec<u64> = bytes(after).into_iter().map(since).collect();
+    let earlier = bytes(before);
+    let since =
+        |(slot, bytes): (usize, u64)| (slot, bytes.saturating_sub(earlier.get(&slot).copied().unwrap_or(0)));
+    let since: BTreeMap<usize, u64> = bytes(after).into_iter().map(since).collect();
     let all = after.totals.served.bytes.saturating_sub(before.totals.served.bytes);
-    (since.iter().sum::<u64>() == all).then(|| since.into_iter().map(|bytes| bytes / size as u64).collect())
+    (since.values().sum::<u64>() == all)
+        .then(|| since.into_iter().map(|(slot, bytes)| (slot, bytes / size as u64)).collect())
 }
 
 impl Report<'_> {
@@ -194,7 +197,7 @@ impl Report<'_> {
                 wait_p99_us: micros(&self.stats.waits, 0.99),
                 wait_max_us: micros(&self.stats.waits, 1.0),
             },
-            by_worker: self.by_worker.as_deref(),
+            by_worker: self.by_worker.as_ref().map(|slots| slots.values().copied().collect()),
         };
         serde_json::to_string(&json).expect("numbers and texts can be written as JSON")
     }
@@ -206,7 +209,7 @@ fn rounded(number: f64, parts: f64) -> f64 {
 
 /// The JSON. Programs rely on these names.
 #[derive(Serialize)]
-struct Json<'a> {
+struct Json {
     mode: Mode,
     connections: u16,
     size: usize,
@@ -220,7 +223,7 @@ struct Json<'a> {
     #[serde(serialize_with = "in_order")]
     errors: Vec<(Kind, u64)>,
     accept: Accept,
-    by_worker: Option<&'a [u64]>,
+    by_worker: Option<Vec<u64>>,
 }
 
 /// Its names are none that stand elsewhere: scripts look for those without parsing.

@@ -1,6 +1,7 @@
 //! Page 3: how evenly the kernel spreads the connections over the workers, and how much is
 //! served a second.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use ratatui::style::Stylize;
@@ -45,7 +46,7 @@ pub(super) fn lines(view: &TopView, room: Room) -> Vec<Line<'static>> {
 }
 
 /// A bar for each slot, or for each group of slots.
-fn bars(by_slot: &[u64], most_bars: usize, width: usize) -> Vec<Line<'static>> {
+fn bars(by_slot: &BTreeMap<usize, u64>, most_bars: usize, width: usize) -> Vec<Line<'static>> {
     let groups = distribution::by_group(by_slot, most_bars);
     let most = groups.iter().map(|(_, mean)| *mean).fold(0.0, f64::max);
     let name = |slots: &RangeInclusive<usize>| match slots.start() == slots.end() {

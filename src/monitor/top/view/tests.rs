@@ -56,7 +56,7 @@ fn view(workers: Vec<Worker>) -> TopView {
             uptime: SECOND * 245,
             model: Model::Process,
             clients_per_worker: 1,
-            pool: Pool { min: 5, max: 5 },
+            pool: Pool { min: 5, max: 5, now: 5 },
             accept_queue: AcceptQueue { length: Some(2), limit: 10 },
             totals: Totals { served, restarts: 6 },
             private_counter: PrivateCounter { address: "0x55d0c8a010e8".into(), parent: 0 },
