@@ -257,7 +257,7 @@ impl Children {
                 (State::Idle, since) => Load::IdleSince(since),
                 _ => Load::Partial,
             });
-            Worker { slot: *slot, forked_at: row.map_or(Duration::ZERO, Row::forked_at), load }
+            Worker { slot: *slot, forked_at: row.map_or(Duration::MAX, Row::forked_at), load }
         };
         self.slots.iter().map(load).collect()
     }
