@@ -189,8 +189,7 @@ impl Children {
     /// there is none, or if too many are leaving already: a worker that an intruder controls
     /// must not make the parent fork without an end.
     pub fn vacate_next(&mut self) -> Option<Pid> {
-        let leaving = self.unreaped.len() - self.in_place().count();
-        if leaving >= LEAVING_PER_SLOT * self.slots.len() {
+        if self.leaving() >= LEAVING_PER_SLOT * self.slots.len() {
             return None;
         }
         let is_retiring = |pid: &Pid| self.unreaped.get(pid).is_some_and(|child| child.is_retiring);
@@ -230,6 +229,11 @@ impl Children {
     /// How many there are, including those that are leaving.
     pub fn len(&self) -> u64 {
         self.unreaped.len() as u64
+    }
+
+    /// How many of them fill no slot any more.
+    pub fn leaving(&self) -> usize {
+        self.unreaped.len() - self.in_place().count()
     }
 
     /// Are all dead and reaped?

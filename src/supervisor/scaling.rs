@@ -50,7 +50,7 @@ pub enum Load {
 pub struct Decision {
     /// So many workers are to be added.
     pub add: usize,
-    /// The workers in these slots are to leave, the youngest first.
+    /// The workers in these slots are to leave.
     pub give_up: Vec<usize>,
     /// No worker has room: from now on the accept queue is to be watched.
     pub watch_queue: bool,
@@ -84,21 +84,25 @@ pub fn decide(limits: Limits, workers: &[Worker], waiting: usize, leaving: usize
     Decision { give_up, wants_full, again_at, ..Decision::default() }
 }
 
-/// The slots to give up now, and when to decide on others.
+/// The slots to give up now, and when to decide on others. The youngest of the idle workers are
+/// spare, as many as there are above the least; each of them may stay for a while.
 fn give_up(limits: Limits, workers: &[Worker], now: Duration) -> (Vec<usize>, Option<Duration>) {
-    let spare = workers.len().saturating_sub(limits.least);
+    let above_least = workers.len().saturating_sub(limits.least);
     let has_room = workers.iter().any(|worker| !matches!(worker.load, Load::Full | Load::Missing));
-    let until = |worker: &Worker| match worker.load {
-        Load::IdleSince(since) => since + limits.spare_for,
-        // Its worker was wanted for a connection that another one has accepted meanwhile.
-        Load::Missing if has_room => now,
-        _ => now + limits.spare_for,
-    };
-    let (mut due, later): (Vec<&Worker>, Vec<&Worker>) =
-        workers.iter().partition(|worker| until(worker) <= now);
-    due.sort_by_key(|worker| Reverse(worker.forked_at));
-    let give_up: Vec<_> = due.into_iter().take(spare).map(|worker| worker.slot).collect();
-    let again_at = later.into_iter().map(until).min().filter(|_| give_up.len() < spare);
+    let idle = workers.iter().filter_map(|worker| match worker.load {
+        Load::IdleSince(since) => Some((worker, since + limits.spare_for)),
+        // It was wanted for a connection that another worker has accepted meanwhile.
+        Load::Missing if has_room => Some((worker, now)),
+        _ => None,
+    });
+    let mut idle: Vec<_> = idle.collect();
+    idle.sort_by_key(|(worker, _)| Reverse(worker.forked_at));
+    idle.truncate(above_least);
+    let (due, later): (Vec<_>, Vec<_>) = idle.into_iter().partition(|(_, until)| *until <= now);
+    let give_up: Vec<_> = due.into_iter().map(|(worker, _)| worker.slot).collect();
+    // One that has clients now can be due no earlier than after the whole time.
+    let again_at = later.into_iter().map(|(_, until)| until).fold(now + limits.spare_for, Duration::min);
+    let again_at = (give_up.len() < above_least).then_some(again_at);
     (give_up, again_at)
 }
 

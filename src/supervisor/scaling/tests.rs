@@ -141,9 +141,9 @@ impl Pool {
             assert_eq!(*clients, 0, "no client is cut");
             let is_due = |load| matches!(load, Load::IdleSince(since) if since + SPARE_FOR <= self.now);
             assert!(is_due(worker.load));
-            let kept = self.workers.iter().filter(|(kept, _)| !decision.give_up.contains(&kept.slot));
-            let mut older = kept.filter(|(kept, _)| is_due(kept.load));
-            assert!(older.all(|(kept, _)| kept.forked_at <= worker.forked_at), "the youngest first");
+            let idle = self.workers.iter().filter(|(_, clients)| *clients == 0);
+            let younger = idle.filter(|(other, _)| other.forked_at > worker.forked_at).count();
+            assert!(younger < now - limits.least, "the youngest first");
         }
     }
 }
