@@ -61,6 +61,11 @@ fn it_grows_by_as_many_workers_as_wait_and_comes_back() {
         assert_eq!(look["pool"], json!({"min": 2, "max": 6, "now": 6}));
         assert_eq!(look["totals"]["restarts"], 0, "a worker more replaces none");
         server.wait_for_log(&["parent", "and all 2 workers are busy: ", "more worker"]);
+        let address = server.address.to_string();
+        let (_, table, _) = command(&["status", &address]);
+        assert!(table.contains("pool: 6 workers now, 2 to 6 as clients need them"), "{table}");
+        let (_, page, _) = command(&["top", &address, "--once"]);
+        assert!(page.contains(" forked these 6; as needed 2 to 6"), "{page}");
         drop(clients);
         wait_for_size(&server, 2);
         assert_eq!(server.workers().into_iter().collect::<BTreeSet<_>>(), oldest, "the youngest leave first");
