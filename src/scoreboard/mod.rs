@@ -11,9 +11,9 @@
 //! An update is a store to an atomic number, without a system call. A worker that is killed
 //! at any instant leaves the scoreboard readable. The parent signals no pid that it reads
 //! here. It only reads here whether a connection was served or a worker is busy. So a worker
-//! gone wrong can cause a needless drain, or a wrong exit status at a forced end; and if it
-//! crashes again and again, it is replaced each time at once, without the wait.
-//! Nothing else.
+//! gone wrong can cause a needless drain, or a wrong exit status at a forced end; it can make
+//! the pool grow to its most, or keep it from growing; and if it crashes again and again, it
+//! is replaced each time at once, without the wait. Nothing else.
 //!
 //! Loads are relaxed, with a fence where the order matters: a reader's memory is read-only,
 //! and Rust guarantees no other kind of atomic load there.

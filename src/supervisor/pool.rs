@@ -81,40 +81,41 @@ impl Supervisor<'_> {
             let waiting = self.listener.as_ref().filter(|_| is_full).map_or(0, Listener::waiting);
             let leaving = self.children.leaving();
             let decision = scaling::decide(self.pool.limits, &workers, waiting, leaving, clock::now());
-            if !self.carry_out(&decision, waiting) {
-                self.scoreboard.set_wants_full(decision.wants_full);
-                self.pool.watches_queue = decision.watch_queue;
-                self.pool.decide_at =
-                    decision.again_at.map(|at| Instant::now() + at.saturating_sub(clock::now()));
+            let Decision { add, give_up, wants_full, watch_queue, again_at } = decision;
+            if add > 0 {
+                self.add_workers(add, waiting);
+            } else if !give_up.is_empty() {
+                give_up.into_iter().for_each(|slot| self.give_up(slot));
+            } else {
+                self.scoreboard.set_wants_full(wants_full);
+                self.pool.watches_queue = watch_queue;
+                let wait = again_at.map(|at| at.saturating_sub(clock::now()));
+                self.pool.decide_at = wait.map(|wait| Instant::now() + wait);
                 break;
             }
         }
     }
 
-    /// Changes the number of workers. Returns whether it did.
-    fn carry_out(&mut self, decision: &Decision, waiting: usize) -> bool {
-        let Decision { add, give_up, .. } = decision;
-        if *add > 0 {
-            let verb = if waiting == 1 { "waits" } else { "wait" };
-            let waiting = count(waiting as u64, "connection");
-            let busy = match self.children.slots() {
-                1 => "the only worker is busy".into(),
-                workers => format!("all {workers} workers are busy"),
-            };
-            let more = count(*add as u64, "more worker");
-            self.log_event(Level::Info, format!("{waiting} {verb} and {busy}: {more}"));
-            (0..*add).for_each(|_| self.children.add_slot());
-            self.spawn_missing_workers();
-        }
-        for slot in give_up {
-            let Some(pid) = self.children.give_up_slot(*slot) else { continue };
-            let idle = humantime::format_duration(self.pool.limits.spare_for);
-            let what = format!("worker {slot} (pid {pid}) was idle for {idle}, and is not needed any more");
-            self.log_event(Level::Info, what);
-            // It interrupts accept, and the worker finds that it is to accept no more. If it has just
-            // got a client, it serves that one to the end.
-            self.send(pid, Signal::SIGCONT);
-        }
-        *add > 0 || !give_up.is_empty()
+    fn add_workers(&mut self, add: usize, waiting: usize) {
+        let verb = if waiting == 1 { "waits" } else { "wait" };
+        let waiting = count(waiting as u64, "connection");
+        let busy = match self.children.slots() {
+            1 => "the only worker is busy".into(),
+            workers => format!("all {workers} workers are busy"),
+        };
+        let more = count(add as u64, "more worker");
+        self.log_event(Level::Info, format!("{waiting} {verb} and {busy}: {more}"));
+        (0..add).for_each(|_| self.children.add_slot());
+        self.spawn_missing_workers();
+    }
+
+    fn give_up(&mut self, slot: usize) {
+        let Some(pid) = self.children.give_up_slot(slot) else { return };
+        let idle = humantime::format_duration(self.pool.limits.spare_for);
+        let what = format!("worker {slot} (pid {pid}) was idle for {idle}, and is not needed any more");
+        self.log_event(Level::Info, what);
+        // It interrupts accept, and the worker finds that it is to accept no more. If it has just
+        // got a client, it serves that one to the end.
+        self.send(pid, Signal::SIGCONT);
     }
 }

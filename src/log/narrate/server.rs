@@ -108,7 +108,7 @@ steps! {
         "kill({pid}, {signal}): {}",
         match signal {
             Signal::SIGTERM => "asks the worker to finish its clients and leave",
-            Signal::SIGCONT => "continues the worker, if it is stopped",
+            Signal::SIGCONT => "continues the worker if it is stopped, and interrupts its call",
             _ => "ends the worker at once",
         };
     }
