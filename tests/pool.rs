@@ -217,6 +217,24 @@ fn a_killed_worker_above_the_least_is_replaced_and_leaves_later() {
 }
 
 #[test]
+fn a_stopped_worker_has_no_room() {
+    in_each(&ALL, |model| {
+        let server = start_workers(model, 2, 1, &["--max-workers", "5", "--spare-for", "1s"]);
+        server.wait_for_idle_workers(2);
+        let stopped = server.workers()[0];
+        kill(stopped, Signal::SIGSTOP).unwrap();
+        server.wait_for_status("one is stopped", |_| {
+            processes().iter().any(|process| process.pid == stopped && process.state == 'T')
+        });
+        let (clients, _) = burst(&server, 4);
+        wait_for_size(&server, 5);
+        kill(stopped, Signal::SIGCONT).unwrap();
+        drop(clients);
+        wait_for_size(&server, 2);
+    });
+}
+
+#[test]
 fn a_growing_pool_shuts_down_in_order() {
     in_each(&ALL, |model| {
         let mut server = start_workers(model, 1, 1, &["--max-workers", "20"]);

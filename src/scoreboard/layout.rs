@@ -25,6 +25,9 @@ pub(super) const HEADER_SIZE: usize = 512;
 /// In the place of a row's number: no worker fills the slot.
 pub(super) const EMPTY: u64 = 1;
 
+/// Added to the slot of a worker.
+pub(super) const STOPPED: u64 = 1 << 32;
+
 /// In the place of a number of clients: the worker accepts no more. Noise in the file hardly
 /// makes this number.
 pub(super) const NO_MORE: u64 = 1 << 40;
@@ -90,7 +93,7 @@ shared_structs! {
     /// A row. The parent assigns and clears it; while the worker lives, the parent writes the
     /// pid and the worker all numbers after `restarts`. Both write `places`.
     pub(super) struct RowNumbers {
-        /// The worker's slot plus 1; 0 is a free row.
+        /// The worker's slot plus 1, and [`STOPPED`] while a signal has stopped it; 0 is a free row.
         pub(super) slot: AtomicU64,
         pub(super) pid: AtomicU64,
         /// When it was forked, in nanoseconds of the shared clock.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use nix::unistd::{Pid, Uid};
 
 use super::codec::{load_address, store_address};
-use super::layout::{NO_MORE, RowNumbers};
+use super::layout::{NO_MORE, RowNumbers, STOPPED};
 use super::{Scoreboard, Served};
 use crate::sys::clock;
 use crate::sys::sandbox::Sandbox;
@@ -80,7 +80,7 @@ impl PartialEq for Row {
 impl Row {
     /// The slot that the worker fills, or filled. None: the row is free.
     pub fn slot(self) -> Option<usize> {
-        (self.numbers.slot.load(Relaxed) as usize).checked_sub(1)
+        ((self.numbers.slot.load(Relaxed) & !STOPPED) as usize).checked_sub(1)
     }
 
     /// The process. None for an instant after the fork, until the parent has noted it.
@@ -137,7 +137,9 @@ impl Row {
     /// Has it room for one more client, or will it when it has started?
     pub fn has_room(self) -> bool {
         let places = self.numbers.places.load(Relaxed);
-        (places != NO_MORE && self.clients() < places) || self.state().0 == State::Starting
+        let is_stopped = self.numbers.slot.load(Relaxed) & STOPPED != 0;
+        let has_place = self.clients() < places && places != NO_MORE;
+        !is_stopped && (has_place || self.state().0 == State::Starting)
     }
 
     /// Is it to accept no more?

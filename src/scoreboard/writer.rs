@@ -8,7 +8,7 @@ use std::sync::atomic::fence;
 
 use nix::unistd::Pid;
 
-use super::layout::{EMPTY, FIRST_ROW};
+use super::layout::{EMPTY, FIRST_ROW, STOPPED};
 use super::{Phase, Row, RowWriter, Scoreboard, State, codec};
 use crate::sys::clock;
 use crate::sys::memory::{self, Atomics};
@@ -136,6 +136,13 @@ impl Writer {
     /// Fills a slot with the worker that filled it before.
     pub fn restore(self, slot: usize, row: Row) {
         self.numbers.slots[slot].row.store(FIRST_ROW + row.index as u64, Relaxed);
+    }
+
+    /// Notes that the worker of this row was stopped, or goes on.
+    pub fn set_stopped(self, row: Row, is_stopped: bool) {
+        let slot = &self.row_writer(row).numbers.slot;
+        let stopped = if is_stopped { STOPPED } else { 0 };
+        slot.store(slot.load(Relaxed) & !STOPPED | stopped, Relaxed);
     }
 
     /// Asks the worker of this row to accept no more. It looks when a signal interrupts it.

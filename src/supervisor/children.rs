@@ -177,6 +177,13 @@ impl Children {
         Some(ReapedWorker { slot: child.slot, was_in_place, born: child.born, connections, clients, client })
     }
 
+    /// Notes that a child was stopped, or goes on. A stopped one accepts nothing: it has no room.
+    pub fn set_stopped(&mut self, pid: Pid, is_stopped: bool) {
+        if let Some(child) = self.unreaped.get(&pid) {
+            self.scoreboard.set_stopped(child.row, is_stopped);
+        }
+    }
+
     /// Notes that a child accepts no more, and finishes its clients. Returns its slot, if it
     /// fills one.
     pub fn retire(&mut self, pid: Pid) -> Option<usize> {

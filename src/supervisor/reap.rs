@@ -10,14 +10,19 @@ use super::respawn::{ExitKind, RestartDecision, WorkerRun};
 use super::shutdown::Stage;
 use crate::error::{Exit, strerror};
 use crate::log::narrate::server as narrate;
-use crate::sys::process::{self, WaitStatus};
+use crate::sys::process::{self, ChildEvent, WaitStatus};
 use crate::text::count;
 
 impl Supervisor<'_> {
-    /// Reaps all dead children: one SIGCHLD may stand for many deaths.
+    /// Reaps all dead children: one SIGCHLD may stand for many deaths. It also tells of those
+    /// that were stopped or go on.
     pub(super) fn reap_workers(&mut self) {
-        while let Some((pid, status)) = process::reap() {
-            self.reap(pid, status);
+        while let Some((pid, event)) = process::wait_child() {
+            match event {
+                ChildEvent::Died(status) => self.reap(pid, status),
+                ChildEvent::Stopped => self.children.set_stopped(pid, true),
+                ChildEvent::Continued => self.children.set_stopped(pid, false),
+            }
         }
     }
 

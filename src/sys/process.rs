@@ -76,19 +76,35 @@ impl fmt::Display for WaitStatus {
     }
 }
 
-/// Reaps one child that has died, if there is any; never blocks. See waitpid(2).
+/// What has happened to a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildEvent {
+    /// It has died, and is reaped now.
+    Died(WaitStatus),
+    /// A signal has stopped it.
+    Stopped,
+    /// It goes on.
+    Continued,
+}
+
+/// What has happened to one child, if anything has: a child that has died is reaped. Never
+/// blocks. See waitpid(2).
 ///
 /// nix's waitpid is not used: it knows no real-time signals, and for a child that was
 /// killed by one it returns an error after the kernel has reaped it.
-pub fn reap() -> Option<(Pid, WaitStatus)> {
+pub fn wait_child() -> Option<(Pid, ChildEvent)> {
     let mut status = 0;
+    let options = libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED;
     // SAFETY: the pointer is to an int, which is all that waitpid writes to.
-    let pid = unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) };
-    // 0: all live; an error: there are no children.
-    (pid > 0).then(|| match libc::WIFSIGNALED(status) {
-        true => (Pid::from_raw(pid), WaitStatus::Signal(libc::WTERMSIG(status))),
-        false => (Pid::from_raw(pid), WaitStatus::Exit(libc::WEXITSTATUS(status))),
-    })
+    let pid = unsafe { libc::waitpid(-1, &mut status, options) };
+    let event = match status {
+        _ if libc::WIFSTOPPED(status) => ChildEvent::Stopped,
+        _ if libc::WIFCONTINUED(status) => ChildEvent::Continued,
+        _ if libc::WIFSIGNALED(status) => ChildEvent::Died(WaitStatus::Signal(libc::WTERMSIG(status))),
+        _ => ChildEvent::Died(WaitStatus::Exit(libc::WEXITSTATUS(status))),
+    };
+    // 0: nothing has happened; an error: there are no children.
+    (pid > 0).then(|| (Pid::from_raw(pid), event))
 }
 
 /// Raises this process's limit on open descriptors to `wanted`, or as far as it may: the
