@@ -126,7 +126,7 @@ fn the_parent_is_not_woken_for_a_connection() {
         assert!(woken <= 20, "while a worker was idle, the parent was woken {woken} times");
 
         let (clients, _) = burst(&server, 10);
-        let waiting: Vec<_> = (0..20).map(|_| server.connect()).collect();
+        let waiting: Vec<_> = (0..100).map(|_| server.connect()).collect();
         wait_for_size(&server, 10);
         let before = sleeps(server.pid);
         // All are busy, and there may be no more: each of these gets the next free worker.
