@@ -313,3 +313,30 @@ fn lines_of_many_workers_never_tear() {
     let there = count(": accepted ") + count(": echoed ") + count(": closed ");
     assert!(there <= 15_000 && there + lost >= 15_000, "{there} lines, {lost} lost");
 }
+
+#[test]
+fn hup_opens_the_log_file_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let (path, old) = (directory.path().join("log"), directory.path().join("log.1"));
+    let mut server = Server::start(&["--workers", "1", "--log-file", path.to_str().unwrap()]);
+    let mut client = server.connect();
+    echo(&mut client, b"hello");
+    fs::rename(&path, &old).unwrap();
+    server.signal(Signal::SIGHUP);
+    let has = |path, what: &str| fs::read_to_string(path).is_ok_and(|text| text.contains(what));
+    wait_until("the new log has what follows", || has(&path, "may leave"));
+    drop(client);
+    wait_until("the old worker's last line is in the old log", || has(&old, "leaving after 1 connection"));
+    server.echo(b"served by the new worker");
+    wait_until("the new worker's lines are in the new log", || has(&path, "accepted"));
+    assert!(!has(&old, "replacing"));
+
+    // Where it cannot be opened, the log goes on where it is.
+    fs::rename(&path, directory.path().join("log.2")).unwrap();
+    fs::create_dir(&path).unwrap();
+    server.signal(Signal::SIGHUP);
+    let kept = directory.path().join("log.2");
+    wait_until("it says so", || has(&kept, "anew: is a directory; the log stays in the old one"));
+    assert_eq!(server.stop(), 0);
+    assert!(has(&kept, "the end, with exit status 0"));
+}

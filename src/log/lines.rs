@@ -22,6 +22,7 @@ use nix::unistd;
 
 use super::DROPPED;
 use crate::error::Error;
+use crate::sys::process::replace_descriptor;
 use crate::sys::readiness::wait_for;
 use crate::sys::signal;
 
@@ -79,6 +80,15 @@ impl Write for Lines {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Opens the file at `path` anew, under the same descriptor: the file before may have been renamed
+/// (logrotate(8)). Children that were forked before go on with that one.
+///
+/// # Errors
+/// Those of open(2); then the log stays as it is.
+pub(super) fn reopen(path: &Path) -> io::Result<()> {
+    open(path).and_then(|file| replace_descriptor(log_fd(), file))
 }
 
 /// Opens for appending, without blocking: neither for the reader of a fifo now, nor for room

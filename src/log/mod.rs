@@ -20,7 +20,7 @@ use time::macros::format_description;
 
 use self::lines::Lines;
 use crate::config::{Color, Explain, LogConfig, LogFormat};
-use crate::error::Error;
+use crate::error::{Error, strerror};
 use crate::text::count;
 
 pub(crate) use self::lines::{log_fd, write_if_room};
@@ -73,6 +73,16 @@ pub(crate) fn answer(line: &str) {
     let mut record = Record::builder();
     record.level(Level::Info).target(ANSWER);
     log::logger().log(&record.args(format_args!("{line}")).build());
+}
+
+/// Opens the log file anew, if there is one. Where that fails, the log goes on in the file that is
+/// open, and says so.
+pub(crate) fn reopen(config: &LogConfig) {
+    let Some(path) = &config.log_file else { return };
+    if let Err(error) = lines::reopen(path) {
+        let (path, reason) = (path.display(), strerror(&error));
+        log::error!("cannot open the log file {path} anew: {reason}; the log stays in the old one");
+    }
 }
 
 /// Starts the log, with `label` as the name of this process. Call it once, while the process

@@ -37,7 +37,10 @@ impl Supervisor<'_> {
             }
             Signal::SIGTERM | Signal::SIGINT => self.signalled_again(signal),
             _ if !running => info!("{signal}: too late, shutting down"),
-            Signal::SIGHUP => self.begin_rolling_restart(),
+            Signal::SIGHUP => {
+                crate::log::reopen(&self.config.log);
+                self.begin_rolling_restart();
+            }
             Signal::SIGUSR2 => {
                 self.log_event(Level::Warn, "SIGUSR2: ignored; SIGHUP replaces the workers".into());
             }

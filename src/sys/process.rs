@@ -2,7 +2,8 @@
 //! process, its limits and descriptors.
 #![allow(unsafe_code)]
 
-use std::os::fd::RawFd;
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::{fmt, fs, io};
 
@@ -105,6 +106,19 @@ pub fn wait_child() -> Option<(Pid, ChildEvent)> {
     };
     // 0: nothing has happened; an error: there are no children.
     (pid > 0).then(|| (Pid::from_raw(pid), event))
+}
+
+/// From now on the descriptor `fd` of this process, which is open, is for `file`. See dup2(2).
+///
+/// # Errors
+/// `EMFILE`, and none else for a number that is in use.
+pub fn replace_descriptor(fd: RawFd, file: File) -> io::Result<()> {
+    // SAFETY: dup2 closes what `fd` was for, and its owner goes on with `file`: a descriptor that is
+    // only written to.
+    Errno::result(unsafe { libc::dup2(file.as_raw_fd(), fd) })?;
+    // SAFETY: it changes a flag of this descriptor alone: dup2 has cleared it.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok(())
 }
 
 /// Raises this process's limit on open descriptors to `wanted`, or as far as it may: the
