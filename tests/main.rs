@@ -27,6 +27,7 @@ mod models_shutdown;
 mod orphans;
 mod overflow;
 mod pid_file;
+mod pool;
 mod rights;
 mod scoreboard_file;
 mod shared_socket;

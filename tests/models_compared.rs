@@ -24,7 +24,7 @@ fn status_shows_the_model_the_clients_and_the_threads() {
         let mut clients = server.connect_served(most);
         let look = server.status();
         assert_eq!((&look["model"], &look["clients_per_worker"]), (&json!(model), &json!(most)), "{look}");
-        assert_eq!(look["pool"], json!({"min": 1, "max": 1}));
+        assert_eq!(look["pool"], json!({"min": 1, "max": 1, "now": 1}));
         let worker = &look["workers"][0];
         let shown =
             ["clients", "threads", "private_counter", "careless_counter"].map(|of| number(&worker[of]));

@@ -345,7 +345,7 @@ fn the_next_start_removes_a_dead_servers_file() {
     let left = fs::read(runtime.file_of(&dead)).unwrap();
     let beside = |name: &str| runtime.file_of(&dead).with_file_name(name);
     // Of another version; killed while it made the file.
-    let other = String::from_utf8_lossy(&left[..512]).replace("\"layout\":3", "\"layout\":2");
+    let other = String::from_utf8_lossy(&left[..512]).replace("\"layout\":4", "\"layout\":3");
     fs::write(beside("other.scoreboard"), other).unwrap();
     fs::write(beside("begun.scoreboard"), "{\"what\":\"prefork-echo scoreboard\"\0\0\0").unwrap();
     // What is no scoreboard, isn't called one, or is about to become one.
@@ -583,10 +583,10 @@ fn a_malformed_scoreboard_is_an_error_not_a_crash() {
     with("nearly all", &whole[..whole.len() - 1], "is cut short or damaged");
     with("more", &[whole.as_slice(), b"!"].concat(), "is cut short or damaged");
     let text = String::from_utf8_lossy(&whole[..512]).into_owned();
-    let other = text.replace("\"layout\":3", "\"layout\":4").replace(env!("CARGO_PKG_VERSION"), "9.9.9");
+    let other = text.replace("\"layout\":4", "\"layout\":5").replace(env!("CARGO_PKG_VERSION"), "9.9.9");
     with("other", &[other.as_bytes(), &whole[512..]].concat(), "was made by another version, 9.9.9");
     let turned =
-        text.replace("\"layout\":3", "\"layout\":4").replace(env!("CARGO_PKG_VERSION"), TRICKS_IN_JSON);
+        text.replace("\"layout\":4", "\"layout\":5").replace(env!("CARGO_PKG_VERSION"), TRICKS_IN_JSON);
     let turned = [turned.as_bytes(), &whole[512..]].concat();
     fs::write(path("turned"), turned).unwrap();
     let message = no_status_of(&path("turned"));

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::config::{Model, StatusOptions};
 use crate::error::Error;
 use crate::monitor::{distribution, format, table};
-use crate::scoreboard::snapshot::{Snapshot, Worker};
+use crate::scoreboard::snapshot::{Pool, Snapshot, Worker};
 use crate::scoreboard::{Phase, Reader};
 use crate::sys::process::ProcessState;
 use crate::text::{self, count};
@@ -50,6 +50,7 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
         private_counter.address, private_counter.parent
     ));
     lines.extend(model(snapshot));
+    lines.extend(pool(snapshot));
     lines.extend(credentials(workers));
     let columns = table::columns(80);
     lines.extend([String::new(), table::headings(&columns)]);
@@ -72,6 +73,13 @@ fn model(snapshot: &Snapshot) -> Option<String> {
     (*model != Model::Process).then(|| {
         format!("model {}: {threads} and up to {most} clients a worker; now {}", model.name(), clients)
     })
+}
+
+/// How many workers there are, if their number changes by itself.
+fn pool(snapshot: &Snapshot) -> Option<String> {
+    let Pool { min, max, now } = snapshot.pool;
+    let workers = count(now as u64, "worker");
+    (min != max).then(|| format!("pool: {workers} now, {min} to {max} as clients need them"))
 }
 
 /// The workers' user and sandbox: one line, unless they differ. The user is a number: the

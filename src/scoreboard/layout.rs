@@ -25,8 +25,9 @@ pub(super) const HEADER_SIZE: usize = 512;
 /// In the place of a row's number: no worker fills the slot.
 pub(super) const EMPTY: u64 = 1;
 
-/// In the place of a number of clients: the worker accepts no more.
-pub(super) const NO_MORE: u64 = u64::MAX;
+/// In the place of a number of clients: the worker accepts no more. Noise in the file hardly
+/// makes this number.
+pub(super) const NO_MORE: u64 = 1 << 40;
 
 /// What stands for the first row.
 pub(super) const FIRST_ROW: u64 = 2;

@@ -102,7 +102,8 @@ impl Writer {
     /// worker has filled the slot before, or still does.
     pub fn assign(self, row: Row, slot: usize, replaces: bool) {
         let writer = self.row_writer(row);
-        let restarts = self.numbers.slots[slot].restarts.load(Relaxed) + u64::from(replaces);
+        // Wrapping: noise in the file must not become a panic.
+        let restarts = self.numbers.slots[slot].restarts.load(Relaxed).wrapping_add(replaces.into());
         self.seqlock_write(|| {
             writer.numbers.clear();
             writer.numbers.restarts.store(restarts, Relaxed);

@@ -196,8 +196,7 @@ impl Children {
     /// there is none, or if too many are leaving already: a worker that an intruder controls
     /// must not make the parent fork without an end.
     pub fn vacate_next(&mut self) -> Option<Pid> {
-        let leaving = self.unreaped.len() - self.in_place().count();
-        if leaving >= LEAVING_PER_SLOT * self.slots.len() {
+        if self.leaving() >= LEAVING_PER_SLOT * self.slots.len() {
             return None;
         }
         let is_retiring = |pid: &Pid| self.unreaped.get(pid).is_some_and(|child| child.is_retiring);
@@ -239,6 +238,11 @@ impl Children {
         self.unreaped.len() as u64
     }
 
+    /// How many of them fill no slot any more.
+    pub fn leaving(&self) -> usize {
+        self.unreaped.len() - self.in_place().count()
+    }
+
     /// Are all dead and reaped?
     pub fn is_empty(&self) -> bool {
         self.unreaped.is_empty()
@@ -264,7 +268,7 @@ impl Children {
                 (State::Idle, since) => Load::IdleSince(since),
                 _ => Load::Partial,
             });
-            Worker { slot: *slot, forked_at: row.map_or(Duration::ZERO, Row::forked_at), load }
+            Worker { slot: *slot, forked_at: row.map_or(Duration::MAX, Row::forked_at), load }
         };
         self.slots.iter().map(load).collect()
     }

@@ -62,12 +62,13 @@ impl EventSource {
     /// Blocks until there are events, or until `deadline`, or until there is a connection at
     /// `listener`, if it is given. May return early.
     pub fn wait(&mut self, deadline: Option<Instant>, listener: Option<PollFd<'_>>) -> Events {
+        let watches_queue = listener.is_some();
         let own = [
             PollFd::new(self.signals.get_read().as_fd(), PollFlags::POLLIN),
             PollFd::new(self.reports.as_fd(), PollFlags::POLLIN),
         ];
         let mut sources: Vec<_> = own.into_iter().chain(listener).collect();
-        narrate::poll(deadline);
+        narrate::poll(deadline, watches_queue);
         match readiness::wait(&mut sources, deadline) {
             // EINTR: a signal, and its byte is in the pipe.
             Ok(_) | Err(Errno::EINTR) => {}

@@ -38,6 +38,7 @@ use self::shutdown::Stage;
 use crate::config::{Config, Model};
 use crate::error::{Error, Exit, strerror};
 use crate::listener::Listener;
+use crate::log::narrate::server as narrate;
 use crate::log::write_if_room;
 use crate::private_counter;
 use crate::scoreboard::{self, Header, Phase, Writer};
@@ -171,7 +172,8 @@ impl<'a> Supervisor<'a> {
                 match report {
                     Report::Ready => self.worker_is_ready(pid),
                     Report::Retiring => self.worker_retires(pid),
-                    Report::Full => {} // `scale` looks whether connections wait.
+                    // `scale` looks whether connections wait.
+                    Report::Full => narrate::workers_are_full(pid),
                 }
             }
             for signal in events.signals {

@@ -79,7 +79,7 @@ impl Supervisor<'_> {
             let workers = self.children.loads();
             let is_full = scaling::is_full(&workers);
             let waiting = self.listener.as_ref().filter(|_| is_full).map_or(0, Listener::waiting);
-            let leaving = self.children.len() as usize - self.children.in_place().count();
+            let leaving = self.children.leaving();
             let decision = scaling::decide(self.pool.limits, &workers, waiting, leaving, clock::now());
             if !self.carry_out(&decision, waiting) {
                 self.scoreboard.set_wants_full(decision.wants_full);

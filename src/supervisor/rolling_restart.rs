@@ -65,7 +65,7 @@ impl Supervisor<'_> {
 
     /// A pool that may grow has at no time more processes than its most, and one replacement.
     fn may_fork_replacement(&self) -> bool {
-        !self.pool.may_grow() || self.children.len() as usize <= self.pool.limits.most
+        !self.pool.may_grow() || self.children.slots() + self.children.leaving() <= self.pool.limits.most
     }
 
     /// A worker is ready. If it is the replacement, the old worker may leave.

@@ -24,7 +24,7 @@ pub struct Limits {
 pub struct Worker {
     /// The number of the slot.
     pub slot: usize,
-    /// When the worker that fills it was forked.
+    /// When the worker that fills it was forked; of an empty slot [`Duration::MAX`].
     pub forked_at: Duration,
     /// What that worker does.
     pub load: Load,
@@ -50,7 +50,7 @@ pub enum Load {
 pub struct Decision {
     /// So many workers are to be added.
     pub add: usize,
-    /// The workers in these slots are to leave, the youngest first.
+    /// The workers in these slots are to leave.
     pub give_up: Vec<usize>,
     /// No worker has room: from now on the accept queue is to be watched.
     pub watch_queue: bool,
@@ -70,32 +70,41 @@ pub fn is_full(workers: &[Worker]) -> bool {
 /// what the machine is to bear.
 pub fn decide(limits: Limits, workers: &[Worker], waiting: usize, leaving: usize, now: Duration) -> Decision {
     let room = limits.most.saturating_sub(workers.len() + leaving);
-    let spare = workers.len().saturating_sub(limits.least);
-    let is_full = is_full(workers);
-    let add = if is_full { waiting.div_ceil(limits.places).min(room) } else { 0 };
-    // An empty slot is filled as soon as that is possible. Until then another would not help.
-    let may_add = room > 0 && workers.iter().all(|worker| worker.load != Load::Missing);
-    let mut decision = Decision {
-        add,
-        watch_queue: may_add && is_full && add == 0,
-        wants_full: may_add && !is_full,
-        ..Decision::default()
-    };
-    if spare > 0 && add == 0 {
-        let idle = workers.iter().filter_map(|worker| match worker.load {
-            Load::IdleSince(since) => {
-                Some((Reverse(worker.forked_at), since + limits.spare_for, worker.slot))
-            }
-            _ => None,
-        });
-        let (mut due, later): (Vec<_>, Vec<_>) = idle.partition(|(_, until, _)| *until <= now);
-        due.sort_unstable();
-        decision.give_up = due.into_iter().take(spare).map(|(.., slot)| slot).collect();
-        if decision.give_up.len() < spare {
-            // One that has clients now can be due no earlier than after the whole time.
-            let whole = now + limits.spare_for;
-            decision.again_at = Some(later.into_iter().map(|(_, until, _)| until).fold(whole, Duration::min));
-        }
+    if is_full(workers) {
+        let add = waiting.div_ceil(limits.places).min(room);
+        let is_above = workers.len() > limits.least;
+        // A worker that has a client now cannot be due earlier than after the whole time.
+        let again_at = is_above.then_some(now + limits.spare_for);
+        return Decision { add, watch_queue: room > 0 && add == 0, again_at, ..Decision::default() };
     }
-    decision
+    // An empty slot is filled as soon as that is possible. Until then another would not help.
+    let is_missing = |worker: &Worker| worker.load == Load::Missing;
+    let wants_full = room > 0 && !workers.iter().any(is_missing);
+    let (give_up, again_at) = give_up(limits, workers, now);
+    Decision { give_up, wants_full, again_at, ..Decision::default() }
 }
+
+/// The slots to give up now, and when to decide on others. The youngest of the idle workers are
+/// spare, as many as there are above the least; each of them may stay for a while.
+fn give_up(limits: Limits, workers: &[Worker], now: Duration) -> (Vec<usize>, Option<Duration>) {
+    let above_least = workers.len().saturating_sub(limits.least);
+    let has_room = workers.iter().any(|worker| !matches!(worker.load, Load::Full | Load::Missing));
+    let idle = workers.iter().filter_map(|worker| match worker.load {
+        Load::IdleSince(since) => Some((worker, since + limits.spare_for)),
+        // It was wanted for a connection that another worker has accepted meanwhile.
+        Load::Missing if has_room => Some((worker, now)),
+        _ => None,
+    });
+    let mut idle: Vec<_> = idle.collect();
+    idle.sort_by_key(|(worker, _)| Reverse(worker.forked_at));
+    idle.truncate(above_least);
+    let (due, later): (Vec<_>, Vec<_>) = idle.into_iter().partition(|(_, until)| *until <= now);
+    let give_up: Vec<_> = due.into_iter().map(|(worker, _)| worker.slot).collect();
+    // One that has clients now can be due no earlier than after the whole time.
+    let again_at = later.into_iter().map(|(_, until)| until).fold(now + limits.spare_for, Duration::min);
+    let again_at = (give_up.len() < above_least).then_some(again_at);
+    (give_up, again_at)
+}
+
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,7 @@ pub fn run(context: WorkerContext<'_>) -> u8 {
     let (role, model) = (context.role, context.options.model);
     let sandboxing = init::Sandboxing::new(&context);
     let mut worker = Worker::new(context);
+    worker.row.set_places(worker.clients_at_once);
     if role == WorkerRole::Serve && model == Model::Thread {
         if let Err(error) = worker.serve_threads(&sandboxing, buffer) {
             error!(
@@ -173,7 +174,6 @@ impl Worker {
     /// The worker is in its sandbox, and begins to serve.
     fn begin(&mut self, sandbox: Sandbox) {
         self.row.set_credentials(self.user, sandbox);
-        self.row.set_places(self.clients_at_once);
         self.report(Report::Ready);
         if self.model == Model::Process && !self.pool_may_grow {
             self.reports = None;

@@ -114,11 +114,14 @@ steps! {
     }
 }
 
-pub(crate) fn poll(deadline: Option<Instant>) {
+pub(crate) fn poll(deadline: Option<Instant>, watches_queue: bool) {
+    let connection = if watches_queue { ", a connection waits" } else { "" };
     match deadline.map(|due| due.saturating_duration_since(Instant::now())) {
-        None => explain!("poll(): asleep until a signal comes, or a worker is ready"),
+        None => explain!("poll(): asleep until a signal comes{connection}, or a worker is ready"),
         Some(wait) => {
-            explain!("poll(): asleep until a signal comes, a worker is ready, or {wait:.1?} are over");
+            explain!(
+                "poll(): asleep until a signal comes{connection}, a worker is ready, or {wait:.1?} are over"
+            );
         }
     }
 }
@@ -131,6 +134,10 @@ pub(crate) fn woken(signals: &[Signal]) {
 
 pub(crate) fn worker_is_ready(pid: Pid) {
     explain!("poll(): woken by pid {pid}, which is ready to accept");
+}
+
+pub(crate) fn workers_are_full(pid: Pid) {
+    explain!("poll(): woken by pid {pid}, which has taken the last place for a client");
 }
 
 /// In the worker that has taken them.

@@ -4,6 +4,8 @@
 mod columns;
 mod workers;
 
+use std::fmt::Display;
+
 use ratatui::style::{Color, Stylize};
 use ratatui::text::{Line, Span};
 
@@ -14,7 +16,7 @@ use crate::config::Model;
 use crate::language::{fill, tr};
 use crate::monitor::format;
 use crate::monitor::top::death::Death;
-use crate::scoreboard::snapshot::{AcceptQueue, Snapshot};
+use crate::scoreboard::snapshot::{AcceptQueue, Pool, Snapshot};
 use crate::sys::poller::WAIT_CALL;
 use crate::sys::process::ProcessState;
 
@@ -181,11 +183,17 @@ fn head(view: &TopView, columns: &Columns, width: usize) -> Vec<Line<'static>> {
 /// What the parent is for.
 fn parent(view: &TopView, room: usize) -> Span<'static> {
     let pid = view.snapshot.pid;
+    let Pool { min, max, now } = view.snapshot.pool;
+    let pool: [(&str, &dyn Display); 4] = [("pid", &pid), ("now", &now), ("least", &min), ("most", &max)];
     let texts = match view.snapshot.parent {
         _ if view.end.is_some() => vec![fill(tr("parent {pid}: gone"), &[("pid", &pid)])],
         ProcessState::Stopped => vec![
             fill(tr("parent {pid} is stopped: it replaces no worker"), &[("pid", &pid)]),
             fill(tr("parent {pid} is stopped"), &[("pid", &pid)]),
+        ],
+        _ if min != max => vec![
+            fill(tr("parent {pid} forked these {now}; as needed {least} to {most}"), &pool),
+            fill(tr("parent {pid}: {now} of {least} to {most} workers"), &pool),
         ],
         _ => vec![
             fill(tr("parent {pid} forked these; it serves no client"), &[("pid", &pid)]),
