@@ -88,17 +88,16 @@ impl Command {
     /// Reads the command line and the environment. Wrong usage, `--help` and
     /// `--version` end the process here.
     pub fn read() -> Command {
-        let (typed_only, command) = (CommandLine::command(), with_environment(CommandLine::command()));
         // The command line first: a mistake after that is the environment's.
-        let typed = typed_only.try_get_matches().unwrap_or_else(|error| hint::added(error).exit());
+        let typed =
+            CommandLine::command().try_get_matches().unwrap_or_else(|error| hint::added(error).exit());
         let matches = match typed.subcommand_name() {
             // The environment holds the server's options: a mistake there must not stop the
             // other commands.
             Some(_) => typed,
-            None => command
-                .clone()
+            None => with_environment(CommandLine::command())
                 .try_get_matches()
-                .unwrap_or_else(|error| name_variable(error, &command).exit()),
+                .unwrap_or_else(|error| name_variable(error).exit()),
         };
         let line = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
         match line.command {
@@ -137,7 +136,8 @@ fn with_environment(command: clap::Command) -> clap::Command {
 
 /// Names the variable in an error of the environment: clap names the option, which was not
 /// typed.
-fn name_variable(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+fn name_variable(mut error: clap::Error) -> clap::Error {
+    let command = with_environment(CommandLine::command());
     let is_wrong = |option: &&Arg| {
         let alone =
             |other: Arg| if other.get_id() == option.get_id() { other } else { other.env(None::<&str>) };

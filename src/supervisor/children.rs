@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeFrom;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
@@ -25,8 +26,11 @@ pub struct Children {
     slots: BTreeMap<usize, Slot>,
     unreaped: BTreeMap<Pid, Child>,
     scoreboard: Writer,
-    /// Rows that no child has; the last one is used next.
+    /// Rows that no child has any more; the last one is used next.
     free_rows: Vec<Row>,
+    /// The indices of those that no child has had yet. Not a list: each worker would inherit
+    /// its 128 KiB.
+    unused_rows: RangeFrom<usize>,
 }
 
 #[derive(Debug)]
@@ -74,10 +78,13 @@ pub struct ReapedWorker {
 impl Children {
     /// Starts with empty slots.
     pub fn new(scoreboard: Writer, slots: u16) -> Children {
-        let mut free_rows: Vec<Row> = (0..).map_while(|index| scoreboard.row(index)).collect();
-        free_rows.reverse();
-        let mut children =
-            Children { slots: BTreeMap::new(), unreaped: BTreeMap::new(), scoreboard, free_rows };
+        let mut children = Children {
+            slots: BTreeMap::new(),
+            unreaped: BTreeMap::new(),
+            scoreboard,
+            free_rows: Vec::new(),
+            unused_rows: 0..,
+        };
         (0..slots).for_each(|_| children.add_slot());
         children
     }
@@ -139,7 +146,7 @@ impl Children {
 
     /// A row for a child that is to be forked. None: thousands of workers are still leaving.
     pub fn take_row(&mut self, slot: usize) -> Option<Row> {
-        let row = self.free_rows.pop()?;
+        let row = self.free_rows.pop().or_else(|| self.scoreboard.row(self.unused_rows.next()?))?;
         let before = self.slots.get(&slot);
         let replaces = before.is_some_and(|before| before.worker.is_some() || before.last.is_some());
         self.scoreboard.assign(row, slot, replaces);

@@ -5,6 +5,7 @@
 //! works are one, as for the kernel.
 
 use std::io::{self, PipeReader, PipeWriter, Read};
+use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -93,8 +94,10 @@ impl EventSource {
         reports.iter().map(|report| Report::decode(*report)).collect()
     }
 
-    /// In a child: drops all but the end of the pipe into which a worker reports.
+    /// In a child: the end of the pipe into which a worker reports. The rest is forgotten: the
+    /// worker closes its descriptors, and to free its memory would copy pages of the parent's.
     pub fn into_report_writer(self) -> PipeWriter {
+        mem::forget((self.signals, self.reports));
         self.report_writer
     }
 }

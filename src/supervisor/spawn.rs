@@ -76,11 +76,10 @@ impl Supervisor<'_> {
         }
     }
 
-    /// The child, from the fork to its exit code. It drops what is only the parent's: the
-    /// events and the files, which [`LockFile`](crate::sys::lock_file::LockFile) leaves alone.
+    /// The child, from the fork to its exit code. It closes the descriptors that are only the
+    /// parent's, and leaves the rest of what it has inherited alone.
     fn run_child(&mut self, slot: usize, row: Row, role: WorkerRole) -> u8 {
         let (Some(events), Some(listener)) = (self.events.take(), self.listener.take()) else { return 1 };
-        self.files.clear();
         let code = worker::run(WorkerContext {
             slot,
             role,

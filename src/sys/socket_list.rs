@@ -17,17 +17,23 @@ use super::socket::{Match, address_match};
 /// process `pid`, which Linux tells any process. None: the system can't tell.
 pub fn accept_queue(pid: libc::pid_t, inode: u64) -> Option<u64> {
     // That process's list: it may be in another network namespace than this one.
-    tcp_sockets(pid, LISTEN).find(|socket| socket.inode == inode).map(|socket| socket.queue)
+    tcp_sockets(pid, LISTEN).flatten().find(|socket| socket.inode == inode).map(|socket| socket.queue)
 }
 
 /// The inode of the listening socket to which the kernel connects a client of
 /// `address` on this machine; several, where they share the address (SO_REUSEPORT).
 /// Empty: no socket listens there in this network namespace, or the system can't tell.
 pub fn listening_at(address: SocketAddr) -> Vec<u64> {
-    // Whether an IPv6 socket takes IPv4 is not in the list; by default it does.
-    let matching: Vec<(Match, u64)> = tcp_sockets("self", LISTEN)
-        .filter_map(|socket| Some((address_match(socket.local, true, address)?, socket.inode)))
-        .collect();
+    let mut matching: Vec<(Match, u64)> = Vec::new();
+    for list in tcp_sockets("self", LISTEN) {
+        // Whether an IPv6 socket takes IPv4 is not in the list; by default it does.
+        let quality = |socket: &TcpSocket| address_match(socket.local, true, address);
+        matching.extend(list.filter_map(|socket| Some((quality(&socket)?, socket.inode))));
+        // The next list holds nothing better, and to make it the kernel looks at every connection.
+        if matching.iter().any(|(quality, _)| *quality == Match::Exact) {
+            break;
+        }
+    }
     let best = matching.iter().map(|(quality, _)| *quality).min();
     matching.iter().filter(|(quality, _)| Some(*quality) == best).map(|(_, inode)| *inode).collect()
 }
@@ -41,7 +47,7 @@ pub fn half_open(address: SocketAddr) -> HashSet<String> {
     let is_own = |local: SocketAddr| {
         local.port() == address.port() && (address.ip().is_unspecified() || local.ip() == address.ip())
     };
-    let own = tcp_sockets("self", SYN_RECV).filter(|socket| is_own(socket.local));
+    let own = tcp_sockets("self", SYN_RECV).flatten().filter(|socket| is_own(socket.local));
     own.map(|socket| socket.handshake).collect()
 }
 
@@ -50,6 +56,7 @@ pub fn half_open(address: SocketAddr) -> HashSet<String> {
 /// namespace, or the system can't tell.
 pub fn is_accepted(server: SocketAddr, client: SocketAddr) -> Option<bool> {
     tcp_sockets("self", ESTABLISHED)
+        .flatten()
         .find(|socket| socket.local.port() == server.port() && is_same(socket.remote, client))
         .map(|socket| socket.inode != 0)
 }
@@ -91,11 +98,14 @@ impl TcpSocket {
     }
 }
 
-/// The TCP sockets in this state, in the network namespace of process `pid`; none elsewhere
-/// than on Linux.
-fn tcp_sockets(pid: impl fmt::Display, state: &'static str) -> impl Iterator<Item = TcpSocket> {
+/// The TCP sockets in this state, in the network namespace of process `pid`: first those of
+/// IPv4, then those of IPv6; none elsewhere than on Linux.
+fn tcp_sockets(
+    pid: impl fmt::Display,
+    state: &'static str,
+) -> impl Iterator<Item = impl Iterator<Item = TcpSocket>> {
     let lists = ["tcp", "tcp6"].map(|list| File::open(format!("/proc/{pid}/net/{list}")));
-    lists.into_iter().flatten().flat_map(move |list| {
+    lists.into_iter().flatten().map(move |list| {
         let lines = BufReader::new(list).lines().skip(1).map_while(Result::ok);
         // Listening ones come first: no need to read on through thousands of connections. Of
         // those, only lines that may be of the wanted state are taken apart.
@@ -125,6 +135,22 @@ fn listed_address(text: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_socket_that_a_client_reaches_is_found_in_the_list_of_each_family() {
+        use nix::sys::stat::fstat;
+        use std::net::TcpListener;
+
+        let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = v4.local_addr().unwrap().port();
+        let v6 = TcpListener::bind(("::1", port)).unwrap();
+        let both = TcpListener::bind("[::]:0").unwrap();
+        for (ip, socket) in [("127.0.0.1", &v4), ("::1", &v6), ("127.0.0.1", &both), ("::1", &both)] {
+            let address = SocketAddr::new(ip.parse().unwrap(), socket.local_addr().unwrap().port());
+            assert_eq!(listening_at(address), [fstat(socket).unwrap().st_ino], "{address}");
+        }
+    }
 
     #[test]
     #[cfg(target_endian = "little")]
