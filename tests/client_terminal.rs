@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
 
 use crate::common::servers::FakeServer;
 use crate::common::terminal::Terminal;
@@ -125,6 +125,9 @@ fn an_end_of_file_from_the_server_is_told_at_the_next_line() {
         let mut line = [0; 4];
         client.read_exact(&mut line).unwrap();
         client.write_all(&line).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        // Closing with bytes unread would be a reset.
+        let _ = client.read_to_end(&mut Vec::new());
     });
     let terminal = client(server.address);
     terminal.wait_for("type lines");
