@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use prefork_echo::scoreboard::{State, Writer};
 use serde_json::{Value, json};
 
-use crate::common::models::{ALL, in_each, number, start_workers, workers};
+use crate::common::models::{ALL, connect_clients, exchange, in_each, number, start_workers, workers};
 use crate::common::{
     PATIENCE, Random, Server, SetOnDrop, command, connect, echo, heavy, processes, read_to_end, rounds,
     wait_until,
@@ -214,6 +214,26 @@ fn a_killed_worker_above_the_least_is_replaced_and_leaves_later() {
     server.wait_for_status("both are replaced", |look| look["totals"]["restarts"] == 2);
     drop(clients);
     wait_for_size(&server, 1);
+}
+
+#[test]
+fn processes_that_leave_count_up_to_the_most() {
+    let server = Server::start(&["--workers", "2", "--max-workers", "4"]);
+    let mut staying = connect_clients(&server, 2);
+    server.signal(Signal::SIGHUP);
+    // Their workers are replaced, and finish them for as long as they are not quiet.
+    wait_until("both are leaving", || {
+        exchange(&mut staying, 1);
+        let look = server.status();
+        look["pool"]["now"] == 2 && workers(&look).len() == 4
+    });
+    let mut clients: Vec<_> = (0..4).map(|_| server.connect()).collect();
+    clients[..2].iter_mut().for_each(|client| echo(client, b"the replacements serve two"));
+    exchange(&mut staying, 20);
+    assert_eq!(server.workers().len(), 4, "more than the most");
+    drop(staying);
+    clients.iter_mut().for_each(|client| echo(client, b"then there is room for two more"));
+    wait_for_size(&server, 4);
 }
 
 #[test]
