@@ -33,7 +33,12 @@ fn serve(config: &Config) -> Result<Exit, Error> {
     sys::signal::reset_signals();
     log::start(&config.log, ProcessLabel::Parent)?;
     panic::set_hook(Box::new(|panic| ::log::error!("bug: {panic}")));
-    let addresses = config.bind.resolve("give --bind an IP address")?;
-    let listener = Listener::open(&addresses, config.backlog, config.idle_timeout)?;
+    let listener = match Listener::inherited(config.backlog, config.idle_timeout, true)? {
+        Some(listener) => listener,
+        None => {
+            let addresses = config.bind.resolve("give --bind an IP address")?;
+            Listener::open(&addresses, config.backlog, config.idle_timeout)?
+        }
+    };
     Supervisor::new(config, listener)?.run()
 }

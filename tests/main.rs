@@ -30,6 +30,7 @@ mod pid_file;
 mod pool;
 mod rights;
 mod scoreboard_file;
+mod service;
 mod shared_socket;
 mod shutdown;
 mod status;

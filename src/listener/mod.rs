@@ -5,6 +5,8 @@
 //! is in `accept`. Every process that has the socket can spoil it for all others, so
 //! the parent can repair it (`Listener::repair`).
 
+mod inherited;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -18,7 +20,7 @@ use crate::echo;
 use crate::error::{Error, strerror};
 use crate::log::narrate::server as narrate;
 use crate::sys::readiness::wait_for;
-use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, drops, is_listening, waiting};
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, drops, is_listening, queue, queue_limit};
 
 /// A socket in the listening state.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Listener {
     backlog: i32,
     idle_timeout: Option<Duration>,
     is_blocking: bool,
+    /// Another process holds it as well, and goes on doing so when this server has ended.
+    stays_open: bool,
 }
 
 impl Listener {
@@ -83,14 +87,7 @@ impl Listener {
         // Otherwise connections of the last server in TIME_WAIT would keep the port taken for
         // a minute. It does not free a living server's port.
         socket.set_reuse_address(true)?;
-        // Accepted sockets inherit these options. An echo goes out at once, instead of waiting
-        // to be joined with the next one (Nagle). Without OOBINLINE each urgent byte would
-        // replace the last one.
-        socket.set_tcp_nodelay(true)?;
-        socket.set_out_of_band_inline(true)?;
-        if TIMEOUTS_ARE_INHERITED {
-            set_timeouts(&socket, idle_timeout)?;
-        }
+        set_options(&socket, idle_timeout)?;
         narrate::setsockopt(&socket);
 
         let bound = socket.bind(&address.into());
@@ -110,7 +107,8 @@ impl Listener {
         let called = Instant::now();
         let listening = socket.listen(backlog);
         narrate::listen(&socket, backlog, called, &listening);
-        listening.map(|()| Listener { socket, address, backlog, idle_timeout, is_blocking: true })
+        let stays_open = false;
+        listening.map(|()| Listener { socket, address, backlog, idle_timeout, is_blocking: true, stays_open })
     }
 
     /// From now on accept never blocks, in any process: it fails with `EAGAIN` instead.
@@ -122,6 +120,17 @@ impl Listener {
         narrate::never_blocks(&self.socket);
         self.is_blocking = false;
         Ok(())
+    }
+
+    /// Does another process hold it as well, and go on doing so when this server has ended?
+    /// Then the connections in its queue are the next server's.
+    pub(crate) fn stays_open(&self) -> bool {
+        self.stays_open
+    }
+
+    /// How many connections the accept queue holds.
+    pub(crate) fn queue_limit(&self) -> u64 {
+        queue(&self.socket).map_or_else(|| queue_limit(self.backlog), |queue| queue.limit)
     }
 
     /// Does accept block although it should not? Another process has changed the flag of the
@@ -208,7 +217,7 @@ impl Listener {
     /// How many connections are in the accept queue; where the system cannot tell, no more than
     /// one.
     pub(crate) fn waiting(&self) -> usize {
-        waiting(&self.socket).unwrap_or_else(|| usize::from(self.has_waiting()))
+        queue(&self.socket).map_or_else(|| usize::from(self.has_waiting()), |queue| queue.length)
     }
 
     /// Is there a connection in the accept queue, or does one come within `limit`?
@@ -272,6 +281,17 @@ impl Drop for Listener {
     fn drop(&mut self) {
         narrate::close_listener(&self.socket);
     }
+}
+
+/// Sets what accepted sockets inherit: an echo goes out at once, instead of waiting to be joined
+/// with the next one (Nagle); without OOBINLINE each urgent byte would replace the last one.
+fn set_options(socket: &Socket, idle_timeout: Option<Duration>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    socket.set_out_of_band_inline(true)?;
+    if TIMEOUTS_ARE_INHERITED {
+        set_timeouts(socket, idle_timeout)?;
+    }
+    Ok(())
 }
 
 /// Limits how long recv waits to the idle time-out, and how long send waits to the interval

@@ -116,6 +116,11 @@ impl Scoreboard {
         self.numbers.control.queue_limit.load(Relaxed)
     }
 
+    /// Are the connections in the accept queue another server's, which has the same socket?
+    pub fn queue_passes_on(self) -> bool {
+        self.numbers.control.queue_passes_on.load(Relaxed) != 0
+    }
+
     /// The parent's own copy of the private counter.
     pub fn parents_counter(self) -> u64 {
         self.numbers.control.parents_counter.load(Relaxed)

@@ -66,6 +66,11 @@ impl Writer {
         self.numbers.control.queue_limit.store(limit, Relaxed);
     }
 
+    /// The connections in the accept queue are another server's from now on.
+    pub fn pass_queue_on(self) {
+        self.numbers.control.queue_passes_on.store(1, Relaxed);
+    }
+
     /// Publishes the parent's own copy of the private counter.
     pub fn set_parents_counter(self, value: u64) {
         self.numbers.control.parents_counter.store(value, Relaxed);

@@ -18,6 +18,7 @@ mod reap;
 mod respawn;
 mod rolling_restart;
 mod scaling;
+mod service_manager;
 mod shutdown;
 mod signals;
 mod spawn;
@@ -34,6 +35,7 @@ use self::events::EventSource;
 use self::pool::Pool;
 use self::respawn::Respawn;
 use self::rolling_restart::RollingRestart;
+use self::service_manager::ServiceManager;
 use self::shutdown::Stage;
 use crate::config::{Config, Model};
 use crate::error::{Error, Exit, strerror};
@@ -44,7 +46,6 @@ use crate::private_counter;
 use crate::scoreboard::{self, Header, Phase, Writer};
 use crate::sys::credentials::Credentials;
 use crate::sys::lock_file::LockFile;
-use crate::sys::socket::queue_limit;
 use crate::sys::{process, signal};
 use crate::text::count;
 use crate::worker::Report;
@@ -73,6 +74,7 @@ pub struct Supervisor<'a> {
     respawn: Respawn,
     pool: Pool,
     rolling_restart: RollingRestart,
+    service_manager: ServiceManager,
     /// When the listening socket was last repaired.
     socket_repaired_at: Option<Instant>,
     /// After a failed fork: when to try again.
@@ -107,7 +109,7 @@ impl<'a> Supervisor<'a> {
         // scoreboard from one that goes on.
         let pid_file = config.pid_file.as_deref().map(|path| pid_file::create(path, pid)).transpose()?;
         let (scoreboard, file) = scoreboard::open(config, &header).map_err(|error| lacking(error.into()))?;
-        scoreboard.set_queue_limit(queue_limit(config.backlog));
+        scoreboard.set_queue_limit(listener.queue_limit());
         scoreboard.set_pool_limits(config.workers.into(), config.most_workers().into());
         Ok(Supervisor {
             config,
@@ -125,6 +127,7 @@ impl<'a> Supervisor<'a> {
             respawn: Respawn::default(),
             pool: Pool::new(config),
             rolling_restart: RollingRestart::default(),
+            service_manager: ServiceManager::new(),
             socket_repaired_at: None,
             fork_retry_at: None,
             stage: Stage::Running,
@@ -162,6 +165,7 @@ impl<'a> Supervisor<'a> {
         self.announce();
         loop {
             self.scale();
+            self.service_manager.ping();
             let deadline = self.next_deadline();
             let watches_queue = self.pool.watches_queue || self.may_fork_drainer();
             let listener = self.listener.as_ref().filter(|_| watches_queue);
@@ -180,6 +184,7 @@ impl<'a> Supervisor<'a> {
                 self.handle_signal(signal);
             }
             self.fork_next_replacement();
+            self.finish_reload();
             // Others fill the slots of those that retire.
             while self.children.vacate_next().is_some() {}
             self.spawn_missing_workers();
@@ -203,7 +208,7 @@ impl<'a> Supervisor<'a> {
 
     /// When the loop must wake up without an event.
     fn next_deadline(&self) -> Option<Instant> {
-        match &self.stage {
+        let of_stage = match &self.stage {
             Stage::Running => {
                 let replacing = self.rolling_restart.next().and(self.fork_retry_at);
                 let forking = self.children.next_due().map(|due| self.fork_retry_at.unwrap_or(due).max(due));
@@ -217,7 +222,8 @@ impl<'a> Supervisor<'a> {
                 [Some(drain.deadline), Some(drain.resend_at), overflow, forking].into_iter().flatten().min()
             }
             Stage::Ending(_) => None,
-        }
+        };
+        of_stage.into_iter().chain(self.service_manager.ping_at()).min()
     }
 
     /// Removes the files and logs the totals, when all children are reaped.

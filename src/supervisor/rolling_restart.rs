@@ -31,6 +31,11 @@ impl RollingRestart {
         self.waiting.front().copied().filter(|_| self.under_way.is_none())
     }
 
+    /// Is no worker to be replaced, or about to be?
+    pub fn is_over(&self) -> bool {
+        self.waiting.is_empty() && self.under_way.is_none()
+    }
+
     /// A worker is ready, or has died. If it is the replacement under way, that ends, and the
     /// old worker is returned.
     pub fn finish(&mut self, pid: Pid) -> Option<Pid> {
@@ -43,7 +48,21 @@ impl Supervisor<'_> {
     pub(super) fn begin_rolling_restart(&mut self) {
         self.rolling_restart.waiting = self.children.in_place().collect();
         let workers = count(self.rolling_restart.waiting.len() as u64, "worker");
-        self.log_event(Level::Info, format!("SIGHUP: replacing {workers} one by one"));
+        let what = format!("replacing {workers} one by one");
+        self.service_manager.reloading(&what);
+        self.log_event(Level::Info, format!("SIGHUP: {what}"));
+    }
+
+    /// Tells the service manager when all workers are replaced, or stay.
+    pub(super) fn finish_reload(&mut self) {
+        if self.service_manager.is_reloading() && self.rolling_restart.is_over() {
+            self.service_manager.ready(&self.serving());
+        }
+    }
+
+    /// "serving 127.0.0.1:7777 with 4 workers".
+    fn serving(&self) -> String {
+        format!("serving {} with {}", self.header.address, self.pool.size())
     }
 
     /// Forks the next replacement, unless one is not ready yet.
@@ -71,6 +90,9 @@ impl Supervisor<'_> {
     /// A worker is ready. If it is the replacement, the old worker may leave.
     pub(super) fn worker_is_ready(&mut self, pid: Pid) {
         narrate::worker_is_ready(pid);
+        if !self.service_manager.is_reloading() {
+            self.service_manager.ready(&self.serving());
+        }
         if let Some(old) = self.rolling_restart.finish(pid) {
             info!("pid {pid} is ready, pid {old} may leave");
             self.terminate(old);

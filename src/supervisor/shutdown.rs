@@ -84,8 +84,12 @@ impl Supervisor<'_> {
     pub(super) fn begin_shutdown(&mut self, exit: Exit) {
         self.children.remove_all_slots();
         self.rolling_restart.stop();
+        self.service_manager.stopping("finishing the clients that are connected");
         self.pool.watches_queue = false;
         self.scoreboard.set_wants_full(false);
+        if self.listener.as_ref().is_some_and(Listener::stays_open) {
+            self.pass_queue_on();
+        }
         self.scoreboard.set_phase(Phase::Draining);
         let now = Instant::now();
         let has_overflowed = self.listener.as_ref().and_then(Listener::drops).is_some_and(|drops| drops > 0);
@@ -101,6 +105,13 @@ impl Supervisor<'_> {
             exit,
         });
         self.children.pids().for_each(|pid| self.terminate(pid));
+    }
+
+    /// Leaves the accept queue to another server, which has the same listening socket. Call it
+    /// before the phase changes: workers look at both.
+    fn pass_queue_on(&mut self) {
+        self.scoreboard.pass_queue_on();
+        self.listener = None;
     }
 
     /// Makes the accept queue as long as possible, so that no handshake is dropped any more.
@@ -136,6 +147,7 @@ impl Supervisor<'_> {
             Stage::Running => Exit::Success,
         };
         self.children.remove_all_slots();
+        self.service_manager.stopping("ending at once");
         self.listener = None;
         self.stage = Stage::Ending(exit);
         self.children.pids().for_each(|pid| self.send(pid, Signal::SIGKILL));
@@ -145,6 +157,7 @@ impl Supervisor<'_> {
     /// kernel's list tells (Linux).
     fn has_waiting(&self) -> bool {
         match &self.listener {
+            _ if self.scoreboard.queue_passes_on() => false,
             Some(listener) => listener.has_waiting(),
             None => accept_queue(self.pid.as_raw(), self.header.inode).is_some_and(|queue| queue > 0),
         }

@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -150,12 +150,33 @@ pub fn drops(socket: impl AsFd) -> Option<u64> {
     Some(numbers[DROPS].into())
 }
 
-/// How many connections are in a listening socket's accept queue. None: the system can't tell.
-/// See TCP_INFO in tcp(7): of a listening socket `tcpi_unacked` says it.
-pub fn waiting(socket: impl AsFd) -> Option<usize> {
+/// An accept queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many connections are in it.
+    pub length: usize,
+    /// How many it holds.
+    pub limit: u64,
+}
+
+/// A listening socket's accept queue. None: the system can't tell. See TCP_INFO in tcp(7): of a
+/// listening socket `tcpi_unacked` and `tcpi_sacked` say it.
+pub fn queue(socket: impl AsFd) -> Option<Queue> {
     const UNACKED: usize = 6; // Eight numbers of one byte, and four of 32 bits, come before it.
-    let numbers: [_; UNACKED + 1] = getsockopt(socket, libc::IPPROTO_TCP, TCP_INFO).ok()?;
-    Some(numbers[UNACKED] as usize)
+    const SACKED: usize = UNACKED + 1;
+    let numbers: [_; SACKED + 1] = getsockopt(socket, libc::IPPROTO_TCP, TCP_INFO).ok()?;
+    Some(Queue { length: numbers[UNACKED] as usize, limit: numbers[SACKED].into() })
+}
+
+/// The socket that this process was started with, as descriptor `fd`.
+///
+/// # Errors
+/// `EBADF` if it is not open.
+pub fn inherited_socket(fd: RawFd) -> nix::Result<Socket> {
+    // SAFETY: only its flags are read, which fails for a number without a descriptor.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
+    // SAFETY: it is open, and whoever started this process has left it to this caller alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
 }
 
 /// The length that the kernel gives an accept queue that was asked to hold

@@ -31,11 +31,11 @@ const ACCEPTING: Duration = Duration::from_secs(1);
 impl Worker {
     /// Finishes connections, and closes the listening socket before that: its queue must
     /// not stay open when no process accepts from it. When the whole server shuts down, the
-    /// connections in it are accepted first: the parent may be unable to fork the worker
-    /// that drains the rest.
+    /// connections in it are accepted first, unless another server accepts them: the parent may
+    /// be unable to fork the worker that drains the rest.
     pub(super) fn finish(&mut self, mut set: ConnectionSet, buffer: &mut [u8]) {
         self.look_for_overflow();
-        if self.scoreboard.phase() == Phase::Draining {
+        if self.scoreboard.phase() == Phase::Draining && !self.scoreboard.queue_passes_on() {
             self.accept_pending(&mut set, Duration::ZERO);
         }
         self.close_listener();

@@ -94,7 +94,14 @@ impl Server {
     /// Starts `command`, which is to become a server that listens.
     #[track_caller]
     pub fn spawn(mut command: Command) -> Server {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command.stdin(Stdio::null());
+        Server::spawn_with_stdin(command)
+    }
+
+    /// As [`spawn`](Server::spawn), with the stdin that the command has.
+    #[track_caller]
+    pub fn spawn_with_stdin(mut command: Command) -> Server {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().expect("the binary starts");
         let (log, log_reader) = collect(child.stderr.take().expect("stderr is a pipe"));
         let mut line = String::new();

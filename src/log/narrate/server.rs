@@ -35,6 +35,12 @@ calls! {
         "close({fd}): {address} is free as well; one socket is enough, on the first address";
     }
 
+    fn inherited(fd, address: SocketAddr) {
+        calls "{fd} listens at {address} already: it was passed by the process that started this one";
+        "descriptor {fd} listens at {address} already: it was passed by the process that started this one \
+         (LISTEN_FDS), which has called socket(), bind() and listen()";
+    }
+
     fn getsockname(fd, address: SocketAddr) {
         "getsockname({fd}) = {address}: the address of the socket; for port 0 the kernel has chosen a port";
     }
