@@ -11,7 +11,7 @@ use prefork_echo::error::{Error, Exit};
 use prefork_echo::listener::Listener;
 use prefork_echo::log::ProcessLabel;
 use prefork_echo::monitor::{status, top};
-use prefork_echo::supervisor::Supervisor;
+use prefork_echo::supervisor::{Supervisor, Takeover};
 use prefork_echo::{log, sys, text};
 
 fn main() -> ExitCode {
@@ -33,12 +33,14 @@ fn serve(config: &Config) -> Result<Exit, Error> {
     sys::signal::reset_signals();
     log::start(&config.log, ProcessLabel::Parent)?;
     panic::set_hook(Box::new(|panic| ::log::error!("bug: {panic}")));
-    let listener = match Listener::inherited(config.backlog, config.idle_timeout, true)? {
+    let takeover = Takeover::inherited()?;
+    let stays_open = takeover.as_ref().is_none_or(|takeover| takeover.socket_stays_open);
+    let listener = match Listener::inherited(config.backlog, config.idle_timeout, stays_open)? {
         Some(listener) => listener,
         None => {
             let addresses = config.bind.resolve("give --bind an IP address")?;
             Listener::open(&addresses, config.backlog, config.idle_timeout)?
         }
     };
-    Supervisor::new(config, listener)?.run()
+    Supervisor::new(config, listener, takeover)?.run()
 }

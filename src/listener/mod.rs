@@ -111,14 +111,20 @@ impl Listener {
         listening.map(|()| Listener { socket, address, backlog, idle_timeout, is_blocking: true, stays_open })
     }
 
-    /// From now on accept never blocks, in any process: it fails with `EAGAIN` instead.
+    /// Whether accept is to block, in each process; if not, it fails with `EAGAIN` instead.
     ///
     /// # Errors
     /// None that exists.
-    pub fn never_block(&mut self) -> io::Result<()> {
-        self.socket.set_nonblocking(true)?;
-        narrate::never_blocks(&self.socket);
-        self.is_blocking = false;
+    pub fn set_blocking(&mut self, is_blocking: bool) -> io::Result<()> {
+        self.is_blocking = is_blocking;
+        // Another server may use a socket that was inherited: it must not see another value even for
+        // an instant.
+        if self.socket.nonblocking()? == is_blocking {
+            self.socket.set_nonblocking(!is_blocking)?;
+        }
+        if !is_blocking {
+            narrate::never_blocks(&self.socket);
+        }
         Ok(())
     }
 

@@ -122,13 +122,18 @@ impl Header {
 }
 
 /// Maps the scoreboard of this process, a server: in a file, or without one if the user
-/// wants none or it cannot be made. The latter is logged.
+/// wants none or it cannot be made. The latter is logged. `name` makes the file's first name of
+/// the one that it is to have.
 ///
 /// # Errors
 /// As [`Writer::map`] without a file.
-pub fn open(options: &Config, header: &Header) -> nix::Result<(Writer, Option<LockFile>)> {
+pub fn open(
+    options: &Config,
+    header: &Header,
+    name: impl Fn(&Path) -> PathBuf,
+) -> nix::Result<(Writer, Option<LockFile>)> {
     if !options.no_scoreboard {
-        match create(options.scoreboard.as_deref(), header) {
+        match create(options.scoreboard.as_deref(), header, name) {
             Ok((scoreboard, file)) => {
                 narrate::scoreboard_mapped(&file.path);
                 return Ok((scoreboard, Some(file)));
@@ -146,12 +151,17 @@ pub fn open(options: &Config, header: &Header) -> nix::Result<(Writer, Option<Lo
 /// # Errors
 /// If a living server has it, if something else is there, or if it cannot be
 /// written; in words that end a sentence on why there is no file, and the remedy.
-fn create(path: Option<&Path>, header: &Header) -> Result<(Writer, LockFile), (String, &'static str)> {
+fn create(
+    path: Option<&Path>,
+    header: &Header,
+    name: impl Fn(&Path) -> PathBuf,
+) -> Result<(Writer, LockFile), (String, &'static str)> {
     let another = |why| (why, "give --scoreboard another PATH");
     let path = match path {
         Some(path) => path.to_owned(),
         None => own_directory().map_err(another)?.join(format!("{}.{EXTENSION}", header.address)),
     };
+    let path = name(&path);
     let shown = path.display();
     let failed = |error: io::Error| {
         let (why, remedy) = another(format!("cannot write {shown}: {}", strerror(&error)));

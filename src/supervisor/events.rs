@@ -22,7 +22,7 @@ use crate::sys::readiness;
 use crate::worker::Report;
 
 /// The signals that the parent answers; SIGCHLD says that a worker has died.
-const SIGNALS: [Signal; 9] = {
+pub(super) const SIGNALS: [Signal; 9] = {
     use Signal::*;
     [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGCHLD]
 };
@@ -60,14 +60,19 @@ impl EventSource {
     }
 
     /// Blocks until there are events, or until `deadline`, or until there is a connection at
-    /// `listener`, if it is given. May return early.
-    pub fn wait(&mut self, deadline: Option<Instant>, listener: Option<PollFd<'_>>) -> Events {
+    /// `listener` or something to read from `channel`, if they are given. May return early.
+    pub fn wait<'fd>(
+        &mut self,
+        deadline: Option<Instant>,
+        listener: Option<PollFd<'fd>>,
+        channel: Option<PollFd<'fd>>,
+    ) -> Events {
         let watches_queue = listener.is_some();
         let own = [
             PollFd::new(self.signals.get_read().as_fd(), PollFlags::POLLIN),
             PollFd::new(self.reports.as_fd(), PollFlags::POLLIN),
         ];
-        let mut sources: Vec<_> = own.into_iter().chain(listener).collect();
+        let mut sources: Vec<_> = own.into_iter().chain(listener).chain(channel).collect();
         narrate::poll(deadline, watches_queue);
         match readiness::wait(&mut sources, deadline) {
             // EINTR: a signal, and its byte is in the pipe.

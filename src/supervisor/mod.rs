@@ -22,9 +22,11 @@ mod service_manager;
 mod shutdown;
 mod signals;
 mod spawn;
+mod upgrade;
 
 use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use log::{Level, info, log, warn};
@@ -37,6 +39,8 @@ use self::respawn::Respawn;
 use self::rolling_restart::RollingRestart;
 use self::service_manager::ServiceManager;
 use self::shutdown::Stage;
+pub use self::upgrade::Takeover;
+use self::upgrade::Upgrade;
 use crate::config::{Config, Model};
 use crate::error::{Error, Exit, strerror};
 use crate::listener::Listener;
@@ -75,6 +79,12 @@ pub struct Supervisor<'a> {
     pool: Pool,
     rolling_restart: RollingRestart,
     service_manager: ServiceManager,
+    /// What is executed for an upgrade.
+    program: PathBuf,
+    /// The new server that is to replace this one.
+    upgrade: Option<Upgrade>,
+    /// The old server that this one is to replace.
+    takeover: Option<Takeover>,
     /// When the listening socket was last repaired.
     socket_repaired_at: Option<Instant>,
     /// After a failed fork: when to try again.
@@ -83,11 +93,16 @@ pub struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    /// Takes charge of the listening socket. It forks no worker yet.
+    /// Takes charge of the listening socket, and of the place of another server if there is a
+    /// takeover. It forks no worker yet.
     ///
     /// # Errors
     /// If the workers' user, the pid file or a resource cannot be had.
-    pub fn new(config: &'a Config, mut listener: Listener) -> Result<Supervisor<'a>, Error> {
+    pub fn new(
+        config: &'a Config,
+        mut listener: Listener,
+        takeover: Option<Takeover>,
+    ) -> Result<Supervisor<'a>, Error> {
         let lacking = |error: io::Error| Error::new("start", &error, "try again");
         let pid = getpid();
         let credentials = credentials::find(config.user.as_deref(), config.group.as_deref())?;
@@ -97,9 +112,7 @@ impl<'a> Supervisor<'a> {
         let null = File::options().read(true).write(true).open("/dev/null").map_err(|error| {
             Error::new("open /dev/null", &error, "start it where there is one that it may use")
         })?;
-        if config.model == Model::Multiplex {
-            listener.never_block().map_err(lacking)?;
-        }
+        listener.set_blocking(config.model != Model::Multiplex).map_err(lacking)?;
         let mut header = Header::new(pid, listener.address(), listener.inode(), listener.is_dual_stack());
         (header.model, header.clients) = (config.model, config.clients_at_once());
         if !config.no_scoreboard {
@@ -107,8 +120,14 @@ impl<'a> Supervisor<'a> {
         }
         // The pid file first: a server that does not get it ends, and must not have taken the
         // scoreboard from one that goes on.
-        let pid_file = config.pid_file.as_deref().map(|path| pid_file::create(path, pid)).transpose()?;
-        let (scoreboard, file) = scoreboard::open(config, &header).map_err(|error| lacking(error.into()))?;
+        let name = |path: &Path| match takeover {
+            Some(_) => Takeover::first_name(path),
+            None => path.to_owned(),
+        };
+        let pid_file =
+            config.pid_file.as_deref().map(|path| pid_file::create(&name(path), pid)).transpose()?;
+        let (scoreboard, file) =
+            scoreboard::open(config, &header, name).map_err(|error| lacking(error.into()))?;
         scoreboard.set_queue_limit(listener.queue_limit());
         scoreboard.set_pool_limits(config.workers.into(), config.most_workers().into());
         Ok(Supervisor {
@@ -128,6 +147,9 @@ impl<'a> Supervisor<'a> {
             pool: Pool::new(config),
             rolling_restart: RollingRestart::default(),
             service_manager: ServiceManager::new(),
+            program: upgrade::program(),
+            upgrade: None,
+            takeover,
             socket_repaired_at: None,
             fork_retry_at: None,
             stage: Stage::Running,
@@ -169,8 +191,10 @@ impl<'a> Supervisor<'a> {
             let deadline = self.next_deadline();
             let watches_queue = self.pool.watches_queue || self.may_fork_drainer();
             let listener = self.listener.as_ref().filter(|_| watches_queue);
+            let channel = upgrade::channel(self.upgrade.as_ref(), self.takeover.as_ref());
             let source = self.events.as_mut().expect("only a child has dropped it");
-            let events = source.wait(deadline, listener.map(Listener::poll_fd));
+            let events = source.wait(deadline, listener.map(Listener::poll_fd), channel);
+            self.step_upgrade();
             self.reap_workers();
             for (pid, report) in events.reports {
                 match report {
@@ -223,7 +247,7 @@ impl<'a> Supervisor<'a> {
             }
             Stage::Ending(_) => None,
         };
-        of_stage.into_iter().chain(self.service_manager.ping_at()).min()
+        [of_stage, self.service_manager.ping_at(), self.upgrade_deadline()].into_iter().flatten().min()
     }
 
     /// Removes the files and logs the totals, when all children are reaped.

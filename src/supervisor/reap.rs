@@ -29,6 +29,9 @@ impl Supervisor<'_> {
     fn reap(&mut self, pid: Pid, status: WaitStatus) {
         let died = Instant::now();
         let Some(dead) = self.children.remove(pid, status, died) else {
+            if self.new_server_has_died(pid, status) {
+                return;
+            }
             // Process 1 of a container inherits orphans that it has not forked.
             return debug!("reaped an unknown child, pid {pid}");
         };

@@ -90,6 +90,7 @@ impl Supervisor<'_> {
     /// A worker is ready. If it is the replacement, the old worker may leave.
     pub(super) fn worker_is_ready(&mut self, pid: Pid) {
         narrate::worker_is_ready(pid);
+        self.report_to_old_server();
         if !self.service_manager.is_reloading() {
             self.service_manager.ready(&self.serving());
         }

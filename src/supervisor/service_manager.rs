@@ -64,8 +64,10 @@ impl ServiceManager {
         }
     }
 
-    /// Another process takes this one's place.
-    pub fn replaced_by(&self, pid: Pid) {
+    /// Another process takes this one's place, and tells the rest.
+    pub fn replaced_by(&mut self, pid: Pid) {
+        self.state = State::Stopping;
+        self.ping_at = None;
         tell(&[NotifyState::MainPid(pid.as_raw().unsigned_abs())]);
     }
 

@@ -109,7 +109,7 @@ impl Supervisor<'_> {
 
     /// Leaves the accept queue to another server, which has the same listening socket. Call it
     /// before the phase changes: workers look at both.
-    fn pass_queue_on(&mut self) {
+    pub(super) fn pass_queue_on(&mut self) {
         self.scoreboard.pass_queue_on();
         self.listener = None;
     }
@@ -219,7 +219,7 @@ impl Supervisor<'_> {
             _ => {}
         }
         match self.stage {
-            Stage::Ending(exit) if self.children.is_empty() => Some(exit),
+            Stage::Ending(exit) if self.children.is_empty() && !self.names_are_passing() => Some(exit),
             _ => None,
         }
     }

@@ -26,6 +26,7 @@ impl Supervisor<'_> {
             }
             Signal::SIGQUIT => {
                 self.log_event(Level::Warn, "SIGQUIT: ending at once".into());
+                self.end_upgrade(signal);
                 self.kill_all();
             }
             Signal::SIGTERM | Signal::SIGINT if running => {
@@ -33,6 +34,7 @@ impl Supervisor<'_> {
                 let grace = humantime::format_duration(self.config.grace);
                 let what = format!("{signal}: shutting down, {workers} to leave within {grace}");
                 self.log_event(Level::Info, what);
+                self.end_upgrade(Signal::SIGTERM);
                 self.begin_shutdown(Exit::Success);
             }
             Signal::SIGTERM | Signal::SIGINT => self.signalled_again(signal),
@@ -41,9 +43,7 @@ impl Supervisor<'_> {
                 crate::log::reopen(&self.config.log);
                 self.begin_rolling_restart();
             }
-            Signal::SIGUSR2 => {
-                self.log_event(Level::Warn, "SIGUSR2: ignored; SIGHUP replaces the workers".into());
-            }
+            Signal::SIGUSR2 => self.begin_upgrade(),
             Signal::SIGTTIN if self.pool.limits.least == usize::from(MAX_WORKERS) => {
                 self.log_event(Level::Warn, format!("SIGTTIN: {MAX_WORKERS} workers is the most"));
             }

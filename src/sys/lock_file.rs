@@ -94,6 +94,16 @@ impl LockFile {
         }
         Err(LockError::NotOurs) // The file changes at each look.
     }
+
+    /// Gives the file another name. A file that has that name loses it, also if a server holds it.
+    ///
+    /// # Errors
+    /// Those of rename(2).
+    pub fn rename(&mut self, path: PathBuf) -> io::Result<()> {
+        fs::rename(&self.path, &path)?;
+        self.path = path;
+        Ok(())
+    }
 }
 
 impl Drop for LockFile {

@@ -121,6 +121,27 @@ pub fn replace_descriptor(fd: RawFd, file: File) -> io::Result<()> {
     Ok(())
 }
 
+/// Before exec: the first descriptor of each pair becomes the second, and stays open in the program
+/// that is executed. What was open under the second numbers is closed.
+///
+/// # Errors
+/// `EMFILE`: no descriptors are left.
+pub fn pass_descriptors<const N: usize>(pairs: [(RawFd, RawFd); N]) -> io::Result<()> {
+    // Out of the way first: one of them may have the number that another is to get.
+    const FREE: RawFd = 100;
+    let mut copies = [0; N];
+    for (copy, (from, _)) in copies.iter_mut().zip(pairs) {
+        // SAFETY: it makes a new descriptor, and changes none that is open.
+        *copy = Errno::result(unsafe { libc::fcntl(from, libc::F_DUPFD_CLOEXEC, FREE) })?;
+    }
+    for (copy, (_, to)) in copies.into_iter().zip(pairs) {
+        // SAFETY: what was open as `to` is closed under its owner, which does not run any more: this
+        // process executes another program, or ends.
+        Errno::result(unsafe { libc::dup2(copy, to) })?;
+    }
+    Ok(())
+}
+
 /// Raises this process's limit on open descriptors to `wanted`, or as far as it may: the
 /// soft limit is mostly 1,024, or 256 on macOS. Returns the limit from now on. If that is too
 /// few, the call that needs another descriptor fails. See getrlimit(2), RLIMIT_NOFILE.

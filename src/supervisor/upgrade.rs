@@ -1,0 +1,331 @@
+//! SIGUSR2: the program's file is executed anew, and the new server takes over without a gap.
+//!
+//! The old server goes on while the new one starts, with the same listening socket. Both hold
+//! an end of a channel:
+//!
+//! 1. The old server forks, and the child executes the file. ([`Upgrade`])
+//! 2. When its first worker is ready, the new server writes [`READY`]. ([`Takeover`])
+//! 3. The old server shuts its direction of the channel down, and begins to leave in order. It
+//!    neither shrinks nor drains the accept queue: the new server accepts from it.
+//! 4. At that end of file the new server gives its files the names of the old one's, and closes
+//!    its end. At each moment a name is that of a living server.
+//! 5. The old server ends when its clients are finished, and the names are passed on.
+//!
+//! If the new server ends before step 2, or is not ready in time, the old one goes on as before.
+//! If either dies later, the other one gets an end of file, and goes on with its next step.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+use std::{env, fs};
+
+use log::{Level, error, info, warn};
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getpid};
+
+use super::Supervisor;
+use super::events::SIGNALS;
+use super::shutdown::Stage;
+use crate::error::{Error, Exit, strerror};
+use crate::sys::process::{self, WaitStatus};
+use crate::sys::signal::set_default;
+use crate::sys::socket::inherited_socket;
+
+/// In the environment of a new server: the descriptor of its end of the channel, and whether
+/// the listening socket stays open when no server has it.
+const VARIABLE: &str = "PREFORK_ECHO_UPGRADE";
+
+/// Follows the descriptor, if it does.
+const STAYS_OPEN: &str = ",stays-open";
+
+/// What the new server writes when it is ready.
+const READY: &[u8] = b"ready";
+
+/// How long it may take until then.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// The descriptors of the new server: sd_listen_fds(3) demands the first one.
+const LISTENER_FD: i32 = 3;
+const CHANNEL_FD: i32 = 4;
+
+/// How the files of a new server are called at first.
+const SUFFIX: &str = ".upgrade";
+
+/// An upgrade under way, as the old server sees it.
+#[derive(Debug)]
+pub(super) struct Upgrade {
+    /// The new server.
+    pid: Pid,
+    channel: UnixStream,
+    /// When it must be ready, and have the names of the files.
+    deadline: Instant,
+    stage: UpgradeStage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UpgradeStage {
+    /// The new server is not ready yet.
+    Starting,
+    /// It is ready, and has not yet the names of the files.
+    Passing,
+    /// It has them, or has died.
+    Over,
+}
+
+/// An upgrade under way, as the new server sees it.
+#[derive(Debug)]
+pub struct Takeover {
+    channel: UnixStream,
+    /// The old server was told that this one is ready.
+    is_reported: bool,
+    /// Another process than the old server holds the listening socket as well.
+    pub socket_stays_open: bool,
+}
+
+impl Takeover {
+    /// The end of the channel that this process was started with. None: it replaces no server.
+    ///
+    /// # Errors
+    /// If what the environment names is no such channel.
+    pub fn inherited() -> Result<Option<Takeover>, Error> {
+        let Ok(value) = env::var(VARIABLE) else { return Ok(None) };
+        let failed = |error: io::Error| {
+            Error::new(format_args!("use the channel of {VARIABLE}"), &error, "unset this variable")
+        };
+        let (fd, socket_stays_open) = match value.strip_suffix(STAYS_OPEN) {
+            Some(fd) => (fd, true),
+            None => (value.as_str(), false),
+        };
+        let fd = fd.parse().map_err(|_| failed(ErrorKind::InvalidInput.into()))?;
+        let channel: UnixStream = inherited_socket(fd).map_err(|error| failed(error.into()))?.into();
+        channel.set_nonblocking(true).map_err(failed)?;
+        Ok(Some(Takeover { channel, is_reported: false, socket_stays_open }))
+    }
+
+    /// The name that a file has until the old server lets go of its own.
+    pub fn first_name(path: &Path) -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(SUFFIX);
+        name.into()
+    }
+}
+
+/// For poll: the channel of an upgrade under way. It is readable when the other end has written,
+/// or is closed.
+pub(super) fn channel<'fd>(
+    upgrade: Option<&'fd Upgrade>,
+    takeover: Option<&'fd Takeover>,
+) -> Option<PollFd<'fd>> {
+    let old = upgrade.filter(|upgrade| upgrade.stage != UpgradeStage::Over).map(|upgrade| &upgrade.channel);
+    let channel = old.or(takeover.map(|takeover| &takeover.channel))?;
+    Some(PollFd::new(channel.as_fd(), PollFlags::POLLIN))
+}
+
+impl Supervisor<'_> {
+    /// When an upgrade has lasted for too long.
+    pub(super) fn upgrade_deadline(&self) -> Option<Instant> {
+        let upgrade = self.upgrade.as_ref().filter(|upgrade| upgrade.stage != UpgradeStage::Over);
+        upgrade.map(|upgrade| upgrade.deadline)
+    }
+
+    /// Starts a new server, which is to replace this one.
+    pub(super) fn begin_upgrade(&mut self) {
+        let refusal = match self.pid.as_raw() {
+            _ if self.upgrade.is_some() || self.takeover.is_some() => "an upgrade is under way",
+            1 => "process 1 cannot be replaced: a container ends with it; start a new container",
+            _ => "",
+        };
+        if !refusal.is_empty() {
+            return self.log_event(Level::Warn, format!("SIGUSR2: ignored; {refusal}"));
+        }
+        match self.fork_new_server() {
+            Ok(upgrade) => {
+                let what = format!("SIGUSR2: the new server (pid {}) starts", upgrade.pid);
+                self.log_event(Level::Info, what);
+                self.upgrade = Some(upgrade);
+            }
+            Err(error) => {
+                let reason = strerror(&error);
+                let what = format!("SIGUSR2: cannot start a new server: {reason}; this one goes on");
+                self.log_event(Level::Error, what);
+            }
+        }
+    }
+
+    fn fork_new_server(&self) -> io::Result<Upgrade> {
+        let (channel, theirs) = UnixStream::pair()?;
+        channel.set_nonblocking(true)?;
+        let listener = self.listener.as_ref().ok_or(ErrorKind::NotConnected)?;
+        let pid = process::fork(|| {
+            let error = self.execute(listener.fd(), listener.stays_open(), &theirs);
+            // The log may have lost its descriptor.
+            let what = format!("cannot execute {}: {}", self.program.display(), strerror(&error));
+            let _ = (&theirs).write(what.as_bytes());
+            1
+        })?;
+        let deadline = Instant::now() + LIMIT;
+        Ok(Upgrade { pid, channel, deadline, stage: UpgradeStage::Starting })
+    }
+
+    /// In the child: becomes the new server. Returns why it cannot.
+    fn execute(&self, listener: i32, stays_open: bool, channel: &UnixStream) -> io::Error {
+        // Its parent's handlers would write into its parent's pipe.
+        for signal in SIGNALS {
+            if let Err(error) = set_default(signal) {
+                return error.into();
+            }
+        }
+        let own = [(listener, LISTENER_FD), (channel.as_raw_fd(), CHANNEL_FD)];
+        if let Err(error) = process::pass_descriptors(own) {
+            return error;
+        }
+        let mut arguments = env::args_os();
+        let mut command = Command::new(&self.program);
+        if let Some(name) = arguments.next() {
+            command.arg0(name);
+        }
+        let pid = getpid().to_string();
+        let channel = format!("{CHANNEL_FD}{}", if stays_open { STAYS_OPEN } else { "" });
+        command.args(arguments).env("LISTEN_FDS", "1").env("LISTEN_PID", &pid).env(VARIABLE, channel);
+        command.env_remove("LISTEN_FDNAMES");
+        if env::var_os("WATCHDOG_PID").is_some() {
+            command.env("WATCHDOG_PID", &pid);
+        }
+        command.exec()
+    }
+
+    /// Reads the channel of an upgrade under way, and takes the next step.
+    pub(super) fn step_upgrade(&mut self) {
+        if let Some(takeover) = &self.takeover {
+            if is_end_of_file(&takeover.channel) {
+                self.take_names();
+            }
+            return;
+        }
+        let Some(upgrade) = &mut self.upgrade else { return };
+        let (pid, is_late) = (upgrade.pid, upgrade.deadline <= Instant::now());
+        match upgrade.stage {
+            UpgradeStage::Starting => {
+                let mut said = [0; 512];
+                let length = upgrade.channel.read(&mut said).unwrap_or(0);
+                if said.starts_with(READY) {
+                    self.hand_over(pid);
+                } else if length > 0 {
+                    error!("{}", String::from_utf8_lossy(&said[..length]));
+                } else if is_late {
+                    upgrade.stage = UpgradeStage::Over;
+                    let limit = humantime::format_duration(LIMIT);
+                    let what = format!("the new server (pid {pid}) is not ready within {limit}: killing it");
+                    self.log_event(Level::Error, what);
+                    let _ = kill(pid, Signal::SIGKILL);
+                }
+            }
+            UpgradeStage::Passing if is_late || is_end_of_file(&upgrade.channel) => {
+                upgrade.stage = UpgradeStage::Over;
+            }
+            UpgradeStage::Passing | UpgradeStage::Over => {}
+        }
+    }
+
+    /// The new server is ready: this one leaves.
+    fn hand_over(&mut self, pid: Pid) {
+        let Some(upgrade) = &mut self.upgrade else { return };
+        upgrade.stage = UpgradeStage::Passing;
+        self.service_manager.replaced_by(pid);
+        let what = format!("the new server (pid {pid}) is ready: this one leaves");
+        self.log_event(Level::Info, what);
+        self.pass_queue_on();
+        self.begin_shutdown(Exit::Success);
+        if let Some(upgrade) = &self.upgrade {
+            // It fails if the new server has died meanwhile.
+            let _ = upgrade.channel.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Are the names of the files on their way to the new server?
+    pub(super) fn names_are_passing(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(|upgrade| upgrade.stage == UpgradeStage::Passing)
+    }
+
+    /// A child has died that is no worker. Returns whether it was the new server.
+    pub(super) fn new_server_has_died(&mut self, pid: Pid, status: WaitStatus) -> bool {
+        let Some(upgrade) = self.upgrade.take_if(|upgrade| upgrade.pid == pid) else { return false };
+        let mut said = Vec::new();
+        let _ = (&upgrade.channel).read_to_end(&mut said);
+        if !said.is_empty() && !said.starts_with(READY) {
+            error!("{}", String::from_utf8_lossy(&said));
+        }
+        let what = format!("the new server (pid {pid}) {status}");
+        match self.stage {
+            Stage::Running => self.log_event(Level::Error, format!("{what}: this one goes on")),
+            _ => self.log_event(Level::Warn, what),
+        }
+        true
+    }
+
+    /// The server ends while a new one starts: that one gets the signal as well.
+    pub(super) fn end_upgrade(&mut self, signal: Signal) {
+        if let Some(upgrade) = &mut self.upgrade
+            && upgrade.stage == UpgradeStage::Starting
+        {
+            upgrade.stage = UpgradeStage::Over;
+            let _ = kill(upgrade.pid, signal);
+        }
+    }
+
+    /// This server is ready to replace the old one.
+    pub(super) fn report_to_old_server(&mut self) {
+        if let Some(takeover) = &mut self.takeover
+            && !takeover.is_reported
+        {
+            takeover.is_reported = true;
+            // It fails if the old server has died, and then the end of file is seen.
+            let _ = (&takeover.channel).write(READY);
+        }
+    }
+
+    /// The old server has let go, or has died: this one's files get their names.
+    fn take_names(&mut self) {
+        self.takeover = None;
+        for file in &mut self.files {
+            let name = file.path.as_os_str().to_string_lossy().strip_suffix(SUFFIX).map(PathBuf::from);
+            let Some(name) = name else { continue };
+            if let Err(error) = file.rename(name) {
+                let (path, reason) = (file.path.display(), strerror(&error));
+                warn!("cannot give {path} the old server's name: {reason}");
+            }
+        }
+        info!("this server has replaced the old one");
+    }
+}
+
+fn is_end_of_file(mut channel: &UnixStream) -> bool {
+    match channel.read(&mut [0; 16]) {
+        Ok(length) => length == 0,
+        Err(error) => error.kind() != ErrorKind::WouldBlock,
+    }
+}
+
+/// The file that this program was started from, by the name by which it was started: another
+/// file may have that name when it is executed again.
+pub(super) fn program() -> PathBuf {
+    let name = PathBuf::from(env::args_os().next().unwrap_or_default());
+    let found = if name.components().count() > 1 {
+        std::path::absolute(&name).ok()
+    } else {
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path).map(|directory| directory.join(&name)).find(|file| is_executable(file))
+    };
+    found.or_else(|| env::current_exe().ok()).unwrap_or(name)
+}
+
+fn is_executable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(file).is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
+}
