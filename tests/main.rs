@@ -37,3 +37,4 @@ mod status;
 mod supervision;
 mod top;
 mod top_pages;
+mod upgrade;

@@ -16,8 +16,12 @@ use crate::text::{self, count};
 /// # Errors
 /// If there is no such server.
 pub fn run(options: &StatusOptions) -> Result<(), Error> {
-    let reader = Reader::of(&options.which, "status")?;
-    let snapshot = Snapshot::of(&reader);
+    let mut reader = Reader::of(&options.which, "status")?;
+    let mut snapshot = Snapshot::of(&reader);
+    if let Some(successor) = reader.successor(&options.which, "status") {
+        reader = successor;
+        snapshot = Snapshot::of(&reader);
+    }
     // After the snapshot: it is noise if the file was overwritten meanwhile.
     reader.check()?;
     match options.json {

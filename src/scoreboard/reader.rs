@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use nix::libc::O_NONBLOCK;
 use nix::unistd::Pid;
 
-use super::Scoreboard;
 use super::file::{Header, files, if_any};
+use super::{Phase, Scoreboard};
 use crate::config::{BindAddress, ServerSelector};
 use crate::error::Error;
 use crate::sys::lock_file::lock_holder;
@@ -43,6 +43,14 @@ impl Reader {
             (None, Some(path)) => Reader::open(&path),
             (address, _) => Reader::find(address.as_ref(), command),
         }
+    }
+
+    /// The server that has replaced this one, which leaves or has left, after an upgrade. It was
+    /// looked for as [`of`](Reader::of) says.
+    pub fn successor(&self, which: &ServerSelector, command: &str) -> Option<Reader> {
+        let is_over = self.scoreboard.phase() != Phase::Running || !self.lives();
+        let found = is_over.then(|| Reader::of(which, command).ok()).flatten();
+        found.filter(|reader| reader.header.pid != self.header.pid)
     }
 
     /// Opens the scoreboard at `path`, of a server that lives.

@@ -33,6 +33,7 @@ use super::Supervisor;
 use super::events::SIGNALS;
 use super::shutdown::Stage;
 use crate::error::{Error, Exit, strerror};
+use crate::sys::lock_file;
 use crate::sys::process::{self, WaitStatus};
 use crate::sys::signal::set_default;
 use crate::sys::socket::inherited_socket;
@@ -263,7 +264,13 @@ impl Supervisor<'_> {
         }
         let what = format!("the new server (pid {pid}) {status}");
         match self.stage {
-            Stage::Running => self.log_event(Level::Error, format!("{what}: this one goes on")),
+            Stage::Running => {
+                for file in &self.files {
+                    // An error: it had none yet.
+                    let _ = lock_file::remove_stale(&Takeover::first_name(&file.path), |_| true);
+                }
+                self.log_event(Level::Error, format!("{what}: this one goes on"));
+            }
             _ => self.log_event(Level::Warn, what),
         }
         true
@@ -292,7 +299,6 @@ impl Supervisor<'_> {
 
     /// The old server has let go, or has died: this one's files get their names.
     fn take_names(&mut self) {
-        self.takeover = None;
         for file in &mut self.files {
             let name = file.path.as_os_str().to_string_lossy().strip_suffix(SUFFIX).map(PathBuf::from);
             let Some(name) = name else { continue };
@@ -301,6 +307,8 @@ impl Supervisor<'_> {
                 warn!("cannot give {path} the old server's name: {reason}");
             }
         }
+        // Last: the old server waits for it.
+        self.takeover = None;
         info!("this server has replaced the old one");
     }
 }

@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use self::history::History;
 use self::terminal::{Input, Screen};
 use self::view::{Page, TopView};
-use crate::config::TopOptions;
+use crate::config::{ServerSelector, TopOptions};
 use crate::error::{Error, strerror};
 use crate::language::{fill, tr};
 use crate::scoreboard::snapshot::Snapshot;
@@ -40,12 +40,12 @@ const NOTE: Duration = Duration::from_secs(4);
 pub fn run(options: &TopOptions) -> Result<(), Error> {
     let reader = Reader::of(&options.which, "top")?;
     if options.once {
-        return print(&Top::new(reader, options.ascii));
+        return print(&Top::new(reader, options));
     }
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(Error::plain("top needs a terminal; into a file or a pipe goes top --once, or status"));
     }
-    let mut top = Top::new(reader, options.ascii);
+    let mut top = Top::new(reader, options);
     let mut screen = Screen::enter().map_err(|error| lost(&error))?;
     let ended_by = top.show_on(&mut screen).map_err(|error| lost(&error));
     // The terminal first: what is said from here on is to be seen.
@@ -64,7 +64,7 @@ fn lost(error: &io::Error) -> Error {
 }
 
 /// All pages as text: as wide as the terminal, or 80 columns.
-fn print(top: &Top) -> Result<(), Error> {
+fn print(top: &Top<'_>) -> Result<(), Error> {
     let size = io::stdout().is_terminal().then(|| ratatui::crossterm::terminal::size().ok()).flatten();
     let width = size.map_or(80, |(width, _)| width.into());
     let lines = top.view.text(width).into_iter();
@@ -72,13 +72,15 @@ fn print(top: &Top) -> Result<(), Error> {
     crate::text::print(&lines.join("\n"))
 }
 
-struct Top {
+struct Top<'a> {
+    which: &'a ServerSelector,
     reader: Reader,
     view: TopView,
 }
 
-impl Top {
-    fn new(reader: Reader, ascii: bool) -> Top {
+impl Top<'_> {
+    fn new(reader: Reader, options: &TopOptions) -> Top<'_> {
+        let ascii = options.ascii;
         let snapshot = Snapshot::of(&reader);
         let mut history = History::default();
         history.add(&snapshot);
@@ -93,7 +95,7 @@ impl Top {
             note: None,
             end: None,
         };
-        Top { reader, view }
+        Top { which: &options.which, reader, view }
     }
 
     /// Shows views until the user leaves. Some: by this signal.
@@ -123,6 +125,10 @@ impl Top {
 
     /// Takes a snapshot, and notes if the server has ended.
     fn refresh(&mut self) {
+        if let Some(successor) = self.reader.successor(self.which, "top") {
+            self.reader = successor;
+            self.view.history = History::default();
+        }
         let lives = self.reader.lives();
         let snapshot = Snapshot::of(&self.reader);
         if let Err(failure) = self.reader.check() {
