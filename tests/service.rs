@@ -11,11 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::common::models::{ALL, in_each};
 use crate::common::{
-    PATIENCE, Server, SetOnDrop, binary, connect, echo, heavy, processes, rounds, run, wait_until,
+    PATIENCE, Server, SetOnDrop, binary, connect, echo, heavy, number_following, processes, rounds, run,
+    wait_until,
 };
 
 /// The binary with `socket` as descriptor 3, and `number` of them announced, 1 or 2.
@@ -186,6 +188,30 @@ fn the_service_manager_hears_of_each_stage() {
     assert_eq!(server.wait_code(), 0);
     manager.socket.set_nonblocking(true).unwrap();
     assert!(manager.socket.recv(&mut [0]).is_err(), "each is told once");
+}
+
+#[test]
+fn the_service_manager_hears_of_an_upgrade() {
+    let manager = Manager::new();
+    let mut server = manager.start(&[("WATCHDOG_USEC", "500000"), ("WATCHDOG_PID", "")], &["--workers", "2"]);
+    let hear = || loop {
+        let message = manager.hear();
+        if message != ["WATCHDOG=1"] {
+            return message;
+        }
+    };
+    let serving = format!("STATUS=serving {} with 2 workers", server.address);
+    assert_eq!(hear(), ["READY=1", &serving]);
+    server.signal(Signal::SIGUSR2);
+    let line = server.wait_for_log(&["SIGUSR2: the new server (pid "]);
+    let new = number_following(&line, "the new server (pid ");
+    assert_eq!(hear(), [format!("MAINPID={new}")]);
+    assert_eq!(hear(), ["READY=1", &serving]);
+    assert_eq!(server.wait().code(), Some(0));
+    // From now on the new one is watched.
+    wait_until("it pings", || manager.hear() == ["WATCHDOG=1"]);
+    kill(Pid::from_raw(new), Signal::SIGTERM).unwrap();
+    assert_eq!(hear(), ["STOPPING=1", "STATUS=finishing the clients that are connected"]);
 }
 
 #[test]

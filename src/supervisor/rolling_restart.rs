@@ -61,7 +61,7 @@ impl Supervisor<'_> {
     }
 
     /// "serving 127.0.0.1:7777 with 4 workers".
-    fn serving(&self) -> String {
+    pub(super) fn serving(&self) -> String {
         format!("serving {} with {}", self.header.address, self.pool.size())
     }
 
@@ -91,7 +91,8 @@ impl Supervisor<'_> {
     pub(super) fn worker_is_ready(&mut self, pid: Pid) {
         narrate::worker_is_ready(pid);
         self.report_to_old_server();
-        if !self.service_manager.is_reloading() {
+        // The service manager listens to the old server until that has named this one.
+        if self.takeover.is_none() && !self.service_manager.is_reloading() {
             self.service_manager.ready(&self.serving());
         }
         if let Some(old) = self.rolling_restart.finish(pid) {

@@ -307,9 +307,11 @@ impl Supervisor<'_> {
                 warn!("cannot give {path} the old server's name: {reason}");
             }
         }
-        // Last: the old server waits for it.
-        self.takeover = None;
         info!("this server has replaced the old one");
+        // After the names: the old server waits until its end of the channel says so.
+        if self.takeover.take().is_some_and(|takeover| takeover.is_reported) {
+            self.service_manager.ready(&self.serving());
+        }
     }
 }
 
