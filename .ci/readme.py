@@ -261,6 +261,10 @@ def run_block(kind, text):
         children = subprocess.check_output(["ps", "-o", "pid=", "--ppid", str(server.pid)], text=True).split()
         server.pid_told = children[0]
         run(re.search(r"^HEALTHCHECK CMD (.*)", text, re.M)[1])
+    elif kind == "ini" and "[Socket]" in text:
+        unit = work / "prefork-echo.socket"  # The service stands before it on the page.
+        unit.write_text(text)
+        run(f"systemd-analyze verify {unit}")
     elif kind == "ini":
         binary = work / "bin" / "prefork-echo"
         unit = work / "prefork-echo.service"
