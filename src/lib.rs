@@ -4,7 +4,8 @@
 //! A room for each part of the system, in the order of events:
 //!
 //! - [`config`]: what the user wants, each option said once; [`cli`]: the commands and
-//!   `--help`, which reads the options from the command line and the environment
+//!   `--help`, which reads the options from the command line and the environment, and makes
+//!   manual pages and completion scripts of them
 //! - [`listener`]: socket, bind, listen: once, in the parent
 //! - [`supervisor`]: the parent, which forks workers, reaps and replaces them, and answers
 //!   signals

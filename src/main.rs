@@ -1,10 +1,10 @@
-//! Reads the command line, then runs the server, or one of the programs that look at it or
-//! are its clients, and returns the exit status.
+//! Reads the command line, then runs the server, or one of the programs that look at it, are
+//! its clients or print its manual, and returns the exit status.
 
 use std::panic;
 use std::process::ExitCode;
 
-use prefork_echo::cli::Command;
+use prefork_echo::cli::{Command, completions, manual};
 use prefork_echo::client::{self, bench};
 use prefork_echo::config::Config;
 use prefork_echo::error::{Error, Exit};
@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         Command::Top(options) => top::run(&options).map(|()| Exit::Success),
         Command::Client(options) => client::run(&options).map(|()| Exit::Success),
         Command::Bench(options) => bench::run(&options),
+        Command::Completions(options) => completions::run(&options).map(|()| Exit::Success),
+        Command::Man(options) => manual::run(&options).map(|()| Exit::Success),
     };
     let exit = done.unwrap_or_else(|error| {
         text::eprint_line(&error);

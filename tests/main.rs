@@ -21,6 +21,7 @@ mod interleavings;
 mod lack;
 mod lessons;
 mod log;
+mod manual;
 mod models;
 mod models_compared;
 mod models_shutdown;

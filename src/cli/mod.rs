@@ -2,9 +2,12 @@
 //!
 //! It runs first, in every process that is started, and turns the command line and the
 //! environment into plain [`config`](crate::config), where the options stand: `server`
-//! checks the server's; `hint` answers a common mistake.
+//! checks the server's; `hint` answers a common mistake. The same definitions are the manual
+//! pages and the completion scripts of shells.
 
+pub mod completions;
 mod hint;
+pub mod manual;
 mod server;
 
 use clap::builder::FalseyValueParser;
@@ -12,6 +15,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use self::completions::CompletionsOptions;
+use self::manual::ManualOptions;
 use crate::config::{BenchOptions, ClientOptions, Config, Mode, StatusOptions, TopOptions, explain_variable};
 
 const AFTER_HELP: &str = "\
@@ -32,8 +37,18 @@ Exit status:
   3  shutdown had to be forced: a connection may have been cut
   4  gave up: workers kept crashing at their start
 
-The server's options can also come from the environment: --idle-timeout from
-PREFORK_ECHO_IDLE_TIMEOUT, and so on.
+Environment:
+  PREFORK_ECHO_*  the server's options: --idle-timeout can also come from
+                  PREFORK_ECHO_IDLE_TIMEOUT, and so on; status, top and bench
+                  read PREFORK_ECHO_SCOREBOARD
+  NO_COLOR        no colours, unless --color asks for them
+  LANG            top and client show Korean if it begins with ko; LC_ALL and
+                  LC_MESSAGES have precedence
+
+Files:
+  ADDRESS.scoreboard  for status and top, while the server runs; in
+                      prefork-echo/ in $XDG_RUNTIME_DIR or /run/user/UID, else
+                      in prefork-echo-UID/ among the temporary files
 
 Examples:
   prefork-echo --workers 4                    serve on 127.0.0.1:7777
@@ -42,6 +57,7 @@ Examples:
   prefork-echo top                            the same, live
   prefork-echo client 7777 hello              send a line, check what comes back
   prefork-echo bench                          load, every byte checked
+  prefork-echo man | man -l -                 this, as a manual page
   prefork-echo --bind '[::]:7777' --explain   all addresses; explain each call
   sudo prefork-echo --bind 7 --user nobody    serve port 7 without root's rights";
 
@@ -57,6 +73,9 @@ Keys:
 
 /// A pre-fork TCP echo server: one parent listens, N workers accept on the
 /// same socket, and every byte comes back.
+///
+/// The parent forks the workers, serves no client itself, and replaces each worker that dies. One
+/// line on stdout says where the server listens; everything else is log, on stderr.
 #[derive(Debug, Parser)]
 #[command(name = "prefork-echo", version, max_term_width = 100, after_help = AFTER_HELP)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -82,6 +101,10 @@ pub enum Command {
     Client(ClientOptions),
     /// Be many clients: measure an echo server, and check every byte
     Bench(BenchOptions),
+    /// Print a shell's completion script
+    Completions(CompletionsOptions),
+    /// Print the manual page, or write the pages of all commands into a directory
+    Man(ManualOptions),
 }
 
 impl Command {
