@@ -71,6 +71,23 @@ fn a_passed_socket_is_used_instead_of_bind_and_stays_open() {
 }
 
 #[test]
+fn a_passed_socket_stays_open_after_an_upgrade() {
+    let (socket, address) = bind();
+    let mut server = Server::spawn_with_stdin(activated(socket.try_clone().unwrap(), 1, &["--workers", "2"]));
+    server.signal(Signal::SIGUSR2);
+    let line = server.wait_for_log(&["SIGUSR2: the new server (pid "]);
+    assert_eq!(server.wait().code(), Some(0));
+    server.echo(b"served by the new server");
+    kill(Pid::from_raw(number_following(&line, "the new server (pid ")), Signal::SIGTERM).unwrap();
+    wait_until("no process is left", || !server.has_processes_left());
+    let mut waiting = connect(address);
+    let mut server = Server::spawn_with_stdin(activated(socket, 1, &[]));
+    echo(&mut waiting, b"served by the next one");
+    drop(waiting);
+    assert_eq!(server.stop(), 0);
+}
+
+#[test]
 fn no_connection_is_lost_in_a_restart_by_socket_activation() {
     let _alone = heavy();
     in_each(&ALL, |model| {

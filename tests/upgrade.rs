@@ -172,7 +172,8 @@ fn when_the_new_program_is_missing_or_fails_the_old_server_goes_on() {
         (None, "cannot execute "),
         (Some("no program"), "cannot execute "),
         (Some("#!/bin/sh\nexit 7\n"), "left with exit code 7: this one goes on"),
-        (Some("#!/bin/sh\nkill -9 $$\n"), "killed by SIGKILL: this one goes on"),
+        (Some("#!/bin/sh\nkill -11 $$\n"), "killed by SIGSEGV: this one goes on"),
+        (Some("#!/bin/sh\nexec 4<&-\nexec sleep 100\n"), "killed by SIGKILL: this one goes on"),
     ] {
         upgradable.replace(script);
         let failures =

@@ -6,8 +6,9 @@
 //! the workers; the loop here waits at `events`; `signals` answers each signal;
 //! `rolling_restart` is SIGHUP's; `reap` explains a worker's death, and `respawn` decides
 //! what follows, without acting; `scaling` decides how many workers there are to be, and
-//! `pool` acts on it; `shutdown` ends the server. `children` knows which worker fills which
-//! slot.
+//! `pool` acts on it; `upgrade` starts another server, which by its `takeover` gets this one's
+//! place; `shutdown` ends the server. `service_manager` tells systemd of all that. `children`
+//! knows which worker fills which slot.
 
 mod children;
 mod credentials;
@@ -22,6 +23,7 @@ mod service_manager;
 mod shutdown;
 mod signals;
 mod spawn;
+mod takeover;
 mod upgrade;
 
 use std::fs::File;
@@ -39,7 +41,7 @@ use self::respawn::Respawn;
 use self::rolling_restart::RollingRestart;
 use self::service_manager::ServiceManager;
 use self::shutdown::Stage;
-pub use self::upgrade::Takeover;
+pub use self::takeover::Takeover;
 use self::upgrade::Upgrade;
 use crate::config::{Config, Model};
 use crate::error::{Error, Exit, strerror};
@@ -195,6 +197,7 @@ impl<'a> Supervisor<'a> {
             let source = self.events.as_mut().expect("only a child has dropped it");
             let events = source.wait(deadline, listener.map(Listener::poll_fd), channel);
             self.step_upgrade();
+            self.step_takeover();
             self.reap_workers();
             for (pid, report) in events.reports {
                 match report {

@@ -24,7 +24,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use log::{Level, error, info, warn};
+use log::{Level, error};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
@@ -32,21 +32,21 @@ use nix::unistd::{Pid, getpid};
 use super::Supervisor;
 use super::events::SIGNALS;
 use super::shutdown::Stage;
-use crate::error::{Error, Exit, strerror};
+use super::takeover::{Takeover, is_end_of_file};
+use crate::error::{Exit, strerror};
 use crate::sys::lock_file;
 use crate::sys::process::{self, WaitStatus};
-use crate::sys::signal::set_default;
-use crate::sys::socket::inherited_socket;
+use crate::sys::signal::{set_default, unblock_all};
 
 /// In the environment of a new server: the descriptor of its end of the channel, and whether
 /// the listening socket stays open when no server has it.
-const VARIABLE: &str = "PREFORK_ECHO_UPGRADE";
+pub(super) const VARIABLE: &str = "PREFORK_ECHO_UPGRADE";
 
 /// Follows the descriptor, if it does.
-const STAYS_OPEN: &str = ",stays-open";
+pub(super) const STAYS_OPEN: &str = ",stays-open";
 
 /// What the new server writes when it is ready.
-const READY: &[u8] = b"ready";
+pub(super) const READY: &[u8] = b"ready";
 
 /// How long it may take until then.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -54,9 +54,6 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The descriptors of the new server: sd_listen_fds(3) demands the first one.
 const LISTENER_FD: i32 = 3;
 const CHANNEL_FD: i32 = 4;
-
-/// How the files of a new server are called at first.
-const SUFFIX: &str = ".upgrade";
 
 /// An upgrade under way, as the old server sees it.
 #[derive(Debug)]
@@ -77,44 +74,6 @@ enum UpgradeStage {
     Passing,
     /// It has them, or has died.
     Over,
-}
-
-/// An upgrade under way, as the new server sees it.
-#[derive(Debug)]
-pub struct Takeover {
-    channel: UnixStream,
-    /// The old server was told that this one is ready.
-    is_reported: bool,
-    /// Another process than the old server holds the listening socket as well.
-    pub socket_stays_open: bool,
-}
-
-impl Takeover {
-    /// The end of the channel that this process was started with. None: it replaces no server.
-    ///
-    /// # Errors
-    /// If what the environment names is no such channel.
-    pub fn inherited() -> Result<Option<Takeover>, Error> {
-        let Ok(value) = env::var(VARIABLE) else { return Ok(None) };
-        let failed = |error: io::Error| {
-            Error::new(format_args!("use the channel of {VARIABLE}"), &error, "unset this variable")
-        };
-        let (fd, socket_stays_open) = match value.strip_suffix(STAYS_OPEN) {
-            Some(fd) => (fd, true),
-            None => (value.as_str(), false),
-        };
-        let fd = fd.parse().map_err(|_| failed(ErrorKind::InvalidInput.into()))?;
-        let channel: UnixStream = inherited_socket(fd).map_err(|error| failed(error.into()))?.into();
-        channel.set_nonblocking(true).map_err(failed)?;
-        Ok(Some(Takeover { channel, is_reported: false, socket_stays_open }))
-    }
-
-    /// The name that a file has until the old server lets go of its own.
-    pub fn first_name(path: &Path) -> PathBuf {
-        let mut name = path.as_os_str().to_owned();
-        name.push(SUFFIX);
-        name.into()
-    }
 }
 
 /// For poll: the channel of an upgrade under way. It is readable when the other end has written,
@@ -176,11 +135,11 @@ impl Supervisor<'_> {
 
     /// In the child: becomes the new server. Returns why it cannot.
     fn execute(&self, listener: i32, stays_open: bool, channel: &UnixStream) -> io::Error {
-        // Its parent's handlers would write into its parent's pipe.
-        for signal in SIGNALS {
-            if let Err(error) = set_default(signal) {
-                return error.into();
-            }
+        // The fork has left all signals blocked; and its parent's handlers would write into its parent's
+        // pipe.
+        let reset = SIGNALS.into_iter().try_for_each(set_default).and_then(|()| unblock_all());
+        if let Err(error) = reset {
+            return error.into();
         }
         let own = [(listener, LISTENER_FD), (channel.as_raw_fd(), CHANNEL_FD)];
         if let Err(error) = process::pass_descriptors(own) {
@@ -203,28 +162,23 @@ impl Supervisor<'_> {
 
     /// Reads the channel of an upgrade under way, and takes the next step.
     pub(super) fn step_upgrade(&mut self) {
-        if let Some(takeover) = &self.takeover {
-            if is_end_of_file(&takeover.channel) {
-                self.take_names();
-            }
-            return;
-        }
         let Some(upgrade) = &mut self.upgrade else { return };
         let (pid, is_late) = (upgrade.pid, upgrade.deadline <= Instant::now());
         match upgrade.stage {
             UpgradeStage::Starting => {
                 let mut said = [0; 512];
-                let length = upgrade.channel.read(&mut said).unwrap_or(0);
-                if said.starts_with(READY) {
-                    self.hand_over(pid);
-                } else if length > 0 {
-                    error!("{}", String::from_utf8_lossy(&said[..length]));
-                } else if is_late {
-                    upgrade.stage = UpgradeStage::Over;
-                    let limit = humantime::format_duration(LIMIT);
-                    let what = format!("the new server (pid {pid}) is not ready within {limit}: killing it");
-                    self.log_event(Level::Error, what);
-                    let _ = kill(pid, Signal::SIGKILL);
+                match upgrade.channel.read(&mut said) {
+                    Ok(_) if said.starts_with(READY) => self.hand_over(pid),
+                    // It is dead, mostly, and not yet reaped: then the signal changes nothing.
+                    Ok(0) => self.end_upgrade(Signal::SIGKILL),
+                    Ok(length) => error!("{}", String::from_utf8_lossy(&said[..length])),
+                    Err(_) if is_late => {
+                        self.end_upgrade(Signal::SIGKILL);
+                        let limit = humantime::format_duration(LIMIT);
+                        let what = format!("the new server (pid {pid}) is not ready within {limit}: killed");
+                        self.log_event(Level::Error, what);
+                    }
+                    Err(_) => {}
                 }
             }
             UpgradeStage::Passing if is_late || is_end_of_file(&upgrade.channel) => {
@@ -276,7 +230,7 @@ impl Supervisor<'_> {
         true
     }
 
-    /// The server ends while a new one starts: that one gets the signal as well.
+    /// If a new server is not ready yet, it is to end: by this signal.
     pub(super) fn end_upgrade(&mut self, signal: Signal) {
         if let Some(upgrade) = &mut self.upgrade
             && upgrade.stage == UpgradeStage::Starting
@@ -284,41 +238,6 @@ impl Supervisor<'_> {
             upgrade.stage = UpgradeStage::Over;
             let _ = kill(upgrade.pid, signal);
         }
-    }
-
-    /// This server is ready to replace the old one.
-    pub(super) fn report_to_old_server(&mut self) {
-        if let Some(takeover) = &mut self.takeover
-            && !takeover.is_reported
-        {
-            takeover.is_reported = true;
-            // It fails if the old server has died, and then the end of file is seen.
-            let _ = (&takeover.channel).write(READY);
-        }
-    }
-
-    /// The old server has let go, or has died: this one's files get their names.
-    fn take_names(&mut self) {
-        for file in &mut self.files {
-            let name = file.path.as_os_str().to_string_lossy().strip_suffix(SUFFIX).map(PathBuf::from);
-            let Some(name) = name else { continue };
-            if let Err(error) = file.rename(name) {
-                let (path, reason) = (file.path.display(), strerror(&error));
-                warn!("cannot give {path} the old server's name: {reason}");
-            }
-        }
-        info!("this server has replaced the old one");
-        // After the names: the old server waits until its end of the channel says so.
-        if self.takeover.take().is_some_and(|takeover| takeover.is_reported) {
-            self.service_manager.ready(&self.serving());
-        }
-    }
-}
-
-fn is_end_of_file(mut channel: &UnixStream) -> bool {
-    match channel.read(&mut [0; 16]) {
-        Ok(length) => length == 0,
-        Err(error) => error.kind() != ErrorKind::WouldBlock,
     }
 }
 

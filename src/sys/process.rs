@@ -128,11 +128,11 @@ pub fn replace_descriptor(fd: RawFd, file: File) -> io::Result<()> {
 /// `EMFILE`: no descriptors are left.
 pub fn pass_descriptors<const N: usize>(pairs: [(RawFd, RawFd); N]) -> io::Result<()> {
     // Out of the way first: one of them may have the number that another is to get.
-    const FREE: RawFd = 100;
+    let free = pairs.iter().map(|(_, to)| to + 1).max().unwrap_or(0);
     let mut copies = [0; N];
     for (copy, (from, _)) in copies.iter_mut().zip(pairs) {
         // SAFETY: it makes a new descriptor, and changes none that is open.
-        *copy = Errno::result(unsafe { libc::fcntl(from, libc::F_DUPFD_CLOEXEC, FREE) })?;
+        *copy = Errno::result(unsafe { libc::fcntl(from, libc::F_DUPFD_CLOEXEC, free) })?;
     }
     for (copy, (_, to)) in copies.into_iter().zip(pairs) {
         // SAFETY: what was open as `to` is closed under its owner, which does not run any more: this
