@@ -88,7 +88,7 @@ rows="" by_new_workers=""
 for name in $names; do
     worker=$(worker_of "$name")
     forked=$(text "at the start")
-    if ! grep -qx "$worker" <<<"$first"; then
+    if [ -n "$worker" ] && ! grep -qx "$worker" <<<"$first"; then
         forked=$(text "while clients waited")
         by_new_workers="$by_new_workers $name"
     fi
@@ -168,13 +168,16 @@ stop_server
 serve --workers 5
 last_waits 5
 rest_of_five=$(parent_and_workers | grep -c .)
+by_two=$(wc -w <<<"$served_by_two" | tr -d ' ')
+by_growing=$(wc -w <<<"$served_by_growing" | tr -d ' ')
+by_five=$(workers | grep -c .) # a client each
 check "no worker was added to the five" test "$(forked_meanwhile)" = 0
 
 next_page
 table "workers|processes at rest|clients at once|the last of five waits" <<TABLE
---workers 2|$rest_of_two|$(wc -w <<<"$served_by_two" | tr -d ' ')|$(text "until another leaves")
-2, --max-workers 5|$rest_of_growing|$(wc -w <<<"$served_by_growing" | tr -d ' ')|$waited_growing µs
---workers 5|$rest_of_five|$(workers | grep -c .)|$waited µs
+--workers 2|$rest_of_two|$by_two|$(text "until another leaves")
+2, --max-workers 5|$rest_of_growing|$by_growing|$waited_growing µs
+--workers 5|$rest_of_five|$by_five|$waited µs
 TABLE
 check "at rest the pool that can grow is as small as the fixed one" test "$rest_of_growing" = "$rest_of_two"
 say "A pool that grows serves more clients at once, and takes memory for more workers only while they
