@@ -347,6 +347,22 @@ fault_08_kernel_without_close_range() {
     exec 9<&-
 }
 
+fault_09_kernel_without_splice() {
+    local call error
+    say "a kernel or a container without splice: bulk goes through the buffer"
+    for call in splice:ENOSYS splice:EPERM splice:EINVAL pipe2:EMFILE; do
+        error=${call#*:} call=${call%:*}
+        serve -q --workers 1
+        inject "$(workers | tr -d ' ')" "$call" "$error"
+        "$program" bench "$port" -c 1 --mode stream --duration 500ms --json >"$dir/bench" || true
+        let_go
+        figure "$call fails with $error: $(sed 's/.*"mb_per_second":\([0-9.]*\).*/\1/' "$dir/bench") MB a second"
+        check "every byte comes back" grep -q '"wrong":0,"lost":0,"refused":0,"reset":0,"timeout":0' "$dir/bench"
+        check "it is called once for the connection" test "$(calls "$call")" -eq 1
+        stop 0
+    done
+}
+
 ran=0
 faults=$(declare -F | awk '/fault_[0-9]/ { print $3 }')
 for fault in $faults; do

@@ -105,6 +105,25 @@ compare bulk "echoes of 500 kB a second, 1 connection" echo 1 "$(load 2000)" 500
 compare connect "connections with an echo a second" connect "$(load 10000)"
 stop
 
+# Sent and taken at the same time, so that the server never waits for a client that only sends.
+echo "in bulk, 1 connection, processor time a megabyte in microseconds, in turn with plain C (nine rounds):"
+for model in process thread multiplex; do
+    serve --workers 1 --model "$model"
+    rm -f "$work"/bulk.*
+    for round in $(times 9); do
+        # Each is the first as often as the second.
+        for which in $((round % 2)) $(((round + 1) % 2)); do
+            if [ "$which" = 0 ]; then pid=$server port=$ours name=ours; else pid=$plain port=$theirs name=theirs; fi
+            "$work/measure" stream "$port" "$(load 1000)" 65536 "$pid" >>"$work/bulk.$name"
+        done
+    done
+    a=$(cut -d' ' -f1 "$work/bulk.ours" | median) b=$(cut -d' ' -f1 "$work/bulk.theirs" | median)
+    pairs=$(paste -d' ' "$work/bulk.ours" "$work/bulk.theirs" | awk '{ printf "%.2f\n", $1 / $3 }' | median)
+    echo "  $model: $a, plain C $b, ratio $(ratio "$a" "$b"), pair by pair $pairs; megabytes a second: $(cut -d' ' -f2 "$work/bulk.ours" | median), plain C $(cut -d' ' -f2 "$work/bulk.theirs" | median)"
+    echo "    memory of the worker after that (PSS), in kB: $("$work/measure" pss "$(children "$server" | tr -d ' ')")"
+    stop
+done
+
 echo "from SIGTERM to the exit, in milliseconds:"
 for _ in $(times 7); do
     serve --workers 4

@@ -7,6 +7,12 @@
  *                                                 an echo, in microseconds
  *   measure connect PORT CONNECTIONS              one after the other, an echo
  *                                                 each: connections a second
+ *   measure stream PORT MEGABYTES SIZE PID        one connection that sends without a
+ *                                                 pause, SIZE bytes a write, and takes
+ *                                                 and checks what comes back meanwhile:
+ *                                                 processor time of the server PID a
+ *                                                 megabyte (10^6 bytes), in
+ *                                                 microseconds; megabytes a second
  *   measure many PORT CONNECTIONS ECHOES WAYS PID so many kept connections, 64 bytes
  *                                                 on all of them in turn, WAYS of them
  *                                                 at once: processor time of the
@@ -313,6 +319,57 @@ static void many(const char *port, int connections, int echoes, int ways, int se
     printf("%.2f %.0f\n", (sum(server, cpu) - before) * 1000 / echoes, memory);
 }
 
+/* The byte at each place of the stream. 251 is prime: bytes that come at a wrong place differ. */
+static void pattern(char *buffer, size_t size, size_t place)
+{
+    for (size_t i = 0; i < size; i++)
+        buffer[i] = (place + i) % 251;
+}
+
+static void send_stream(int fd, size_t bytes, size_t size)
+{
+    char *data = malloc(size + 251);
+
+    pattern(data, size + 251, 0);
+    for (size_t sent = 0; sent < bytes;) {
+        size_t left = bytes - sent;
+        ssize_t n = write(fd, data + sent % 251, left < size ? left : size);
+        if (n <= 0)
+            fail("write");
+        sent += n;
+    }
+    shutdown(fd, SHUT_WR);
+}
+
+static void stream(const char *port, int megabytes, size_t size, int server)
+{
+    enum { ROOM = 1 << 20 };
+    size_t bytes = megabytes * (size_t)1000000, got = 0;
+    char *answer = malloc(ROOM), *expected = malloc(ROOM + 251);
+    double before = sum(server, cpu), start = now();
+    int fd = dial(port);
+    ssize_t n;
+
+    pattern(expected, ROOM + 251, 0);
+    if (fork() == 0) {
+        send_stream(fd, bytes, size);
+        exit(0);
+    }
+    while ((n = read(fd, answer, ROOM)) > 0) {
+        if (memcmp(answer, expected + got % 251, n)) {
+            fprintf(stderr, "the answer differs\n");
+            exit(1);
+        }
+        got += n;
+    }
+    if (got != bytes) {
+        fprintf(stderr, "%zu bytes came back of %zu\n", got, bytes);
+        exit(1);
+    }
+    wait(NULL);
+    printf("%.1f %.0f\n", (sum(server, cpu) - before) * 1000 / megabytes, megabytes / (now() - start));
+}
+
 static double one(int pid)
 {
     (void)pid;
@@ -327,6 +384,8 @@ int main(int argc, char **argv)
         latency(argv[2], atoi(argv[3]), atoi(argv[4]));
     else if (argc == 4 && !strcmp(argv[1], "connect"))
         connect_often(argv[2], atoi(argv[3]));
+    else if (argc == 6 && !strcmp(argv[1], "stream"))
+        stream(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]));
     else if (argc == 7 && !strcmp(argv[1], "many"))
         many(argv[2], atoi(argv[3]), atoi(argv[4]), atoi(argv[5]), atoi(argv[6]));
     else if (argc == 4 && !strcmp(argv[1], "respawn"))

@@ -11,6 +11,7 @@ mod common;
 mod bad_input;
 mod bench;
 mod bench_trouble;
+mod bulk;
 mod client;
 mod client_terminal;
 mod echo;

@@ -16,4 +16,5 @@ pub mod sandbox;
 pub mod signal;
 pub mod socket;
 mod socket_list;
+pub mod splice;
 pub(crate) mod stdout;

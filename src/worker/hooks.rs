@@ -8,8 +8,10 @@ use nix::errno::Errno;
 use super::{ListenerState, Worker, wakeup};
 use crate::config::Model;
 use crate::echo::{Connection, WorkerHooks};
+use crate::log::narrate;
 use crate::private_counter::careless;
 use crate::scoreboard::State;
+use crate::sys::splice::Pipe;
 use crate::sys::{process, readiness};
 
 /// The time that an orphan has to finish its connection: no worker outlives the parent by
@@ -63,5 +65,11 @@ impl WorkerHooks for Worker {
 
     fn after_send(&self, unsent: usize) {
         self.row.after_send(unsent);
+    }
+
+    fn bulk_pipe(&self, bytes: usize) -> Option<Pipe> {
+        // What is narrated is the loop that the introductions draw.
+        let pipe = if narrate::is_on() { None } else { Pipe::new(bytes).ok() };
+        pipe.filter(|pipe| pipe.highest_fd() < self.pipes_below)
     }
 }

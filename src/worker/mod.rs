@@ -36,6 +36,7 @@ mod threads;
 pub mod wakeup;
 
 use std::io::{PipeWriter, Write};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::thread::Thread;
@@ -111,6 +112,8 @@ struct Worker {
     model: Model,
     /// The most connections that it serves at once.
     clients_at_once: usize,
+    /// A pipe for bulk has descriptors below this number: the others are for connections.
+    pipes_below: RawFd,
     /// The most connections that it accepts in its life.
     limit: u64,
     /// Whether there are more workers to come when no worker has room.
@@ -149,13 +152,16 @@ enum ListenerState {
 impl Worker {
     fn new(context: WorkerContext<'_>) -> Worker {
         let options = context.options;
+        let descriptors = process::descriptors_left();
+        let clients_at_once = options.clients_at_once().min(descriptors);
         Worker {
             row: context.row,
             scoreboard: context.scoreboard,
             parent: context.parent,
             user: geteuid(),
             model: options.model,
-            clients_at_once: options.clients_at_once().min(process::descriptors_left()),
+            clients_at_once,
+            pipes_below: (descriptors - clients_at_once).try_into().unwrap_or(RawFd::MAX),
             limit: limit_with_jitter(options.max_connections, getpid()),
             pool_may_grow: options.most_workers() > options.workers,
             work: options.work,

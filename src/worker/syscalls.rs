@@ -70,6 +70,16 @@ pub fn allowed(shared: &[RawFd], model: Model) -> Vec<Rule> {
         Rule::new(tgkill, [Is(0, this_process)]),
         Rule::new(tkill, [Is(0, this_process)]),
     ]);
+    if model != Model::Multiplex {
+        // Bulk: from a socket to a pipe, and back, or from the pipe into memory. Not from or to
+        // what other processes share.
+        let [pipe, splice, read] = linux_constants! { SYS_pipe2, SYS_splice, SYS_read };
+        let [pipe_size] = linux_constants! { F_SETPIPE_SZ };
+        rules.push(Rule::new(pipe, []));
+        rules.push(Rule::new(fcntl, on_own_descriptor(&[Is(1, pipe_size as c_int)])));
+        rules.push(Rule::new(splice, shared.iter().flat_map(|fd| [IsNot(0, *fd), IsNot(2, *fd)])));
+        rules.push(Rule::new(read, on_own_descriptor(&[])));
+    }
     if model == Model::Thread {
         let [mprotect, sigaltstack] = linux_constants! { SYS_mprotect, SYS_sigaltstack };
         // An allocator grows the memory of a thread so; without new code, as above.

@@ -73,7 +73,9 @@ impl Worker {
     pub(super) fn serve_threads(&mut self, sandboxing: &Sandboxing, buffer: &mut [u8]) -> io::Result<()> {
         let start =
             Arc::new(Start { all: Barrier::new(self.clients_at_once + 1), sandboxes: Mutex::default() });
-        process::reserve_descriptors(self.clients_at_once + process::OF_A_START);
+        // A socket and, in bulk, a pipe for each, as far as there are so many.
+        let wanted = (3 * self.clients_at_once).min(process::descriptors_left() - 1);
+        process::reserve_descriptors(wanted + process::OF_A_START);
         let mut threads: Vec<JoinHandle<Left>> = Vec::new();
         for number in (1..=self.clients_at_once).rev() {
             let next_thread = threads.iter().rev().nth(AT_ONCE - 1).map(|next| next.thread().clone());

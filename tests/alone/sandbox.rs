@@ -12,13 +12,14 @@ fn main() {}
 fn main() {
     linux::each_layer_refuses_its_calls();
     linux::no_connection_is_made_by_tcp_fast_open();
+    linux::a_worker_that_multiplexes_has_no_pipe();
     linux::the_rights_of_root_cannot_be_regained();
 }
 
 #[cfg(target_os = "linux")]
 mod linux {
     use std::fs::File;
-    use std::io;
+    use std::io::{self, PipeReader, PipeWriter, Read, Write};
     use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
     use std::os::fd::{AsFd, AsRawFd};
     use std::os::unix::net::UnixStream;
@@ -27,14 +28,16 @@ mod linux {
     use std::time::Duration;
 
     use nix::errno::Errno;
-    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice};
     use nix::sys::ptrace;
     use nix::sys::signal::{Signal, kill};
     use nix::sys::wait::{WaitStatus, waitpid};
     use nix::unistd::{Gid, Uid, geteuid, getppid, seteuid, setgid, setgroups, setuid};
     use prefork_echo::config::Model;
+    use prefork_echo::echo::BUFFER_SIZE;
     use prefork_echo::sys::credentials::{Credentials, find_user};
     use prefork_echo::sys::sandbox::Layer::{self, Landlock, NoNewPrivs, Seccomp};
+    use prefork_echo::sys::splice::Pipe;
     use prefork_echo::sys::{memory, process};
     use prefork_echo::worker::syscalls;
     use socket2::{Domain, SockRef, Socket, Type};
@@ -48,6 +51,10 @@ mod linux {
         listener: TcpListener,
         /// A client of its own.
         client: TcpStream,
+        /// The other end of it, which has sent five bytes.
+        _peer: TcpStream,
+        /// Other processes share it. There are bytes in it.
+        shared_pipe: (PipeReader, PipeWriter),
     }
 
     type Attempt = (&'static str, fn(&Held) -> io::Result<()>, &'static [Layer]);
@@ -61,11 +68,21 @@ mod linux {
         Ok(fcntl(&file, FcntlArg::F_SETFL(flags)).map(drop)?)
     }
 
+    const MOVE: SpliceFFlags = SpliceFFlags::SPLICE_F_MOVE;
+
+    /// As a worker does in bulk.
+    fn splice_through_a_pipe(held: &Held) -> io::Result<()> {
+        let pipe = Pipe::new(BUFFER_SIZE)?;
+        let length = pipe.fill(&held.client, BUFFER_SIZE)?;
+        let sent = pipe.drain(&held.client, length - 1)?;
+        assert_eq!((length, sent), (5, 4));
+        pipe.read(&mut [0])
+    }
+
     /// What is tried, and which doors refuse it.
     const ATTEMPTS: &[Attempt] = &[
         ("open a file", |_| File::open("/etc/passwd").map(drop), &[Landlock, Seccomp]),
         ("make a file", |_| tempfile::tempfile().map(drop), &[Landlock, Seccomp]),
-        ("make a pipe", |_| io::pipe().map(drop), &[Seccomp]),
         ("fork", |_| Ok(waitpid(process::fork(|| 0)?, None).map(drop)?), &[Seccomp]),
         // /bin/true ends the process with status 0: success.
         ("exec", |_| Err(Command::new("/bin/true").exec()), &[Landlock, Seccomp]),
@@ -108,7 +125,29 @@ mod linux {
             |held| Ok(memory::map_read_only::<std::sync::atomic::AtomicU64>(&held.file).map(drop)?),
             &[Seccomp],
         ),
+        ("read what others share", |held| (&held.shared_pipe.0).read(&mut [0]).map(drop), &[Seccomp]),
+        (
+            "splice what others share",
+            |held| Ok(splice(&held.shared_pipe.0, None, &held.client, None, 1, MOVE).map(drop)?),
+            &[Seccomp],
+        ),
+        (
+            "splice into what others share",
+            |held| Ok(splice(&held.client, None, &held.shared_pipe.1, None, 1, MOVE).map(drop)?),
+            &[Seccomp],
+        ),
+        (
+            "change the size of what others share",
+            |held| Ok(fcntl(&held.shared_pipe.1, FcntlArg::F_SETPIPE_SZ(8192)).map(drop)?),
+            &[Seccomp],
+        ),
         // What a worker lives by.
+        ("splice through a pipe", splice_through_a_pipe, &[]),
+        (
+            "make a pipe larger",
+            |_| Ok(fcntl(io::pipe()?.1, FcntlArg::F_SETPIPE_SZ(BUFFER_SIZE as i32)).map(drop)?),
+            &[],
+        ),
         ("half-close a connection", |held| held.client.shutdown(Shutdown::Write), &[]),
         ("let a connection not block", |held| SockRef::from(&held.client).set_nonblocking(true), &[]),
         (
@@ -139,18 +178,29 @@ mod linux {
 
     /// Makes the attempt in a child, behind the door.
     fn try_it(attempt: &Attempt, door: Option<Layer>) -> u8 {
+        try_it_in(Model::Process, attempt, door)
+    }
+
+    fn try_it_in(model: Model, attempt: &Attempt, door: Option<Layer>) -> u8 {
         let listener = TcpListener::bind(anywhere()).expect("a port is free");
         let client = TcpStream::connect(listener.local_addr().expect("it is bound"));
+        let mut peer = listener.accept().expect("it is connected").0;
+        peer.write_all(b"hello").expect("it is connected");
+        let mut shared_pipe = io::pipe().expect("two descriptors more");
+        shared_pipe.1.write_all(b"hello").expect("there is room");
         let held = Held {
             file: tempfile::tempfile().expect("room for a file"),
             socket: Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor more"),
             listener,
             client: client.expect("it listens"),
+            _peer: peer,
+            shared_pipe,
         };
         in_child(|| {
             if let Some(door) = door {
-                let shared = [0, 1, 2, held.listener.as_raw_fd()];
-                let allowed = syscalls::allowed(&shared, Model::Process);
+                let (reader, writer) = (&held.shared_pipe.0, &held.shared_pipe.1);
+                let shared = [0, 1, 2, held.listener.as_raw_fd(), reader.as_raw_fd(), writer.as_raw_fd()];
+                let allowed = syscalls::allowed(&shared, model);
                 NoNewPrivs.enter(&allowed).expect("Linux has it since 3.5");
                 if let Err(why) = door.enter(&allowed) {
                     println!("{door:?}: {why:?}");
@@ -202,6 +252,15 @@ mod linux {
         assert_ne!(try_it(&attempt, None), REFUSED, "outside");
         assert!(matches!(try_it(&attempt, Some(Seccomp)), REFUSED | NO_DOOR), "behind seccomp");
         println!("test no_connection_is_made_by_tcp_fast_open ... ok");
+    }
+
+    pub fn a_worker_that_multiplexes_has_no_pipe() {
+        let pipe: Attempt = ("make a pipe", |_| io::pipe().map(drop), &[Seccomp]);
+        for (model, expected) in [(Model::Multiplex, REFUSED), (Model::Thread, DONE)] {
+            let outcome = try_it_in(model, &pipe, Some(Seccomp));
+            assert!(outcome == expected || outcome == NO_DOOR, "{model:?}: {outcome}");
+        }
+        println!("test a_worker_that_multiplexes_has_no_pipe ... ok");
     }
 
     pub fn the_rights_of_root_cannot_be_regained() {

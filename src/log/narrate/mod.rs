@@ -19,6 +19,11 @@ pub const EXPLAIN: &str = "explain";
 /// The target of the lines that `--explain=calls` adds.
 pub const CALLS: &str = "calls";
 
+/// Does this process narrate its calls?
+pub fn is_on() -> bool {
+    log::log_enabled!(target: EXPLAIN, log::Level::Info) || log::log_enabled!(target: CALLS, log::Level::Info)
+}
+
 /// Narrates a step or a system call, if the user asked for it. Only then are the
 /// arguments looked at: telling may cost a system call, not telling may not.
 macro_rules! explain {
