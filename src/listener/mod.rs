@@ -6,6 +6,7 @@
 //! the parent can repair it (`Listener::repair`).
 
 mod inherited;
+mod repair;
 
 use std::io;
 use std::net::SocketAddr;
@@ -139,12 +140,6 @@ impl Listener {
         queue(&self.socket).map_or_else(|| queue_limit(self.backlog), |queue| queue.limit)
     }
 
-    /// Does accept block although it should not? Another process has changed the flag of the
-    /// socket that they share.
-    pub(crate) fn is_made_blocking(&self) -> bool {
-        !self.is_blocking && self.socket.nonblocking().is_ok_and(|nonblocking| !nonblocking)
-    }
-
     /// Is accept to block?
     pub(crate) fn is_blocking(&self) -> bool {
         self.is_blocking
@@ -175,44 +170,6 @@ impl Listener {
             let _ = set_timeouts(&client, self.idle_timeout);
         }
         Ok((client, peer.as_socket()))
-    }
-
-    /// Has accept failed with `EAGAIN` although it should still block, after such a wait? Half
-    /// the time-out counts: two clocks are compared, and the kernel counts in ticks of up to
-    /// 10 ms.
-    pub(crate) fn is_spurious_eagain(&self, waited: Duration) -> bool {
-        let limit = self.idle_timeout.filter(|_| TIMEOUTS_ARE_INHERITED);
-        self.is_blocking && limit.is_none_or(|limit| waited + Duration::from_millis(10) < limit / 2)
-    }
-
-    /// Undoes what any process that shares the socket can do to it: shut it down, so that it
-    /// does not listen (shutdown(2)), make accept non-blocking, change its time-outs. Returns
-    /// what was wrong; None: nothing.
-    ///
-    /// # Errors
-    /// `EADDRINUSE`: the shutdown lost the port, and another process has it by now.
-    pub(crate) fn repair(&self) -> io::Result<Option<String>> {
-        let mut found = Vec::new();
-        if !is_listening(&self.socket)? {
-            match self.socket.bind(&self.address.into()) {
-                // InvalidInput: it is still bound, because the user has chosen the port.
-                Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
-                _ => self.socket.listen(self.backlog)?,
-            }
-            found.push("did not listen");
-        }
-        if self.socket.nonblocking()? == self.is_blocking {
-            self.socket.set_nonblocking(!self.is_blocking)?;
-            found.push(if self.is_blocking { "did not block" } else { "did block" });
-        }
-        if TIMEOUTS_ARE_INHERITED {
-            let before = (self.socket.read_timeout()?, self.socket.write_timeout()?);
-            set_timeouts(&self.socket, self.idle_timeout)?;
-            if before != (self.socket.read_timeout()?, self.socket.write_timeout()?) {
-                found.push("had other time-outs");
-            }
-        }
-        Ok((!found.is_empty()).then(|| found.join(", ")))
     }
 
     /// Is there a connection in the accept queue now?

@@ -22,7 +22,7 @@ use nix::unistd;
 
 use super::DROPPED;
 use crate::error::Error;
-use crate::sys::process::replace_descriptor;
+use crate::sys::descriptors::replace_descriptor;
 use crate::sys::readiness::wait_for;
 use crate::sys::signal;
 

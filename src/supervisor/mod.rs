@@ -51,8 +51,9 @@ use crate::log::write_if_room;
 use crate::private_counter;
 use crate::scoreboard::{self, Header, Phase, Writer};
 use crate::sys::credentials::Credentials;
+use crate::sys::descriptors::allow_descriptors;
 use crate::sys::lock_file::LockFile;
-use crate::sys::{process, signal};
+use crate::sys::signal;
 use crate::text::count;
 use crate::worker::Report;
 
@@ -164,7 +165,7 @@ impl<'a> Supervisor<'a> {
             return;
         }
         let wanted = self.config.clients_at_once() as u64 + OTHER_DESCRIPTORS;
-        let allowed = process::allow_descriptors(wanted);
+        let allowed = allow_descriptors(wanted);
         if allowed < wanted {
             warn!(
                 "a worker can have {allowed} descriptors, and {} need {wanted}: more wait in the accept queue \

@@ -19,7 +19,7 @@ use crate::error::Exit;
 use crate::listener::Listener;
 use crate::scoreboard::Phase;
 use crate::supervisor::respawn::ExitKind;
-use crate::sys::process::allow_descriptors;
+use crate::sys::descriptors::allow_descriptors;
 use crate::sys::socket::{accept_queue, half_open, queue_limit};
 use crate::text::count;
 use crate::worker::WorkerRole;

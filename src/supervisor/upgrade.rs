@@ -34,6 +34,7 @@ use super::events::SIGNALS;
 use super::shutdown::Stage;
 use super::takeover::{Takeover, is_end_of_file};
 use crate::error::{Exit, strerror};
+use crate::sys::descriptors::pass_descriptors;
 use crate::sys::lock_file;
 use crate::sys::process::{self, WaitStatus};
 use crate::sys::signal::{set_default, unblock_all};
@@ -142,7 +143,7 @@ impl Supervisor<'_> {
             return error.into();
         }
         let own = [(listener, LISTENER_FD), (channel.as_raw_fd(), CHANNEL_FD)];
-        if let Err(error) = process::pass_descriptors(own) {
+        if let Err(error) = pass_descriptors(own) {
             return error;
         }
         let mut arguments = env::args_os();

@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod credentials;
+pub mod descriptors;
 pub(crate) mod lock_file;
 pub mod memory;
 pub mod poller;

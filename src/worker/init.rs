@@ -17,7 +17,7 @@ use crate::error::{shortage, strerror};
 use crate::log::log_fd;
 use crate::log::narrate::worker as narrate;
 use crate::sys::sandbox::{Layer, Rule, Sandbox};
-use crate::sys::{memory, process, readiness};
+use crate::sys::{descriptors, memory, process, readiness};
 
 /// Makes this child a worker, but for the sandbox. The order matters: a change of user clears
 /// what arranges for a signal at the parent's death; and a worker with handlers can be asked
@@ -45,7 +45,7 @@ fn close_inherited(context: &WorkerContext<'_>) -> io::Result<()> {
     if log_fd() != STDERR_FILENO {
         unistd::dup2_stderr(context.null)?;
     }
-    process::close_all_but(&[&shared(context)[..], &[context.reports.as_raw_fd()]].concat())?;
+    descriptors::close_all_but(&[&shared(context)[..], &[context.reports.as_raw_fd()]].concat())?;
     narrate::closed_inherited();
     Ok(())
 }

@@ -57,6 +57,7 @@ use crate::log::narrate::worker as narrate;
 use crate::log::{ProcessLabel, set_label};
 use crate::private_counter;
 use crate::scoreboard::{RowWriter, Scoreboard, State};
+use crate::sys::descriptors::descriptors_left;
 use crate::sys::process;
 use crate::sys::sandbox::Sandbox;
 use crate::text::count;
@@ -152,7 +153,7 @@ enum ListenerState {
 impl Worker {
     fn new(context: WorkerContext<'_>) -> Worker {
         let options = context.options;
-        let descriptors = process::descriptors_left();
+        let descriptors = descriptors_left();
         let clients_at_once = options.clients_at_once().min(descriptors);
         Worker {
             row: context.row,

@@ -25,6 +25,7 @@ use super::init::Sandboxing;
 use super::{ListenerState, Worker, wakeup};
 use crate::echo::{BUFFER_SIZE, Connection, WorkerHooks};
 use crate::log::narrate::worker as narrate;
+use crate::sys::descriptors::{OF_A_START, descriptors_left, reserve_descriptors};
 use crate::sys::sandbox::Sandbox;
 use crate::sys::{memory, process, readiness};
 
@@ -74,8 +75,8 @@ impl Worker {
         let start =
             Arc::new(Start { all: Barrier::new(self.clients_at_once + 1), sandboxes: Mutex::default() });
         // A socket and, in bulk, a pipe for each, as far as there are so many.
-        let wanted = (3 * self.clients_at_once).min(process::descriptors_left() - 1);
-        process::reserve_descriptors(wanted + process::OF_A_START);
+        let wanted = (3 * self.clients_at_once).min(descriptors_left() - 1);
+        reserve_descriptors(wanted + OF_A_START);
         let mut threads: Vec<JoinHandle<Left>> = Vec::new();
         for number in (1..=self.clients_at_once).rev() {
             let next_thread = threads.iter().rev().nth(AT_ONCE - 1).map(|next| next.thread().clone());

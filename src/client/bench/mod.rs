@@ -42,8 +42,8 @@ use crate::config::{BenchOptions, ServerSelector};
 use crate::error::{Error, Exit};
 use crate::scoreboard::Reader;
 use crate::scoreboard::snapshot::Snapshot;
+use crate::sys::descriptors::allow_descriptors;
 use crate::sys::poller::Poller;
-use crate::sys::process::allow_descriptors;
 use crate::text::{self, eprint_line};
 
 /// How often the progress is shown, and the user's signal looked for.
