@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use crate::scoreboard::{Row, State, Writer};
-use crate::supervisor::respawn;
+use crate::scoreboard::{RestartCause, Row, State, Writer};
+use crate::supervisor::respawn::{self, ExitKind};
 use crate::supervisor::scaling::{Load, Worker};
 use crate::sys::process::WaitStatus;
 
@@ -52,6 +52,16 @@ pub struct Predecessor {
     pub pid: Pid,
     /// When its death was seen; None: it lives, and finishes its clients.
     pub died: Option<Instant>,
+    /// Why it is replaced.
+    pub cause: RestartCause,
+}
+
+impl Slot {
+    /// Why a worker that is forked for it now replaces another. None: it is the first.
+    fn restart_cause(&self) -> Option<RestartCause> {
+        // The one that is there leaves when the new one is ready.
+        self.worker.map(|_| RestartCause::Left).or(self.last.map(|last| last.cause))
+    }
 }
 
 /// A child that has died.
@@ -140,8 +150,7 @@ impl Children {
     /// A row for a child that is to be forked. None: thousands of workers are still leaving.
     pub fn take_row(&mut self, slot: usize) -> Option<Row> {
         let row = self.free_rows.pop()?;
-        let before = self.slots.get(&slot);
-        let replaces = before.is_some_and(|before| before.worker.is_some() || before.last.is_some());
+        let replaces = self.slots.get(&slot).and_then(Slot::restart_cause).is_some();
         self.scoreboard.assign(row, slot, replaces);
         Some(row)
     }
@@ -158,8 +167,8 @@ impl Children {
         self.scoreboard.set_pid(row, pid);
         self.unreaped.insert(pid, Child { slot, row, born, is_retiring: false });
         if let Some(filled) = self.slots.get_mut(&slot) {
+            self.scoreboard.fill(slot, row, filled.restart_cause());
             filled.worker = Some(pid);
-            self.scoreboard.fill(slot, row);
         }
     }
 
@@ -172,7 +181,8 @@ impl Children {
         let filled = self.slots.get_mut(&child.slot).filter(|slot| slot.worker == Some(pid));
         let was_in_place = filled.is_some();
         if let Some(slot) = filled {
-            *slot = Slot { worker: None, last: Some(Predecessor { pid, died: Some(died) }), due: died };
+            let last = Predecessor { pid, died: Some(died), cause: ExitKind::of(status).into() };
+            *slot = Slot { worker: None, last: Some(last), due: died };
         }
         Some(ReapedWorker { slot: child.slot, was_in_place, born: child.born, connections, clients, client })
     }
@@ -202,7 +212,7 @@ impl Children {
         let is_retiring = |pid: &Pid| self.unreaped.get(pid).is_some_and(|child| child.is_retiring);
         let pid = self.in_place().find(is_retiring)?;
         let slot = self.slot_of(pid)?;
-        let last = Some(Predecessor { pid, died: None });
+        let last = Some(Predecessor { pid, died: None, cause: RestartCause::Left });
         self.slots.insert(slot, Slot { worker: None, last, due: Instant::now() });
         self.scoreboard.vacate(slot);
         Some(pid)
