@@ -130,7 +130,7 @@ fn bash_completes_commands_options_and_values() {
     let completed = |words: &str| {
         // As bash does when Tab is pressed behind the last word.
         let script = format!(
-            "source <(\"$0\" completions bash); COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+            "eval \"$(\"$0\" completions bash)\"; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
              function=$(complete -p prefork-echo | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
              $function prefork-echo \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\"
              echo \"${{COMPREPLY[@]}}\""
