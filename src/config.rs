@@ -5,6 +5,7 @@
 
 mod client;
 mod model;
+mod monitor;
 mod value;
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -17,6 +18,7 @@ use log::LevelFilter;
 
 pub use self::client::{BenchOptions, ClientOptions, Mode};
 pub use self::model::Model;
+pub use self::monitor::{ServerSelector, StatusOptions, TopOptions};
 pub(crate) use self::value::explain_variable;
 use self::value::{duration, number, spare_time, time_limit};
 use crate::error::Error;
@@ -223,46 +225,6 @@ pub struct BindAddress {
     pub host: String,
     /// 0 lets the kernel choose.
     pub port: u16,
-}
-
-/// What `status` is to do.
-#[derive(Debug, Args)]
-pub struct StatusOptions {
-    /// The server to look at.
-    #[command(flatten)]
-    pub which: ServerSelector,
-
-    /// Print JSON, one object on one line
-    #[arg(long)]
-    pub json: bool,
-}
-
-/// What `top` is to do.
-#[derive(Debug, Args)]
-pub struct TopOptions {
-    /// The server to look at.
-    #[command(flatten)]
-    pub which: ServerSelector,
-
-    /// Print the pages once, as text, and end
-    #[arg(long)]
-    pub once: bool,
-
-    /// Draw with ASCII alone: for a terminal where lines and arrows are two columns wide
-    #[arg(long)]
-    pub ascii: bool,
-}
-
-/// One of the running servers; without address and file, the only one of this user.
-#[derive(Debug, Args)]
-pub struct ServerSelector {
-    /// Where the server listens [default: this user's only server]
-    #[arg(value_name = "[HOST:]PORT")]
-    pub address: Option<BindAddress>,
-
-    /// The file that the server was given with --scoreboard
-    #[arg(long, value_name = "PATH", conflicts_with = "address")]
-    pub scoreboard: Option<PathBuf>,
 }
 
 impl LogConfig {

@@ -26,6 +26,7 @@ mod manual;
 mod models;
 mod models_compared;
 mod models_shutdown;
+mod openmetrics;
 mod orphans;
 mod overflow;
 mod pid_file;

@@ -4,7 +4,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::common::{binary, command, run, unprivileged_binary};
+use crate::common::{command, run, unprivileged_binary};
 
 const COMMANDS: [&str; 6] = ["status", "top", "client", "bench", "completions", "man"];
 
@@ -117,7 +117,7 @@ fn what_cannot_be_written_names_the_remedy() {
 fn each_shell_has_a_script_and_no_other() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = output(&["completions", shell]);
-        for word in COMMANDS.iter().copied().chain(["max-workers", "once", "multiplex"]) {
+        for word in COMMANDS.iter().copied().chain(["max-workers", "openmetrics", "multiplex"]) {
             assert!(script.contains(word), "{shell} lacks {word}");
         }
     }
@@ -130,7 +130,7 @@ fn bash_completes_commands_options_and_values() {
     let completed = |words: &str| {
         // As bash does when Tab is pressed behind the last word.
         let script = format!(
-            "source <(\"$0\" completions bash); COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+            "eval \"$(\"$0\" completions bash)\"; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
              function=$(complete -p prefork-echo | sed 's/.*-F \\([^ ]*\\) .*/\\1/')
              $function prefork-echo \"${{COMP_WORDS[COMP_CWORD]}}\" \"${{COMP_WORDS[COMP_CWORD - 1]}}\"
              echo \"${{COMPREPLY[@]}}\""
@@ -142,15 +142,6 @@ fn bash_completes_commands_options_and_values() {
     assert_eq!(completed("prefork-echo st"), "status\n");
     assert_eq!(completed("prefork-echo --max-w"), "--max-workers\n");
     assert_eq!(completed("prefork-echo --model m"), "multiplex\n");
-    assert_eq!(completed("prefork-echo top --as"), "--ascii\n");
+    assert_eq!(completed("prefork-echo status --op"), "--openmetrics\n");
     assert_eq!(completed("prefork-echo completions z"), "zsh\n");
-}
-
-#[test]
-fn the_server_does_not_make_them() {
-    // A common mistake: a name that looks like an option of the server.
-    let mut server = binary();
-    server.args(["--workers", "2", "man"]);
-    let (code, message) = run(server);
-    assert!(code == 2 && message.contains("cannot be used with"), "{code} {message}");
 }

@@ -24,8 +24,8 @@ Files:
   zsh   _prefork-echo in a directory of $fpath
 
 Examples:
-  source <(prefork-echo completions bash)   in this bash, until it ends
-  prefork-echo completions fish > FILE      in each fish that is started later";
+  eval \"$(prefork-echo completions bash)\"  in this bash, until it ends
+  prefork-echo completions fish > FILE     in each fish that is started later";
 
 /// Prints the script for a shell.
 ///

@@ -24,7 +24,9 @@ Signals to the parent:
   TERM, INT     orderly shutdown: serve what is connected, then leave; a second
                 one, 200 ms later or more, ends it at once
   QUIT          end at once
-  HUP           replace the workers one by one
+  HUP           open the log file anew, and replace the workers one by one
+  USR2          start the program's file anew, with the same socket; when that
+                server is ready, this one leaves in order
   TTIN, TTOU    one worker more, one fewer
   USR1          log a table of the workers, also with -q
 A worker that gets TERM finishes its clients and leaves. Like each worker that
@@ -41,6 +43,9 @@ Environment:
   PREFORK_ECHO_*  the server's options: --idle-timeout can also come from
                   PREFORK_ECHO_IDLE_TIMEOUT, and so on; status, top and bench
                   read PREFORK_ECHO_SCOREBOARD
+  LISTEN_FDS, NOTIFY_SOCKET, WATCHDOG_USEC
+                  set by systemd: a socket instead of --bind, and what it is
+                  told
   NO_COLOR        no colours, unless --color asks for them
   LANG            top and client show Korean if it begins with ko; LC_ALL and
                   LC_MESSAGES have precedence

@@ -1,11 +1,11 @@
-//! `status`: one snapshot of a running server, as a table or as JSON. It runs in a process
+//! `status`: one snapshot of a running server, as a table, as JSON or for Prometheus. It runs in a process
 //! of its own; the parent logs the same table on SIGUSR1.
 
 use std::collections::BTreeMap;
 
 use crate::config::{Model, StatusOptions};
 use crate::error::Error;
-use crate::monitor::{distribution, format, table};
+use crate::monitor::{distribution, format, openmetrics, table};
 use crate::scoreboard::snapshot::{Pool, Snapshot, Worker};
 use crate::scoreboard::{Phase, Reader};
 use crate::sys::process::ProcessState;
@@ -24,10 +24,13 @@ pub fn run(options: &StatusOptions) -> Result<(), Error> {
     }
     // After the snapshot: it is noise if the file was overwritten meanwhile.
     reader.check()?;
-    match options.json {
-        true => text::print(&serde_json::to_string(&snapshot).expect("it can be written as JSON")),
-        false => text::print(&table(&snapshot).join("\n")),
-    }
+    text::print(&match options {
+        StatusOptions { json: true, .. } => {
+            serde_json::to_string(&snapshot).expect("it can be written as JSON")
+        }
+        StatusOptions { openmetrics: true, .. } => openmetrics::text(snapshot),
+        _ => table(&snapshot).join("\n"),
+    })
 }
 
 /// Lines of 80 columns at the most.

@@ -67,6 +67,9 @@ shared_structs! {
         pub(super) rows_ever: AtomicU64,
         /// The number of the latest event; the first is 1.
         pub(super) last_event: AtomicU64,
+        /// How many workers have replaced another, by each
+        /// [`RestartCause`](super::RestartCause): in all, as many as the slots count.
+        pub(super) restarts_by_cause: [AtomicU64; 3],
     }
 
     /// An event. The parent writes it.

@@ -60,6 +60,31 @@ pub enum Phase {
     Ended(#[serde(skip)] u8),
 }
 
+/// Why a worker was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestartCause {
+    /// It left in order, or leaves when its replacement is ready.
+    Left,
+    /// It was killed from outside.
+    Killed,
+    /// It failed by itself.
+    Crashed,
+}
+
+impl RestartCause {
+    /// All causes.
+    pub const ALL: [RestartCause; 3] = [RestartCause::Left, RestartCause::Killed, RestartCause::Crashed];
+
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RestartCause::Left => "left",
+            RestartCause::Killed => "killed",
+            RestartCause::Crashed => "crashed",
+        }
+    }
+}
+
 /// What a process, or all of them, have served.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Served {
@@ -157,6 +182,11 @@ impl Scoreboard {
     /// How many workers were replaced.
     pub fn restarts(self) -> u64 {
         self.slots_ever().map(|slot| self.slot_restarts(slot)).fold(0, u64::wrapping_add)
+    }
+
+    /// The same, for each [`RestartCause`] in its order.
+    pub fn restarts_by_cause(self) -> [u64; 3] {
+        RestartCause::ALL.map(|cause| self.numbers.control.restarts_by_cause[cause as usize].load(Relaxed))
     }
 
     /// What the reaped workers of a slot have served.

@@ -37,6 +37,11 @@ impl Reader {
     /// # Errors
     /// If there is none, or there are several to choose from.
     pub fn of(which: &ServerSelector, command: &str) -> Result<Reader, Error> {
+        // A second look: during the first one another server may have replaced the one that was found.
+        Reader::look_for(which, command).or_else(|_| Reader::look_for(which, command))
+    }
+
+    fn look_for(which: &ServerSelector, command: &str) -> Result<Reader, Error> {
         // By hand: to clap, an address that is typed would contradict it.
         let inherited = || env::var_os("PREFORK_ECHO_SCOREBOARD").map(PathBuf::from);
         match (&which.address, which.scoreboard.clone().or_else(inherited)) {

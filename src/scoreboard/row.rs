@@ -40,7 +40,8 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [State; 7] = {
+    /// All states, each at its number.
+    pub(crate) const ALL: [State; 7] = {
         use State::*;
         [Down, Starting, Idle, Reading, Writing, Draining, Serving]
     };

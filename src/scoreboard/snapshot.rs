@@ -84,6 +84,9 @@ pub struct Totals {
     pub served: Served,
     /// How many workers were replaced.
     pub restarts: u64,
+    /// The same, for each [`RestartCause`](crate::scoreboard::RestartCause) in its order.
+    #[serde(skip)]
+    pub by_cause: [u64; 3],
 }
 
 /// The [private counter](crate::private_counter).
@@ -155,7 +158,7 @@ impl Snapshot {
         let now = clock::now();
         let length = socket::accept_queue(header.pid, header.inode);
         let mut snapshot = scoreboard.seqlock_read(|| {
-            let (min, max) = scoreboard.pool_limits();
+            let ((min, max), by_cause) = (scoreboard.pool_limits(), scoreboard.restarts_by_cause());
             let workers = workers(scoreboard, header, now);
             // Summed up from what was read once: they go on counting meanwhile.
             let removed = scoreboard.reaped_totals_of_removed_slots();
@@ -170,7 +173,7 @@ impl Snapshot {
                 clients_per_worker: header.clients,
                 pool: Pool { min, max, now: scoreboard.slots().count() },
                 accept_queue: AcceptQueue { length, limit: scoreboard.queue_limit() },
-                totals: Totals { served, restarts: scoreboard.restarts() },
+                totals: Totals { served, restarts: scoreboard.restarts(), by_cause },
                 private_counter: PrivateCounter {
                     address: format!("{:#x}", header.private_counter),
                     parent: scoreboard.parents_counter(),
@@ -188,14 +191,11 @@ impl Snapshot {
     /// Adds which processes are stopped or dead.
     fn inspect_processes(&mut self) {
         let server = Pid::from_raw(self.pid);
-        if let Some(look) = inspect(server) {
-            self.parent = look.condition;
-        }
+        self.parent = inspect(server).map_or(self.parent, |look| look.condition);
         for worker in &mut self.workers {
             let look = worker.pid.and_then(|pid| inspect(Pid::from_raw(pid)));
-            if let Some(look) = look.filter(|look| look.parent == server) {
-                worker.condition = look.condition;
-            }
+            let ours = look.filter(|look| look.parent == server);
+            worker.condition = ours.map_or(worker.condition, |look| look.condition);
             if worker.condition == ProcessState::Dead {
                 worker.state = State::Down;
             }

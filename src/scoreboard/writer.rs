@@ -9,7 +9,7 @@ use std::sync::atomic::fence;
 use nix::unistd::Pid;
 
 use super::layout::{EMPTY, FIRST_ROW, STOPPED};
-use super::{Phase, Row, RowWriter, Scoreboard, State, codec};
+use super::{Phase, RestartCause, Row, RowWriter, Scoreboard, State, codec};
 use crate::sys::clock;
 use crate::sys::memory::{self, Atomics};
 use crate::sys::process::WaitStatus;
@@ -125,11 +125,14 @@ impl Writer {
     }
 
     /// Fills a slot with a new worker, that of `row`. The worker that filled it before is
-    /// leaving.
-    pub fn fill(self, slot: usize, row: Row) {
+    /// leaving. `cause`: why the new one replaces another, if it does.
+    pub fn fill(self, slot: usize, row: Row, cause: Option<RestartCause>) {
         self.seqlock_write(|| {
             self.restore(slot, row);
             self.numbers.slots[slot].restarts.store(row.restarts(), Relaxed);
+            if let Some(cause) = cause {
+                self.numbers.control.restarts_by_cause[cause as usize].fetch_add(1, Relaxed);
+            }
         });
     }
 

@@ -4,14 +4,14 @@
 //! slot is leaving, and is not replaced. Nothing here forks, waits or signals.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::ops::RangeFrom;
 use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use crate::scoreboard::{Row, State, Writer};
-use crate::supervisor::respawn;
+use crate::scoreboard::{RestartCause, Row, State, Writer};
+use crate::supervisor::reap::ReapedWorker;
+use crate::supervisor::respawn::{self, ExitKind};
 use crate::supervisor::scaling::{Load, Worker};
 use crate::sys::process::WaitStatus;
 
@@ -56,23 +56,16 @@ pub struct Predecessor {
     pub pid: Pid,
     /// When its death was seen; None: it lives, and finishes its clients.
     pub died: Option<Instant>,
+    /// Why it is replaced.
+    pub cause: RestartCause,
 }
 
-/// A child that has died.
-#[derive(Debug)]
-pub struct ReapedWorker {
-    /// The slot that it fills, or filled before it was replaced.
-    pub slot: usize,
-    /// Did it fill the slot to the end? Then the slot is empty now.
-    pub was_in_place: bool,
-    /// When it was forked.
-    pub born: Instant,
-    /// Connections that it had accepted.
-    pub connections: u64,
-    /// How many clients it had.
-    pub clients: u64,
-    /// The client that it was serving, if there was only one.
-    pub client: Option<SocketAddr>,
+impl Slot {
+    /// Why a worker that is forked for it now replaces another. None: it is the first.
+    fn restart_cause(&self) -> Option<RestartCause> {
+        // The one that is there leaves when the new one is ready.
+        self.worker.map(|_| RestartCause::Left).or(self.last.map(|last| last.cause))
+    }
 }
 
 impl Children {
@@ -147,8 +140,7 @@ impl Children {
     /// A row for a child that is to be forked. None: thousands of workers are still leaving.
     pub fn take_row(&mut self, slot: usize) -> Option<Row> {
         let row = self.free_rows.pop().or_else(|| self.scoreboard.row(self.unused_rows.next()?))?;
-        let before = self.slots.get(&slot);
-        let replaces = before.is_some_and(|before| before.worker.is_some() || before.last.is_some());
+        let replaces = self.slots.get(&slot).and_then(Slot::restart_cause).is_some();
         self.scoreboard.assign(row, slot, replaces);
         Some(row)
     }
@@ -165,8 +157,8 @@ impl Children {
         self.scoreboard.set_pid(row, pid);
         self.unreaped.insert(pid, Child { slot, row, born, is_retiring: false });
         if let Some(filled) = self.slots.get_mut(&slot) {
+            self.scoreboard.fill(slot, row, filled.restart_cause());
             filled.worker = Some(pid);
-            self.scoreboard.fill(slot, row);
         }
     }
 
@@ -179,7 +171,8 @@ impl Children {
         let filled = self.slots.get_mut(&child.slot).filter(|slot| slot.worker == Some(pid));
         let was_in_place = filled.is_some();
         if let Some(slot) = filled {
-            *slot = Slot { worker: None, last: Some(Predecessor { pid, died: Some(died) }), due: died };
+            let last = Predecessor { pid, died: Some(died), cause: ExitKind::of(status).into() };
+            *slot = Slot { worker: None, last: Some(last), due: died };
         }
         Some(ReapedWorker { slot: child.slot, was_in_place, born: child.born, connections, clients, client })
     }
@@ -209,7 +202,7 @@ impl Children {
         let is_retiring = |pid: &Pid| self.unreaped.get(pid).is_some_and(|child| child.is_retiring);
         let pid = self.in_place().find(is_retiring)?;
         let slot = self.slot_of(pid)?;
-        let last = Some(Predecessor { pid, died: None });
+        let last = Some(Predecessor { pid, died: None, cause: RestartCause::Left });
         self.slots.insert(slot, Slot { worker: None, last, due: Instant::now() });
         self.scoreboard.vacate(slot);
         Some(pid)

@@ -1,5 +1,6 @@
 //! The parent reaps dead workers, explains each death, and acts on what follows from it.
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use log::{Level, debug};
@@ -12,6 +13,23 @@ use crate::error::{Exit, strerror};
 use crate::log::narrate::server as narrate;
 use crate::sys::process::{self, ChildEvent, WaitStatus};
 use crate::text::count;
+
+/// A child that has died.
+#[derive(Debug)]
+pub struct ReapedWorker {
+    /// The slot that it fills, or filled before it was replaced.
+    pub slot: usize,
+    /// Did it fill the slot to the end? Then the slot is empty now.
+    pub was_in_place: bool,
+    /// When it was forked.
+    pub born: Instant,
+    /// Connections that it had accepted.
+    pub connections: u64,
+    /// How many clients it had.
+    pub clients: u64,
+    /// The client that it was serving, if there was only one.
+    pub client: Option<SocketAddr>,
+}
 
 impl Supervisor<'_> {
     /// Reaps all dead children: one SIGCHLD may stand for many deaths. It also tells of those

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::scoreboard::RestartCause;
 use crate::sys::process::WaitStatus;
 
 /// A worker that crashes after that time, or has served a client, has shown that workers can
@@ -52,6 +53,16 @@ impl ExitKind {
                 ExitKind::Killed
             }
             WaitStatus::Exit(_) | WaitStatus::Signal(_) => ExitKind::Crashed,
+        }
+    }
+}
+
+impl From<ExitKind> for RestartCause {
+    fn from(kind: ExitKind) -> RestartCause {
+        match kind {
+            ExitKind::Left => RestartCause::Left,
+            ExitKind::Killed => RestartCause::Killed,
+            ExitKind::Crashed => RestartCause::Crashed,
         }
     }
 }

@@ -68,7 +68,7 @@ fn bars(by_slot: &BTreeMap<usize, u64>, most_bars: usize, width: usize) -> Vec<L
 
 /// How much a second, now and before, as curves `high` lines high, and how much in all.
 fn rates(view: &TopView, width: usize, high: usize) -> Vec<Line<'static>> {
-    let Totals { served, restarts } = view.snapshot.totals;
+    let Totals { served, restarts, .. } = view.snapshot.totals;
     let Served { bytes, .. } = served;
     let room = width.saturating_sub(4);
     let curve = |text: &'static str, value: fn(&Rate) -> f64| {

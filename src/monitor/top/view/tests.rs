@@ -58,7 +58,7 @@ fn view(workers: Vec<Worker>) -> TopView {
             clients_per_worker: 1,
             pool: Pool { min: 5, max: 5, now: 5 },
             accept_queue: AcceptQueue { length: Some(2), limit: 10 },
-            totals: Totals { served, restarts: 6 },
+            totals: Totals { served, restarts: 6, by_cause: [0, 6, 0] },
             private_counter: PrivateCounter { address: "0x55d0c8a010e8".into(), parent: 0 },
             workers,
             parent: ProcessState::Alive,
