@@ -43,9 +43,8 @@ Environment:
   PREFORK_ECHO_*  the server's options: --idle-timeout can also come from
                   PREFORK_ECHO_IDLE_TIMEOUT, and so on; status, top and bench
                   read PREFORK_ECHO_SCOREBOARD
-  LISTEN_FDS, NOTIFY_SOCKET, WATCHDOG_USEC
-                  set by systemd: a socket instead of --bind, and what it is
-                  told
+  LISTEN_FDS      a socket that systemd passes, instead of --bind
+  NOTIFY_SOCKET   where systemd is told that the server is ready, reloads, ends
   NO_COLOR        no colours, unless --color asks for them
   LANG            top and client show Korean if it begins with ko; LC_ALL and
                   LC_MESSAGES have precedence
