@@ -32,7 +32,7 @@
 //! So calls go down, with two exceptions: on SIGUSR1 the supervisor prints monitor's table,
 //! and the client looks at a server's scoreboard: bench prints it in monitor's form, and at a
 //! terminal it tells that the connection waits. Only the
-//! supervisor forks and reaps. The policy of replacing workers (`supervisor::respawn`) and
+//! supervisor forks and reaps. The policies (`supervisor::respawn`, `supervisor::scaling`) and
 //! echo know no process; so echo is the same with one client and with many.
 //!
 //! # Words
@@ -44,11 +44,12 @@
 //! - *row*: the part of the scoreboard in which one process counts; its counts stay with the
 //!   slot when the process dies
 //! - *drain*: to finish with all connections before leaving
-//! - *retire*: to accept no more, after `--max-connections`, and serve the clients that stay;
-//!   another worker fills the slot
+//! - *retire*: to accept no more, and serve the clients that stay: after `--max-connections`,
+//!   when another worker fills the slot; or because the pool has more workers than it needs
 //! - *drainer*: the worker that drains the accept queue when the whole server leaves
 //! - *reap*: to take a child's exit status by waitpid, which ends the zombie
 //! - *replacement*: on SIGHUP, the new worker that takes over an old worker's slot
+//! - *upgrade*: on SIGUSR2, a new server takes over the socket, and the names of the files
 //!
 //! # The life of a connection
 //! 1. A client connects. The kernel completes the handshake and puts the connection into the
@@ -71,7 +72,7 @@
 //! - A worker notices a signal to leave within some 10 ms of running, in whichever call it is;
 //!   so does each of its threads.
 //! - Workers of all models finish their last connections by the same loop, that of `multiplex`.
-//! - Every child is reaped, and no child outlives the parent by a second.
+//! - Every child is reaped, and no worker outlives the parent by a second.
 //! - A worker opens nothing, and reaches no process but its clients (Linux).
 //! - Bytes that a client has got are counted, also if its worker is killed.
 
