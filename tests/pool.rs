@@ -237,6 +237,23 @@ fn processes_that_leave_count_up_to_the_most() {
 }
 
 #[test]
+fn workers_that_retire_count_up_to_the_most() {
+    for model in ["thread", "multiplex"] {
+        // Two connections each, and then the worker only keeps its clients.
+        let server = start_workers(model, 1, 2, &["--max-workers", "3", "--max-connections", "2"]);
+        let clients = server.connect_served(6);
+        let mut waiting = server.connect();
+        waiting.write_all(b"x").unwrap();
+        waiting.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        assert!(waiting.read(&mut [0]).is_err(), "a fourth worker has served it");
+        assert_eq!(server.workers().len(), 3);
+        drop(clients);
+        waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+        waiting.read_exact(&mut [0]).unwrap();
+    }
+}
+
+#[test]
 fn a_stopped_worker_has_no_room() {
     in_each(&ALL, |model| {
         let server = start_workers(model, 2, 1, &["--max-workers", "5", "--spare-for", "1s"]);

@@ -163,6 +163,24 @@ fn a_client_that_stays_is_finished_by_the_old_server() {
 }
 
 #[test]
+fn term_to_an_old_server_that_leaves_cuts_no_client() {
+    let mut upgradable = Upgradable::start(&["--workers", "1"]);
+    let mut client = upgradable.server.connect();
+    upgradable.upgrade(upgradable.server.pid);
+    // For the old server it is the first one.
+    for _ in 0..10 {
+        echo(&mut client, b"never quiet for 0.3 s");
+        thread::sleep(Duration::from_millis(50)); // The client's rhythm.
+    }
+    upgradable.server.signal(Signal::SIGTERM);
+    upgradable.server.wait_for_log(&["SIGTERM: leaving in order already"]);
+    echo(&mut client, b"not cut");
+    assert_eq!(read_to_end(&mut client), b"");
+    assert_eq!(upgradable.server.wait().code(), Some(0));
+    upgradable.end();
+}
+
+#[test]
 fn when_the_new_program_is_missing_or_fails_the_old_server_goes_on() {
     let _alone = heavy();
     let upgradable = Upgradable::start(&["--workers", "2"]);

@@ -214,7 +214,7 @@ impl<'a> Supervisor<'a> {
             self.fork_next_replacement();
             self.finish_reload();
             // Others fill the slots of those that retire.
-            while self.children.vacate_next().is_some() {}
+            while self.may_add_process(0) && self.children.vacate_next().is_some() {}
             self.spawn_missing_workers();
             self.scoreboard.set_parents_counter(private_counter::value());
             if let Some(exit) = self.step_shutdown() {

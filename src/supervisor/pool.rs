@@ -52,6 +52,13 @@ impl Pool {
 }
 
 impl Supervisor<'_> {
+    /// May another process be forked, in addition to all that there are? A pool that may grow has at
+    /// no time more than its most, and so many `extra`; those that leave count.
+    pub(super) fn may_add_process(&self, extra: usize) -> bool {
+        let processes = self.children.slots() + self.children.leaving();
+        !self.pool.may_grow() || processes < self.pool.limits.most + extra
+    }
+
     /// Changes the least, and with it, if need be, the most.
     pub(super) fn set_least(&mut self, least: usize) {
         let most = least.max(self.pool.may_grow_to);

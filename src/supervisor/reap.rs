@@ -98,7 +98,7 @@ impl Supervisor<'_> {
                      has logged, with -v for more"
                 );
                 self.log_event(Level::Error, what);
-                self.begin_shutdown(Exit::GaveUp);
+                self.begin_shutdown(Exit::GaveUp, None);
             }
         }
     }

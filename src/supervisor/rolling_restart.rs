@@ -68,7 +68,7 @@ impl Supervisor<'_> {
     /// Forks the next replacement, unless one is not ready yet.
     pub(super) fn fork_next_replacement(&mut self) {
         while let Some(old) = self.rolling_restart.next()
-            && self.may_fork_replacement()
+            && self.may_add_process(1)
         {
             if let Some(slot) = self.children.slot_of(old) {
                 let Some(replacement) = self.fork_worker(slot, WorkerRole::Serve) else { return };
@@ -80,11 +80,6 @@ impl Supervisor<'_> {
             // If it fills no slot any more, it has died, and is replaced already.
             self.rolling_restart.waiting.pop_front();
         }
-    }
-
-    /// A pool that may grow has at no time more processes than its most, and one replacement.
-    fn may_fork_replacement(&self) -> bool {
-        !self.pool.may_grow() || self.children.slots() + self.children.leaving() <= self.pool.limits.most
     }
 
     /// A worker is ready. If it is the replacement, the old worker may leave.

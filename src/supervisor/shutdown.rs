@@ -54,6 +54,9 @@ pub(super) enum Stage {
 /// An orderly shutdown.
 #[derive(Debug)]
 pub(super) struct Drain {
+    /// When a signal has first asked for it; None: it has another reason.
+    signalled_at: Option<Instant>,
+    /// When it began.
     began: Instant,
     /// When workers that are left are killed.
     pub(super) deadline: Instant,
@@ -80,8 +83,9 @@ pub(super) struct Overflow {
 }
 
 impl Supervisor<'_> {
-    /// Begins to shut down in order, to end with `exit` if all goes well.
-    pub(super) fn begin_shutdown(&mut self, exit: Exit) {
+    /// Begins to shut down in order, to end with `exit` if all goes well. `signalled_at`: when a
+    /// signal has asked for it; None: there is another reason.
+    pub(super) fn begin_shutdown(&mut self, exit: Exit, signalled_at: Option<Instant>) {
         self.children.remove_all_slots();
         self.rolling_restart.stop();
         self.service_manager.stopping("finishing the clients that are connected");
@@ -95,6 +99,7 @@ impl Supervisor<'_> {
         let has_overflowed = self.listener.as_ref().and_then(Listener::drops).is_some_and(|drops| drops > 0);
         self.make_room();
         self.stage = Stage::Draining(Drain {
+            signalled_at,
             began: now,
             deadline: now + self.config.grace,
             resend_at: now + RESEND_AFTER,
@@ -125,8 +130,19 @@ impl Supervisor<'_> {
 
     /// SIGTERM or SIGINT during the shutdown.
     pub(super) fn signalled_again(&mut self, signal: Signal) {
-        match &self.stage {
-            Stage::Draining(drain) if drain.began.elapsed() < SAME_SIGNAL => {
+        let signalled_at = match &mut self.stage {
+            Stage::Draining(drain) => {
+                let before = drain.signalled_at;
+                drain.signalled_at.get_or_insert_with(Instant::now);
+                before
+            }
+            _ => None,
+        };
+        match signalled_at {
+            None if matches!(self.stage, Stage::Draining(_)) => {
+                self.log_event(Level::Info, format!("{signal}: leaving in order already"));
+            }
+            Some(first) if first.elapsed() < SAME_SIGNAL => {
                 self.log_event(Level::Info, format!("{signal} within {SAME_SIGNAL:?}: the same one"));
             }
             _ => {

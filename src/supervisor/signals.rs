@@ -1,5 +1,7 @@
 //! What the parent does on each signal, and the signals that it sends.
 
+use std::time::Instant;
+
 use log::{Level, error, info};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,7 +37,7 @@ impl Supervisor<'_> {
                 let what = format!("{signal}: shutting down, {workers} to leave within {grace}");
                 self.log_event(Level::Info, what);
                 self.end_upgrade(Signal::SIGTERM);
-                self.begin_shutdown(Exit::Success);
+                self.begin_shutdown(Exit::Success, Some(Instant::now()));
             }
             Signal::SIGTERM | Signal::SIGINT => self.signalled_again(signal),
             _ if !running => info!("{signal}: too late, shutting down"),

@@ -197,7 +197,7 @@ impl Supervisor<'_> {
         let what = format!("the new server (pid {pid}) is ready: this one leaves");
         self.log_event(Level::Info, what);
         self.pass_queue_on();
-        self.begin_shutdown(Exit::Success);
+        self.begin_shutdown(Exit::Success, None);
         if let Some(upgrade) = &self.upgrade {
             // It fails if the new server has died meanwhile.
             let _ = upgrade.channel.shutdown(Shutdown::Write);
