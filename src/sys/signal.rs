@@ -114,8 +114,8 @@ fn install(signal: Signal, handler: SigHandler) -> nix::Result<()> {
 /// `interval`. A `first` of zero stops it; an `interval` of zero lets it run out once.
 pub fn set_timer(first: Duration, interval: Duration) {
     let timeval = |duration: Duration| libc::timeval {
-        tv_sec: duration.as_secs() as libc::time_t,
-        tv_usec: duration.subsec_micros() as libc::suseconds_t,
+        tv_sec: duration.as_secs() as _,
+        tv_usec: duration.subsec_micros() as _,
     };
     let timer = libc::itimerval { it_value: timeval(first), it_interval: timeval(interval) };
     // SAFETY: the pointer is to a whole itimerval, and null says that the old

@@ -9,6 +9,7 @@
 //! No handler restarts a call (SA_RESTART): an interrupted one fails with EINTR. signal-hook
 //! would, so it is only used in the parent. See signal(7), setitimer(2).
 
+use std::os::unix::thread::RawPthread;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -65,9 +66,9 @@ pub fn leave_signals_to_first_thread() {
 
 /// Interrupts the call that a thread is in. If it is in none, that has no effect, so repeat
 /// it until the thread has noticed.
-pub fn wake_thread(thread: Pthread) {
-    // It fails for a thread that has ended.
-    let _ = pthread_kill(thread, WAKES_A_THREAD);
+pub fn wake_thread(thread: RawPthread) {
+    // A number for std, and a pointer in musl's libc. It fails for a thread that has ended.
+    let _ = pthread_kill(thread as Pthread, WAKES_A_THREAD);
 }
 
 /// Has SIGTERM (or [`request_stop`]) asked this worker to stop?
