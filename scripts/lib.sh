@@ -18,8 +18,14 @@ if [ "${#arguments[@]}" -gt 0 ]; then
 fi
 
 program=${LESSON_PROGRAM:-}
-if [ -z "$program" ]; then
-    project=${scripts%/*}
+project=${scripts%/*}
+if [ -z "$program" ] && [ ! -e "$project/Cargo.toml" ]; then
+    # These are installed lessons, as of a package.
+    program=$(command -v prefork-echo) || {
+        wrap "" "" "$(text "the lessons need prefork-echo in a directory of PATH")" >&2
+        exit 1
+    }
+elif [ -z "$program" ]; then
     program=${CARGO_TARGET_DIR:-$project/target}/release/prefork-echo
     [ -x "$program" ] || wrap "" "" "$(text "building prefork-echo, once; that takes a minute or two")" >&2
     cargo build --release --quiet --manifest-path "$project/Cargo.toml" || exit 1

@@ -54,9 +54,16 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The system's own words for an error (strerror(3)), as a part of a sentence.
+/// The system's own words for an error (strerror(3)), as a part of a sentence. Those of musl
+/// differ ("No file descriptors available"): there they are nix's, which are those of glibc.
 pub(crate) fn strerror(error: &io::Error) -> String {
-    let text = error.to_string();
+    let text = match error.raw_os_error() {
+        // nix's EAGAIN is "Try again".
+        Some(number) if cfg!(target_env = "musl") && number != Errno::EAGAIN as i32 => {
+            Errno::from_raw(number).desc().to_owned()
+        }
+        _ => error.to_string(),
+    };
     let text = text.split(" (os error").next().unwrap_or_default();
     let text = text.trim_start_matches("failed to lookup address information: ");
     let mut chars = text.chars();

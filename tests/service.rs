@@ -198,7 +198,9 @@ fn the_service_manager_hears_of_each_stage() {
         );
     }
     assert_eq!(manager.hear(), ["READY=1", &serving]);
-    assert_eq!(server.log().iter().filter(|line| line.contains("may leave")).count(), 2, "all are replaced");
+    wait_until("all are replaced", || {
+        server.log().iter().filter(|line| line.contains("may leave")).count() == 2
+    });
 
     server.signal(Signal::SIGTERM);
     assert_eq!(manager.hear(), ["STOPPING=1", "STATUS=finishing the clients that are connected"]);

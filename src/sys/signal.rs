@@ -10,7 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::libc;
+#[cfg(not(target_os = "linux"))]
+use nix::sys::pthread::Pthread;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction};
+#[cfg(target_os = "linux")]
+use nix::unistd::Pid;
 
 /// Does the kernel signal the death of a process's parent, where that was asked for?
 /// Linux: prctl(2), PR_SET_PDEATHSIG. macOS has no such signal.
@@ -114,11 +118,45 @@ fn install(signal: Signal, handler: SigHandler) -> nix::Result<()> {
 /// `interval`. A `first` of zero stops it; an `interval` of zero lets it run out once.
 pub fn set_timer(first: Duration, interval: Duration) {
     let timeval = |duration: Duration| libc::timeval {
-        tv_sec: duration.as_secs() as libc::time_t,
-        tv_usec: duration.subsec_micros() as libc::suseconds_t,
+        tv_sec: duration.as_secs() as _,
+        tv_usec: duration.subsec_micros() as _,
     };
     let timer = libc::itimerval { it_value: timeval(first), it_interval: timeval(interval) };
     // SAFETY: the pointer is to a whole itimerval, and null says that the old
     // value isn't wanted. It cannot fail: the times are within range.
     unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+}
+
+/// A thread of this process, as a signal for it alone names it.
+#[derive(Debug, Clone, Copy)]
+pub struct ThreadId(#[cfg(target_os = "linux")] Pid, #[cfg(not(target_os = "linux"))] Pthread);
+
+#[cfg(target_os = "linux")]
+impl ThreadId {
+    /// The calling thread.
+    pub fn current() -> ThreadId {
+        ThreadId(nix::unistd::gettid())
+    }
+
+    /// Sends it this signal; without effect if it has ended.
+    ///
+    /// By tgkill(2), with which the sandbox lets a worker signal its own threads only. The
+    /// pthread_kill of musl makes tkill(2), which names no process.
+    pub fn interrupt(self, signal: Signal) {
+        // SAFETY: it takes three numbers. The kernel refuses a thread of another process.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), self.0.as_raw(), signal as libc::c_int) };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+impl ThreadId {
+    /// The calling thread.
+    pub fn current() -> ThreadId {
+        ThreadId(nix::sys::pthread::pthread_self())
+    }
+
+    /// Sends it this signal; without effect if it has ended.
+    pub fn interrupt(self, signal: Signal) {
+        let _ = nix::sys::pthread::pthread_kill(self.0, signal);
+    }
 }

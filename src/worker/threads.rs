@@ -12,9 +12,8 @@
 //! thread wakes the others, gets their connections, and finishes all of them.
 
 use std::io;
-use std::os::unix::thread::JoinHandleExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, OnceLock, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,6 +26,7 @@ use crate::echo::{BUFFER_SIZE, Connection, WorkerHooks};
 use crate::log::narrate::worker as narrate;
 use crate::sys::descriptors::{OF_A_START, descriptors_left, reserve_descriptors};
 use crate::sys::sandbox::Sandbox;
+use crate::sys::signal::ThreadId;
 use crate::sys::{memory, process, readiness};
 
 /// From one signal to a thread that must leave its call to the next: a signal that comes just
@@ -43,6 +43,13 @@ struct Left {
     /// The connection that it has not finished, with the bytes that were received and not yet
     /// sent back.
     unfinished: Option<(Connection, Vec<u8>)>,
+}
+
+/// A thread that serves: the handle to join it, and the number to interrupt its call.
+struct ServingThread {
+    handle: JoinHandle<Left>,
+    /// It is set before all threads have started.
+    id: Arc<OnceLock<ThreadId>>,
 }
 
 /// No thread serves before all of them are in the sandbox.
@@ -77,9 +84,9 @@ impl Worker {
         // A socket and, in bulk, a pipe for each, as far as there are so many.
         let wanted = (3 * self.clients_at_once).min(descriptors_left() - 1);
         reserve_descriptors(wanted + OF_A_START);
-        let mut threads: Vec<JoinHandle<Left>> = Vec::new();
+        let mut threads: Vec<ServingThread> = Vec::new();
         for number in (1..=self.clients_at_once).rev() {
-            let next_thread = threads.iter().rev().nth(AT_ONCE - 1).map(|next| next.thread().clone());
+            let next_thread = threads.iter().rev().nth(AT_ONCE - 1).map(|next| next.handle.thread().clone());
             let thread = Worker { is_first_thread: false, next_thread, ..self.clone() };
             threads.push(thread.start_thread(number, sandboxing, &start)?);
         }
@@ -92,7 +99,7 @@ impl Worker {
 
         let mut set = ConnectionSet::default();
         // A thread that has panicked has ended the process.
-        for left in threads.into_iter().filter_map(|thread| thread.join().ok()) {
+        for left in threads.into_iter().filter_map(|thread| thread.handle.join().ok()) {
             if let ListenerState::Broken = left.listener_state {
                 self.listener_state = ListenerState::Broken;
             }
@@ -110,12 +117,15 @@ impl Worker {
         number: usize,
         sandboxing: &Sandboxing,
         start: &Arc<Start>,
-    ) -> io::Result<JoinHandle<Left>> {
+    ) -> io::Result<ServingThread> {
         let start = Arc::clone(start);
+        let id = Arc::new(OnceLock::new());
+        let own_id = Arc::clone(&id);
         let sandboxing = sandboxing.of_another_thread();
         let buffer = memory::map_private(BUFFER_SIZE)?;
         // The system shows the name in its list of threads (ps -L, top -H).
-        Builder::new().name(format!("prefork-echo/t{number}")).spawn(move || {
+        let handle = Builder::new().name(format!("prefork-echo/t{number}")).spawn(move || {
+            own_id.get_or_init(ThreadId::current);
             let serve = AssertUnwindSafe(|| {
                 wakeup::leave_signals_to_first_thread();
                 start.enter(&sandboxing);
@@ -128,15 +138,16 @@ impl Worker {
             let unfinished = catch_unwind(serve).unwrap_or_else(|_| process::exit(process::PANICKED));
             self.wake_first_thread();
             Left { listener_state: self.listener_state, unfinished }
-        })
+        })?;
+        Ok(ServingThread { handle, id })
     }
 
     /// Waits until all threads have ended, because this worker leaves. Wakes those that block
     /// in a call then.
-    fn wait_for_threads(&mut self, threads: &[JoinHandle<Left>]) {
+    fn wait_for_threads(&mut self, threads: &[ServingThread]) {
         loop {
             self.check_signals();
-            let serving: Vec<_> = threads.iter().filter(|thread| !thread.is_finished()).collect();
+            let serving: Vec<_> = threads.iter().filter(|thread| !thread.handle.is_finished()).collect();
             if serving.is_empty() {
                 break;
             }
@@ -149,8 +160,10 @@ impl Worker {
             let must_wake = self.is_stopping() || (!self.may_accept() && in_accept > 0);
             if must_wake {
                 for thread in &serving {
-                    thread.thread().unpark();
-                    wakeup::wake_thread(thread.as_pthread_t());
+                    thread.handle.thread().unpark();
+                    if let Some(id) = thread.id.get() {
+                        wakeup::wake_thread(*id);
+                    }
                 }
             }
             let deadline = must_wake.then(|| Instant::now() + WAKE_AGAIN);

@@ -12,10 +12,9 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use nix::sys::pthread::{Pthread, pthread_kill};
 use nix::sys::signal::Signal;
 
-use crate::sys::signal;
+use crate::sys::signal::{self, ThreadId};
 
 /// The interval of the timer: the longest that a call blocks in spite of a signal.
 const INTERVAL_MS: u64 = 10;
@@ -65,9 +64,8 @@ pub fn leave_signals_to_first_thread() {
 
 /// Interrupts the call that a thread is in. If it is in none, that has no effect, so repeat
 /// it until the thread has noticed.
-pub fn wake_thread(thread: Pthread) {
-    // It fails for a thread that has ended.
-    let _ = pthread_kill(thread, WAKES_A_THREAD);
+pub fn wake_thread(thread: ThreadId) {
+    thread.interrupt(WAKES_A_THREAD);
 }
 
 /// Has SIGTERM (or [`request_stop`]) asked this worker to stop?
