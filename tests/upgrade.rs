@@ -204,8 +204,8 @@ fn when_the_new_program_is_missing_or_fails_the_old_server_goes_on() {
             "{why}: {:#?}",
             upgradable.server.log()
         );
-        echo(&mut client, b"nobody notices");
-        upgradable.server.echo(b"nor does a new client");
+        echo(&mut client, b"served as before");
+        upgradable.server.echo(b"and so is a new client");
         if script.is_none() {
             upgradable.replace(Some(""));
         }

@@ -175,7 +175,7 @@ pub fn queue(socket: impl AsFd) -> Option<Queue> {
 pub fn inherited_socket(fd: RawFd) -> nix::Result<Socket> {
     // SAFETY: only a flag is changed, which fails for a number without a descriptor.
     Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) })?;
-    // SAFETY: it is open, and whoever started this process has left it to this caller alone.
+    // SAFETY: it is open, and the process that started this one has left it to this caller alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
 }
 
