@@ -134,6 +134,11 @@ impl Config {
         self.max_workers.unwrap_or(self.workers)
     }
 
+    /// May there be more than [`workers`](Config::workers)?
+    pub fn pool_may_grow(&self) -> bool {
+        self.most_workers() > self.workers
+    }
+
     /// What is wrong with the number of workers, and the remedy.
     pub fn workers_error(&self) -> Option<String> {
         let (least, most) = (self.workers, self.most_workers());

@@ -15,7 +15,7 @@ use super::file::{Header, files, if_any};
 use super::{Phase, Scoreboard};
 use crate::config::{BindAddress, ServerSelector};
 use crate::error::Error;
-use crate::sys::lock_file::lock_holder;
+use crate::sys::lock_file::{is_still_at, lock_holder};
 use crate::sys::memory;
 use crate::sys::socket::listening_at;
 
@@ -37,11 +37,6 @@ impl Reader {
     /// # Errors
     /// If there is none, or there are several to choose from.
     pub fn of(which: &ServerSelector, command: &str) -> Result<Reader, Error> {
-        // A second look: during the first one another server may have replaced the one that was found.
-        Reader::look_for(which, command).or_else(|_| Reader::look_for(which, command))
-    }
-
-    fn look_for(which: &ServerSelector, command: &str) -> Result<Reader, Error> {
         // By hand: to clap, an address that is typed would contradict it.
         let inherited = || env::var_os("PREFORK_ECHO_SCOREBOARD").map(PathBuf::from);
         match (&which.address, which.scoreboard.clone().or_else(inherited)) {
@@ -65,9 +60,9 @@ impl Reader {
             let remedy = "give the same --scoreboard as to the server";
             Error::new(format_args!("look at the scoreboard {shown}"), error, remedy)
         };
-        let file = open(path).map_err(|error| failed(&error))?;
+        let (file, lives) = open(path).map_err(|error| failed(&error))?;
         let header = Header::read(&file).map_err(|what| Error::plain(format!("{shown} {what}")))?;
-        if !is_held(&file) {
+        if !lives {
             let Header { address, pid, .. } = header;
             return Err(Error::plain(format!(
                 "the server at {address} (pid {pid}) is dead, and could not remove {shown}; the next server \
@@ -151,9 +146,16 @@ impl Reader {
     }
 }
 
-/// Opens a file without waiting for a writer, in case it is a fifo.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)
+/// Opens a file without waiting for a writer, in case it is a fifo. Does a server hold it? If not,
+/// another server may have given its own file this name since: then that one is opened.
+fn open(path: &Path) -> io::Result<(File, bool)> {
+    let open = || OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path);
+    let mut file = open()?;
+    if !is_held(&file) && !is_still_at(&file, path) {
+        file = open()?;
+    }
+    let lives = is_held(&file);
+    Ok((file, lives))
 }
 
 fn is_held(file: &File) -> bool {
@@ -174,8 +176,8 @@ struct Found {
 fn scoreboards() -> io::Result<(Vec<Found>, String)> {
     let (mut found, mut damaged) = (Vec::new(), String::new());
     for path in files()? {
-        let Some(file) = if_any(open(&path))? else { continue };
-        match (Header::read(&file), is_held(&file)) {
+        let Some((file, lives)) = if_any(open(&path))? else { continue };
+        match (Header::read(&file), lives) {
             (Ok(header), lives) => found.push(Found { path, header, lives }),
             (Err(what), true) => damaged += &format!("\n  {} {what}; its server lives", path.display()),
             (Err(_), false) => {}

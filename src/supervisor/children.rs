@@ -84,7 +84,11 @@ impl Children {
 
     /// Adds an empty slot, to be filled at once. It gets the lowest number that is free.
     pub fn add_slot(&mut self) {
-        let number = (0..).find(|number| !self.slots.contains_key(number)).expect("there is always one");
+        let next = self.slots.len();
+        // Below the last one there is a gap only if that one has a higher number than it would need.
+        let has_gap = self.last_slot().is_some_and(|last| last >= next);
+        let gap = has_gap.then(|| (0..next).find(|number| !self.slots.contains_key(number))).flatten();
+        let number = gap.unwrap_or(next);
         self.slots.insert(number, Slot { worker: None, last: None, due: Instant::now() });
         self.scoreboard.add_slot(number);
     }

@@ -73,7 +73,8 @@ pub struct Supervisor<'a> {
     events: Option<EventSource>,
     /// /dev/null, which replaces the workers' stdin and stdout.
     null: File,
-    /// The scoreboard's file and the pid file, which are removed at the end.
+    /// The scoreboard's file and the pid file, which are removed at the end, in this order: the
+    /// next server that gets the pid file finds the scoreboard free.
     files: Vec<LockFile>,
     header: Header,
     scoreboard: Writer,
@@ -118,19 +119,7 @@ impl<'a> Supervisor<'a> {
         listener.set_blocking(config.model != Model::Multiplex).map_err(lacking)?;
         let mut header = Header::new(pid, listener.address(), listener.inode(), listener.is_dual_stack());
         (header.model, header.clients) = (config.model, config.clients_at_once());
-        if !config.no_scoreboard {
-            scoreboard::remove_stale();
-        }
-        // The pid file first: a server that does not get it ends, and must not have taken the
-        // scoreboard from one that goes on.
-        let name = |path: &Path| match takeover {
-            Some(_) => Takeover::first_name(path),
-            None => path.to_owned(),
-        };
-        let pid_file =
-            config.pid_file.as_deref().map(|path| pid_file::create(&name(path), pid)).transpose()?;
-        let (scoreboard, file) =
-            scoreboard::open(config, &header, name).map_err(|error| lacking(error.into()))?;
+        let (scoreboard, files) = open_files(config, &header, takeover.is_some())?;
         scoreboard.set_queue_limit(listener.queue_limit());
         scoreboard.set_pool_limits(config.workers.into(), config.most_workers().into());
         Ok(Supervisor {
@@ -140,9 +129,7 @@ impl<'a> Supervisor<'a> {
             listener: Some(listener),
             events: Some(events),
             null,
-            // Removed in this order: the next server that gets the pid file finds the
-            // scoreboard free.
-            files: file.into_iter().chain(pid_file).collect(),
+            files,
             header,
             scoreboard,
             children: Children::new(scoreboard, config.workers),
@@ -273,4 +260,20 @@ impl<'a> Supervisor<'a> {
         log!(level, "{what}");
         self.scoreboard.record(&what);
     }
+}
+
+/// Makes the pid file and the scoreboard, and returns the files in the order in which they are
+/// removed. `is_takeover`: another server has files of these names until it lets go.
+fn open_files(config: &Config, header: &Header, is_takeover: bool) -> Result<(Writer, Vec<LockFile>), Error> {
+    if !config.no_scoreboard {
+        scoreboard::remove_stale();
+    }
+    let name = |path: &Path| if is_takeover { Takeover::first_name(path) } else { path.to_owned() };
+    // The pid file first: a server that does not get it ends, and must not have taken the
+    // scoreboard from one that goes on.
+    let pid_file = config.pid_file.as_deref();
+    let pid_file = pid_file.map(|path| pid_file::create(&name(path), getpid())).transpose()?;
+    let (scoreboard, file) = scoreboard::open(config, header, name)
+        .map_err(|error| Error::new("start", &error.into(), "try again"))?;
+    Ok((scoreboard, file.into_iter().chain(pid_file).collect()))
 }

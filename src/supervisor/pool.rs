@@ -33,7 +33,7 @@ impl Pool {
     pub fn new(config: &Config) -> Pool {
         let (least, most) = (usize::from(config.workers), usize::from(config.most_workers()));
         let limits = Limits { least, most, places: config.clients_at_once(), spare_for: config.spare_for };
-        let may_grow_to = if most > least { most } else { 0 };
+        let may_grow_to = if config.pool_may_grow() { most } else { 0 };
         Pool { limits, may_grow_to, watches_queue: false, decide_at: None }
     }
 

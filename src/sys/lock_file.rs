@@ -245,7 +245,8 @@ fn open(path: &Path, mode: Option<u32>) -> Result<Option<File>, LockError> {
     Ok(Some(file))
 }
 
-fn is_still_at(file: &File, path: &Path) -> bool {
+/// Is this file, and no other, at `path`? A link to it is another one.
+pub fn is_still_at(file: &File, path: &Path) -> bool {
     let id = |data: fs::Metadata| (data.dev(), data.ino());
     let there = fs::symlink_metadata(path).map(id);
     file.metadata().map(id).is_ok_and(|open| there.is_ok_and(|there| there == open))

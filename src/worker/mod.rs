@@ -164,7 +164,7 @@ impl Worker {
             clients_at_once,
             pipes_below: (descriptors - clients_at_once).try_into().unwrap_or(RawFd::MAX),
             limit: limit_with_jitter(options.max_connections, getpid()),
-            pool_may_grow: options.most_workers() > options.workers,
+            pool_may_grow: options.pool_may_grow(),
             work: options.work,
             grace: options.grace,
             listener_state: ListenerState::Open(Arc::new(context.listener)),

@@ -43,9 +43,7 @@ pub fn allowed(shared: &[RawFd], model: Model) -> Vec<Rule> {
     let [mmap, madvise, tgkill, tkill] = linux_constants! { SYS_mmap, SYS_madvise, SYS_tgkill, SYS_tkill };
     let [fast_open] = linux_constants! { MSG_FASTOPEN };
     let this_process = process::id() as c_int;
-    let on_own_descriptor = |conditions: &[Condition]| {
-        [conditions, &shared.iter().map(|fd| IsNot(0, *fd)).collect::<Vec<_>>()].concat()
-    };
+    let on_own_descriptor = |conditions: &[Condition]| on_own_descriptor(shared, conditions);
     let mut rules: Vec<Rule> = ALLOWED.iter().map(|call| Rule::new(*call, [])).collect();
     rules.extend([
         // Not with MSG_FASTOPEN, which would connect to any address.
@@ -71,14 +69,7 @@ pub fn allowed(shared: &[RawFd], model: Model) -> Vec<Rule> {
         Rule::new(tkill, [Is(0, this_process)]),
     ]);
     if model != Model::Multiplex {
-        // Bulk: from a socket to a pipe, and back, or from the pipe into memory. Not from or to
-        // what other processes share.
-        let [pipe, splice, read] = linux_constants! { SYS_pipe2, SYS_splice, SYS_read };
-        let [pipe_size] = linux_constants! { F_SETPIPE_SZ };
-        rules.push(Rule::new(pipe, []));
-        rules.push(Rule::new(fcntl, on_own_descriptor(&[Is(1, pipe_size as c_int)])));
-        rules.push(Rule::new(splice, shared.iter().flat_map(|fd| [IsNot(0, *fd), IsNot(2, *fd)])));
-        rules.push(Rule::new(read, on_own_descriptor(&[])));
+        rules.extend(bulk(shared));
     }
     if model == Model::Thread {
         let [mprotect, sigaltstack] = linux_constants! { SYS_mprotect, SYS_sigaltstack };
@@ -88,4 +79,22 @@ pub fn allowed(shared: &[RawFd], model: Model) -> Vec<Rule> {
         rules.push(Rule::new(sigaltstack, []));
     }
     rules
+}
+
+/// Bulk: from a socket to a pipe, and back, or from the pipe into memory. Not from or to what other
+/// processes share.
+fn bulk(shared: &[RawFd]) -> [Rule; 4] {
+    let [pipe, splice, read, fcntl] = linux_constants! { SYS_pipe2, SYS_splice, SYS_read, SYS_fcntl };
+    let [pipe_size] = linux_constants! { F_SETPIPE_SZ };
+    [
+        Rule::new(pipe, []),
+        Rule::new(fcntl, on_own_descriptor(shared, &[Is(1, pipe_size as c_int)])),
+        Rule::new(splice, shared.iter().flat_map(|fd| [IsNot(0, *fd), IsNot(2, *fd)])),
+        Rule::new(read, on_own_descriptor(shared, &[])),
+    ]
+}
+
+/// The first argument is none of the descriptors that other processes share.
+fn on_own_descriptor(shared: &[RawFd], conditions: &[Condition]) -> Vec<Condition> {
+    [conditions, &shared.iter().map(|fd| IsNot(0, *fd)).collect::<Vec<_>>()].concat()
 }
