@@ -362,6 +362,7 @@ fn the_next_start_removes_a_dead_servers_file() {
     wait_until("this start, or another, removes all that is stale", || {
         let is_done = stale.iter().all(|file| !file.exists());
         if !is_done {
+            assert_eq!(next.stop(), 0, "it leaves no file of its own");
             next = runtime.start();
         }
         is_done

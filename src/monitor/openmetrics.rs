@@ -18,7 +18,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::scoreboard::snapshot::{Pool, Snapshot, Worker};
-use crate::scoreboard::{Phase, RestartCause, State};
+use crate::scoreboard::{ExitKind, Phase, State};
 use crate::sys::process::ProcessState;
 
 /// The word for a worker that a signal has stopped. It can't say so itself: it is no [`State`].
@@ -101,7 +101,7 @@ impl Output<'_> {
     fn restarts(&mut self, snapshot: &Snapshot) -> fmt::Result {
         let help = "Workers that have replaced another, by how that one ended";
         let mut family = self.0.encode_descriptor("restarts", help, None, MetricType::Counter)?;
-        for (cause, number) in RestartCause::ALL.into_iter().zip(snapshot.totals.by_cause) {
+        for (cause, number) in ExitKind::ALL.into_iter().zip(snapshot.totals.by_cause) {
             let labels = [("cause", cause.name())];
             ConstCounter::new(number).encode(family.encode_family(&labels)?)?;
         }

@@ -68,7 +68,7 @@ shared_structs! {
         /// The number of the latest event; the first is 1.
         pub(super) last_event: AtomicU64,
         /// How many workers have replaced another, by each
-        /// [`RestartCause`](super::RestartCause): in all, as many as the slots count.
+        /// [`ExitKind`](super::ExitKind): in all, as many as the slots count.
         pub(super) restarts_by_cause: [AtomicU64; 3],
     }
 

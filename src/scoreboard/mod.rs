@@ -60,10 +60,10 @@ pub enum Phase {
     Ended(#[serde(skip)] u8),
 }
 
-/// Why a worker was replaced.
+/// Why a worker died, or is replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RestartCause {
-    /// It left in order, or leaves when its replacement is ready.
+pub enum ExitKind {
+    /// It left in order, with exit code 0, or leaves when its replacement is ready.
     Left,
     /// It was killed from outside.
     Killed,
@@ -71,16 +71,16 @@ pub enum RestartCause {
     Crashed,
 }
 
-impl RestartCause {
+impl ExitKind {
     /// All causes.
-    pub const ALL: [RestartCause; 3] = [RestartCause::Left, RestartCause::Killed, RestartCause::Crashed];
+    pub const ALL: [ExitKind; 3] = [ExitKind::Left, ExitKind::Killed, ExitKind::Crashed];
 
     /// The word for it.
     pub fn name(self) -> &'static str {
         match self {
-            RestartCause::Left => "left",
-            RestartCause::Killed => "killed",
-            RestartCause::Crashed => "crashed",
+            ExitKind::Left => "left",
+            ExitKind::Killed => "killed",
+            ExitKind::Crashed => "crashed",
         }
     }
 }
@@ -184,9 +184,9 @@ impl Scoreboard {
         self.slots_ever().map(|slot| self.slot_restarts(slot)).fold(0, u64::wrapping_add)
     }
 
-    /// The same, for each [`RestartCause`] in its order.
+    /// The same, for each [`ExitKind`] in its order.
     pub fn restarts_by_cause(self) -> [u64; 3] {
-        RestartCause::ALL.map(|cause| self.numbers.control.restarts_by_cause[cause as usize].load(Relaxed))
+        ExitKind::ALL.map(|cause| self.numbers.control.restarts_by_cause[cause as usize].load(Relaxed))
     }
 
     /// What the reaped workers of a slot have served.

@@ -84,7 +84,7 @@ pub struct Totals {
     pub served: Served,
     /// How many workers were replaced.
     pub restarts: u64,
-    /// The same, for each [`RestartCause`](crate::scoreboard::RestartCause) in its order.
+    /// The same, for each [`ExitKind`](crate::scoreboard::ExitKind) in its order.
     #[serde(skip)]
     pub by_cause: [u64; 3],
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::fence;
 use nix::unistd::Pid;
 
 use super::layout::{EMPTY, FIRST_ROW, STOPPED};
-use super::{Phase, RestartCause, Row, RowWriter, Scoreboard, State, codec};
+use super::{ExitKind, Phase, Row, RowWriter, Scoreboard, State, codec};
 use crate::sys::clock;
 use crate::sys::memory::{self, Atomics};
 use crate::sys::process::WaitStatus;
@@ -126,7 +126,7 @@ impl Writer {
 
     /// Fills a slot with a new worker, that of `row`. The worker that filled it before is
     /// leaving. `cause`: why the new one replaces another, if it does.
-    pub fn fill(self, slot: usize, row: Row, cause: Option<RestartCause>) {
+    pub fn fill(self, slot: usize, row: Row, cause: Option<ExitKind>) {
         self.seqlock_write(|| {
             self.restore(slot, row);
             self.numbers.slots[slot].restarts.store(row.restarts(), Relaxed);

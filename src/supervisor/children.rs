@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
-use crate::scoreboard::{RestartCause, Row, State, Writer};
+use crate::scoreboard::{ExitKind, Row, State, Writer};
 use crate::supervisor::reap::ReapedWorker;
-use crate::supervisor::respawn::{self, ExitKind};
+use crate::supervisor::respawn;
 use crate::supervisor::scaling::{Load, Worker};
 use crate::sys::process::WaitStatus;
 
@@ -57,14 +57,14 @@ pub struct Predecessor {
     /// When its death was seen; None: it lives, and finishes its clients.
     pub died: Option<Instant>,
     /// Why it is replaced.
-    pub cause: RestartCause,
+    pub cause: ExitKind,
 }
 
 impl Slot {
     /// Why a worker that is forked for it now replaces another. None: it is the first.
-    fn restart_cause(&self) -> Option<RestartCause> {
+    fn restart_cause(&self) -> Option<ExitKind> {
         // The one that is there leaves when the new one is ready.
-        self.worker.map(|_| RestartCause::Left).or(self.last.map(|last| last.cause))
+        self.worker.map(|_| ExitKind::Left).or(self.last.map(|last| last.cause))
     }
 }
 
@@ -175,7 +175,7 @@ impl Children {
         let filled = self.slots.get_mut(&child.slot).filter(|slot| slot.worker == Some(pid));
         let was_in_place = filled.is_some();
         if let Some(slot) = filled {
-            let last = Predecessor { pid, died: Some(died), cause: ExitKind::of(status).into() };
+            let last = Predecessor { pid, died: Some(died), cause: ExitKind::of(status) };
             *slot = Slot { worker: None, last: Some(last), due: died };
         }
         Some(ReapedWorker { slot: child.slot, was_in_place, born: child.born, connections, clients, client })
@@ -206,7 +206,7 @@ impl Children {
         let is_retiring = |pid: &Pid| self.unreaped.get(pid).is_some_and(|child| child.is_retiring);
         let pid = self.in_place().find(is_retiring)?;
         let slot = self.slot_of(pid)?;
-        let last = Some(Predecessor { pid, died: None, cause: RestartCause::Left });
+        let last = Some(Predecessor { pid, died: None, cause: ExitKind::Left });
         self.slots.insert(slot, Slot { worker: None, last, due: Instant::now() });
         self.scoreboard.vacate(slot);
         Some(pid)

@@ -7,10 +7,11 @@ use log::{Level, debug};
 use nix::unistd::Pid;
 
 use super::Supervisor;
-use super::respawn::{ExitKind, RestartDecision, WorkerRun};
+use super::respawn::{RestartDecision, WorkerRun};
 use super::shutdown::Stage;
 use crate::error::{Exit, strerror};
 use crate::log::narrate::server as narrate;
+use crate::scoreboard::ExitKind;
 use crate::sys::process::{self, ChildEvent, WaitStatus};
 use crate::text::count;
 

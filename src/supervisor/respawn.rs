@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::scoreboard::RestartCause;
+use crate::scoreboard::ExitKind;
 use crate::sys::process::WaitStatus;
 
 /// A worker that crashes after that time, or has served a client, has shown that workers can
@@ -30,17 +30,6 @@ const ROUNDS: u32 = 5;
 /// wait and [`MIN_UPTIME`] together.
 const RESET_AFTER: Duration = Duration::from_secs(10);
 
-/// Why a worker died.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExitKind {
-    /// It left in order, with exit code 0.
-    Left,
-    /// It was killed from outside.
-    Killed,
-    /// It failed by itself.
-    Crashed,
-}
-
 impl ExitKind {
     /// The kind of what waitpid returned. A signal that a process gets for its own faults
     /// counts as a crash: that it was sent by kill(2) cannot be told.
@@ -53,16 +42,6 @@ impl ExitKind {
                 ExitKind::Killed
             }
             WaitStatus::Exit(_) | WaitStatus::Signal(_) => ExitKind::Crashed,
-        }
-    }
-}
-
-impl From<ExitKind> for RestartCause {
-    fn from(kind: ExitKind) -> RestartCause {
-        match kind {
-            ExitKind::Left => RestartCause::Left,
-            ExitKind::Killed => RestartCause::Killed,
-            ExitKind::Crashed => RestartCause::Crashed,
         }
     }
 }

@@ -7,8 +7,8 @@ use log::{Level, error, info};
 use nix::unistd::Pid;
 
 use super::Supervisor;
-use super::respawn::ExitKind;
 use crate::log::narrate::server as narrate;
+use crate::scoreboard::ExitKind;
 use crate::text::count;
 use crate::worker::WorkerRole;
 

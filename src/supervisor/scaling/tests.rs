@@ -5,7 +5,8 @@ use std::time::Instant;
 use proptest::prelude::*;
 
 use super::*;
-use crate::supervisor::respawn::{ExitKind, Respawn, RestartDecision, WorkerRun};
+use crate::scoreboard::ExitKind;
+use crate::supervisor::respawn::{Respawn, RestartDecision, WorkerRun};
 
 const SPARE_FOR: Duration = Duration::from_secs(10);
 
