@@ -79,6 +79,10 @@ pub struct Config {
     #[arg(help_heading = "Serving", value_parser = |text: &str| number(text, 1..=i32::MAX))]
     pub backlog: i32,
 
+    /// Each connection begins with a PROXY header, v1 or v2, as balancers send it
+    #[arg(long, help_heading = "Serving")]
+    pub proxy_protocol: bool,
+
     /// Close a connection on which no byte moves for this long; 0: never
     #[arg(long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5m")]
     #[arg(help_heading = "Serving", value_parser = time_limit)]

@@ -31,6 +31,7 @@ mod orphans;
 mod overflow;
 mod pid_file;
 mod pool;
+mod proxy;
 mod rights;
 mod scoreboard_file;
 mod service;

@@ -70,6 +70,7 @@ fn it_says_what_the_json_says() {
             ("draining", 0.0),
             ("connections_total", 2.0),
             ("echoed_bytes_total", 15.0),
+            ("bad_headers_total", 0.0),
             ("restarts_total{cause=\"left\"}", 0.0),
             ("restarts_total{cause=\"killed\"}", 0.0),
             ("restarts_total{cause=\"crashed\"}", 0.0),

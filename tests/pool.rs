@@ -190,7 +190,7 @@ fn a_client_that_comes_at_the_last_moment_is_served_to_its_end() {
         let file = File::options().read(true).write(true).open(path).unwrap();
         let scoreboard = Writer::map(Some(&file)).unwrap();
         let row = scoreboard.in_place(1).unwrap();
-        scoreboard.row_writer(row).set_clients(0, None);
+        scoreboard.row_writer(row).set_clients(0, None, None);
         scoreboard.row_writer(row).set_state(State::Idle);
         server.wait_for_log(&["worker 1", "was idle for 1s, and is not needed any more"]);
         // Longer than a worker that was told to stop waits for a quiet client.

@@ -48,14 +48,14 @@ fn the_json_is_what_programs_rely_on() {
     let sandbox = &look["workers"][0]["sandbox"]; // As far as the kernel has it.
     let worker = |slot: usize, uptime: &Value| {
         json!({"slot": slot, "pid": pids[slot], "state": "idle", "restarts": 0, "uptime_s": uptime,
-               "connections": 0, "bytes": 0, "private_counter": 0, "careless_counter": 0, "clients": 0,
-               "threads": 1, "peer": null, "last_exit": null, "uid": uid, "sandbox": sandbox})
+               "connections": 0, "bytes": 0, "bad_headers": 0, "private_counter": 0, "careless_counter": 0,
+               "clients": 0, "threads": 1, "peer": null, "via": null, "last_exit": null, "uid": uid, "sandbox": sandbox})
     };
     let expected = json!({
         "version": env!("CARGO_PKG_VERSION"), "address": server.address.to_string(),
         "pid": server.pid.as_raw(), "state": "running", "uptime_s": uptimes.0, "accept_queue": queue,
         "model": "process", "clients_per_worker": 1, "pool": {"min": 2, "max": 2, "now": 2},
-        "totals": {"connections": 0, "bytes": 0, "restarts": 0},
+        "totals": {"connections": 0, "bytes": 0, "bad_headers": 0, "restarts": 0},
         "private_counter": {"address": look["private_counter"]["address"], "parent": 0},
         "workers": [worker(0, uptimes.1), worker(1, uptimes.2)]});
     assert_eq!(look, expected);
@@ -107,7 +107,8 @@ fn counts_match_the_clients_despite_kills() {
         wait_for_status(&server, "it is replaced", |look| look["totals"]["restarts"] == 3 + round);
     }
     let look = server.status();
-    assert_eq!(look["totals"], json!({"connections": 23, "bytes": 23 * 777, "restarts": 6}));
+    let totals = json!({"connections": 23, "bytes": 23 * 777, "bad_headers": 0, "restarts": 6});
+    assert_eq!(look["totals"], totals);
     assert_eq!((sum(&look, "connections"), sum(&look, "bytes"), sum(&look, "restarts")), (23, 23 * 777, 6));
     assert_eq!(look["workers"][0]["last_exit"], "killed by SIGKILL");
 }

@@ -10,6 +10,7 @@ use nix::sys::socket::{self, MsgFlags};
 use socket2::Socket;
 
 use super::progress::check_interval;
+use super::proxy_header::NoHeader;
 use crate::error::strerror;
 use crate::log::narrate::worker as narrate;
 use crate::sys::socket::{SEND_HEEDS_DONTWAIT, send_queue_len};
@@ -29,6 +30,8 @@ pub struct Connection {
     pub(super) recv_timeout: Option<Duration>,
     /// Of recv and send: none, or MSG_DONTWAIT.
     flags: MsgFlags,
+    /// What has come of the PROXY header; None: no header is awaited, or it has come.
+    pub(super) header_begun: Option<Vec<u8>>,
 }
 
 /// A peer that was sent no more than this cannot be reading it still: it fits into any
@@ -39,8 +42,25 @@ impl Connection {
     /// A connection just accepted, from a listening socket whose time-out for recv is
     /// `idle_timeout`. Without `peer` the peer vanished before it was accepted.
     pub fn new(socket: Socket, peer: Option<SocketAddr>, idle_timeout: Option<Duration>) -> Connection {
-        let flags = MsgFlags::empty();
-        Connection { socket, peer: Peer(peer), idle_timeout, echoed: 0, recv_timeout: idle_timeout, flags }
+        Connection {
+            socket,
+            peer: Peer { address: peer, via: None },
+            idle_timeout,
+            echoed: 0,
+            recv_timeout: idle_timeout,
+            flags: MsgFlags::empty(),
+            header_begun: None,
+        }
+    }
+
+    /// The connection is to begin with a PROXY header, which is not echoed.
+    pub fn expect_header(&mut self) {
+        self.header_begun = Some(Vec::new());
+    }
+
+    /// Is the PROXY header still to come, or a part of it?
+    pub fn awaits_header(&self) -> bool {
+        self.header_begun.is_some()
     }
 
     /// From now on no call blocks: recv and send fail with `WouldBlock` instead. Where it can
@@ -85,11 +105,17 @@ impl Connection {
         self.echoed > FITS_ANY_BUFFER
     }
 
-    /// If the peer may still be reading, recv wakes now and then to measure the send queue. It
-    /// costs one system call a connection.
+    /// If the peer may still be reading, recv wakes now and then to measure the send queue.
     pub(super) fn watch_if_much_was_sent(&mut self) {
-        let is_unwatched = self.idle_timeout.is_some() && self.recv_timeout == self.idle_timeout;
-        if self.may_be_reading() && is_unwatched {
+        if self.may_be_reading() {
+            self.watch();
+        }
+    }
+
+    /// From now on recv wakes now and then, to see whether the peer is idle. It costs one system
+    /// call a connection.
+    pub(super) fn watch(&mut self) {
+        if self.idle_timeout.is_some() && self.recv_timeout == self.idle_timeout {
             let interval = Some(check_interval(self.idle_timeout));
             // If the connection is broken this fails, and recv will say so.
             if self.socket.set_read_timeout(interval).is_ok() {
@@ -100,16 +126,31 @@ impl Connection {
     }
 }
 
-/// A peer's address, as far as it is known.
+/// The peer, as far as it is known.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(pub Option<SocketAddr>);
+pub struct Peer {
+    /// The client's address: that of the other end, or what a PROXY header says.
+    pub address: Option<SocketAddr>,
+    /// The balancer's address, if a PROXY header names another one as the client's.
+    pub via: Option<SocketAddr>,
+}
+
+impl Peer {
+    /// The other end is a balancer, and speaks for this client; None: for itself.
+    pub(super) fn speaks_for(&mut self, client: Option<SocketAddr>) {
+        if client.is_some() {
+            *self = Peer { address: client, via: self.address };
+        }
+    }
+}
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(address) => address.fmt(f),
-            None => f.write_str("a client that has vanished"),
+        match self.address {
+            Some(address) => address.fmt(f)?,
+            None => f.write_str("a client that has vanished")?,
         }
+        self.via.map_or(Ok(()), |via| write!(f, " via {via}"))
     }
 }
 
@@ -124,6 +165,23 @@ pub enum CloseReason {
     Left,
     /// The connection broke.
     Lost(io::Error),
+    /// The connection does not begin with a PROXY header.
+    NoHeader(NoHeader),
+}
+
+impl CloseReason {
+    /// Why a connection is closed on which no byte has moved for the idle time-out.
+    pub(crate) fn idle(connection: &Connection) -> CloseReason {
+        match connection.awaits_header() {
+            true => CloseReason::NoHeader(NoHeader::Overdue),
+            false => CloseReason::Idle,
+        }
+    }
+
+    /// Is it worth a warning? The end of file of a probe is not.
+    pub fn is_fault(&self) -> bool {
+        matches!(self, CloseReason::NoHeader(reason) if *reason != NoHeader::Closed)
+    }
 }
 
 impl fmt::Display for CloseReason {
@@ -133,6 +191,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Idle => f.write_str("idle for too long"),
             CloseReason::Left => f.write_str("quiet, and this worker is leaving"),
             CloseReason::Lost(error) => write!(f, "lost, {}", strerror(error)),
+            CloseReason::NoHeader(reason) => reason.fmt(f),
         }
     }
 }

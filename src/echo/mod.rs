@@ -2,8 +2,9 @@
 //!
 //! It runs in a worker and knows no process: it calls its worker only through
 //! [`WorkerHooks`]. In the order of events:
-//! `connection` (accepted; how it ended), this file (recv, send), `splice` (much at once, on
-//! Linux; may be skipped), `progress` (whether the peer is idle). Where a function returns a
+//! `connection` (accepted; how it ended), this file (recv, send), `proxy_header` (what stands
+//! before the first bytes, behind a balancer), `splice` (much at once, on Linux; both may be
+//! skipped), `progress` (whether the peer is idle). Where a function returns a
 //! [`CloseReason`] as its error, the connection has ended and is to be closed.
 //!
 //! Left out on purpose: knowing when a peer is "done" before its end of file. Echo has no
@@ -11,6 +12,7 @@
 
 mod connection;
 pub(crate) mod progress;
+mod proxy_header;
 mod splice;
 
 use std::io::{self, ErrorKind};
@@ -21,6 +23,8 @@ use log::debug;
 pub use self::connection::{CloseReason, Connection, Peer};
 use self::progress::Progress;
 pub use self::progress::check_interval;
+pub use self::proxy_header::NoHeader;
+pub(crate) use self::proxy_header::take_header;
 use self::splice::Bulk;
 use crate::log::narrate::worker as narrate;
 use crate::sys::splice::Pipe;
@@ -47,6 +51,8 @@ pub trait WorkerHooks {
     fn before_send(&self, bytes: usize);
     /// Called after each send, with the number of bytes that were not sent.
     fn after_send(&self, unsent: usize);
+    /// Called when the PROXY header has come: the peer's address is known.
+    fn after_header(&mut self, _connection: &Connection) {}
     /// A pipe for bulk, with room for so many bytes; None if there is to be none.
     fn bulk_pipe(&self, _bytes: usize) -> Option<Pipe> {
         None
@@ -95,11 +101,20 @@ fn receive(
     connection.watch_if_much_was_sent();
     narrate::recv_blocks(connection.fd());
     let mut progress = Progress::new(connection.idle_timeout);
+    if connection.awaits_header() {
+        progress.made(Some(0), Instant::now()); // Pieces of it are no progress.
+    }
     loop {
         match connection.recv(buffer) {
             Ok(length) => {
                 narrate::received(connection.fd(), length);
-                return Ok(Some(length));
+                if let Some(length) = take_header(connection, buffer, length, hooks)? {
+                    return Ok(Some(length));
+                }
+                if connection.awaits_header() {
+                    connection.watch();
+                    check_idle(connection, &mut progress, Duration::ZERO)?;
+                }
             }
             Err(error) => check_recv_error(connection, error, &mut progress, hooks)?,
         }
@@ -197,5 +212,5 @@ pub(crate) fn check_retryable(error: io::Error, hooks: &mut impl WorkerHooks) ->
 fn check_idle(connection: &Connection, progress: &mut Progress, waited: Duration) -> Result<(), CloseReason> {
     let now = Instant::now();
     progress.check(connection.queued(), waited, now);
-    if progress.is_idle(now) { Err(CloseReason::Idle) } else { Ok(()) }
+    if progress.is_idle(now) { Err(CloseReason::idle(connection)) } else { Ok(()) }
 }

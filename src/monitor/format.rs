@@ -62,6 +62,13 @@ pub fn address(address: SocketAddr, width: usize) -> String {
     start + &port
 }
 
+/// A client in at most `width` characters; with the balancer through which it comes, if both
+/// addresses have room.
+pub fn client(client: SocketAddr, via: Option<SocketAddr>, width: usize) -> String {
+    let both = via.map(|via| format!("{client} via {via}"));
+    both.filter(|text| text.len() <= width).unwrap_or_else(|| address(client, width))
+}
+
 /// A bar, `width` characters long where `part` is `whole`; never none for something.
 pub fn bar(part: f64, whole: f64, width: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
@@ -89,6 +96,9 @@ mod tests {
         assert_eq!(address(long, 21), "[2001:db8:1:2…]:40312");
         assert_eq!(address("127.0.0.1:40312".parse().unwrap(), 21), "127.0.0.1:40312");
         assert_eq!(address("192.168.100.100:65535".parse().unwrap(), 17), "192.168.10…:65535");
+        let [one, other] = ["192.0.2.7:40312", "127.0.0.2:51000"].map(|address| address.parse().unwrap());
+        assert_eq!(client(one, Some(other), 35), "192.0.2.7:40312 via 127.0.0.2:51000");
+        assert_eq!([client(one, Some(other), 34), client(one, None, 34)], ["192.0.2.7:40312"; 2]);
         assert_eq!([fraction(0.0), fraction(2.0), fraction(2.25), fraction(12.7)], ["0", "2", "2.2", "13"]);
         let micros = |micros| latency(Duration::from_nanos((micros * 1e3) as u64));
         assert_eq!([micros(0.5), micros(41.46), micros(999.6)], ["0.50 µs", "41.5 µs", "1.00 ms"]);

@@ -50,6 +50,8 @@ impl Collector for Metrics {
         let served = snapshot.totals.served;
         out.counter("connections", "Connections accepted", None, served.connections)?;
         out.counter("echoed", "Bytes sent back", Some(&Unit::Bytes), served.bytes)?;
+        let help = "Connections closed because no PROXY header came";
+        out.counter("bad_headers", help, None, served.bad_headers)?;
         out.restarts(snapshot)?;
         out.gauge("clients", "Clients that are being served", snapshot.clients())?;
         let each = snapshot.clients_per_worker as u64;

@@ -49,6 +49,12 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
         format!("{address} (pid {pid}): {state} {uptime}, prefork-echo {version}"),
         format!("served: {connections}, {bytes}; {}", count(totals.restarts, "restart")),
     ];
+    if totals.served.bad_headers > 0 {
+        lines.push(format!(
+            "without a PROXY header, and closed: {}",
+            count(totals.served.bad_headers, "connection")
+        ));
+    }
     if let Some(length) = accept_queue.length {
         lines.push(format!("accept queue: {length} waiting (backlog {})", accept_queue.limit));
     }
@@ -62,6 +68,7 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
     let columns = table::columns(80);
     lines.extend([String::new(), table::headings(&columns)]);
     lines.extend(workers.iter().map(|worker| table::row(&columns, worker)));
+    lines.extend(balancers(workers));
     lines.push(String::new());
     lines.extend(distribution::lines(&snapshot.by_slot(|served| served.connections), "connections"));
     let exits = group_slots(workers, |worker| Some(format!("last exit: {}", worker.last_exit.as_ref()?)));
@@ -70,6 +77,16 @@ pub fn table(snapshot: &Snapshot) -> Vec<String> {
         lines.extend(exits.iter().map(name_slots));
     }
     lines
+}
+
+/// Which client comes through which balancer.
+fn balancers(workers: &[Worker]) -> Vec<String> {
+    const ROOM: usize = 28;
+    let clients = group_slots(workers, |worker| {
+        let [client, via] = [worker.peer?, worker.via?].map(|address| format::address(address, ROOM));
+        Some(format!("client {client} via {via}"))
+    });
+    clients.iter().map(name_slots).collect()
 }
 
 /// How the workers serve, if not one client at a time.

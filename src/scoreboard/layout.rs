@@ -89,10 +89,11 @@ shared_structs! {
         /// What its reaped workers have served.
         pub(super) connections: AtomicU64,
         pub(super) bytes: AtomicU64,
+        pub(super) bad_headers: AtomicU64,
         /// How many of its workers have replaced another.
         pub(super) restarts: AtomicU64,
         /// How the last of them ended, as text.
-        pub(super) last_exit: [AtomicU64; 12],
+        pub(super) last_exit: [AtomicU64; 11],
     }
 
     /// A row. The parent assigns and clears it; while the worker lives, the parent writes the
@@ -115,6 +116,9 @@ shared_structs! {
         /// How many it can have, or [`NO_MORE`].
         pub(super) places: AtomicU64,
         pub(super) peer: [AtomicU64; 3],
+        /// The balancer through which the peer comes.
+        pub(super) via: [AtomicU64; 3],
+        pub(super) bad_headers: AtomicU64,
         /// The user's number plus 1; 0 is a worker that has not set its credentials yet.
         pub(super) user: AtomicU64,
         pub(super) sandbox: AtomicU64,
@@ -123,7 +127,7 @@ shared_structs! {
 
 const LINE: usize = 128;
 const _: () = assert!(size_of::<ControlNumbers>() == LINE && size_of::<EventNumbers>() == LINE);
-const _: () = assert!(size_of::<SlotNumbers>() == LINE && size_of::<RowNumbers>() == LINE);
+const _: () = assert!(size_of::<SlotNumbers>() == LINE && size_of::<RowNumbers>() == 2 * LINE);
 const _: () = assert!(std::mem::offset_of!(Layout, control) == HEADER_SIZE);
 const _: () = assert!(std::mem::offset_of!(Layout, events) == HEADER_SIZE + LINE);
-const _: () = assert!(size_of::<Layout>() == HEADER_SIZE + LINE * (1 + EVENTS + SLOTS + ROWS));
+const _: () = assert!(size_of::<Layout>() == HEADER_SIZE + LINE * (1 + EVENTS + SLOTS + 2 * ROWS));

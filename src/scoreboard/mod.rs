@@ -92,6 +92,8 @@ pub struct Served {
     pub connections: u64,
     /// Bytes sent back.
     pub bytes: u64,
+    /// Those of the connections that were closed because no PROXY header came.
+    pub bad_headers: u64,
 }
 
 impl Sum for Served {
@@ -100,6 +102,7 @@ impl Sum for Served {
         parts.fold(Served::default(), |sum, part| Served {
             connections: sum.connections.wrapping_add(part.connections),
             bytes: sum.bytes.wrapping_add(part.bytes),
+            bad_headers: sum.bad_headers.wrapping_add(part.bad_headers),
         })
     }
 }
@@ -192,7 +195,11 @@ impl Scoreboard {
     /// What the reaped workers of a slot have served.
     pub fn reaped_totals(self, slot: usize) -> Served {
         let slot = &self.numbers.slots[slot];
-        Served { connections: slot.connections.load(Relaxed), bytes: slot.bytes.load(Relaxed) }
+        Served {
+            connections: slot.connections.load(Relaxed),
+            bytes: slot.bytes.load(Relaxed),
+            bad_headers: slot.bad_headers.load(Relaxed),
+        }
     }
 
     /// What the reaped workers of all removed slots have served.

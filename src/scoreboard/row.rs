@@ -117,6 +117,7 @@ impl Row {
         Served {
             connections: self.numbers.connections.load(Relaxed),
             bytes: self.numbers.bytes.load(Relaxed),
+            bad_headers: self.numbers.bad_headers.load(Relaxed),
         }
     }
 
@@ -151,6 +152,11 @@ impl Row {
     /// The address of its client. None: it has none, or several.
     pub fn peer(self) -> Option<SocketAddr> {
         load_address(&self.numbers.peer)
+    }
+
+    /// The address of the balancer through which that client comes, if a PROXY header said so.
+    pub fn via(self) -> Option<SocketAddr> {
+        load_address(&self.numbers.via)
     }
 
     /// Its user's number and its sandbox. None until the worker has set them.
@@ -208,10 +214,17 @@ impl RowWriter {
         add(&self.numbers.connections, 1);
     }
 
-    /// The worker has so many clients from now on; the address of the only one.
-    pub fn set_clients(self, clients: usize, only: Option<SocketAddr>) {
+    /// A connection of the worker did not begin with a PROXY header.
+    pub fn count_bad_header(self) {
+        add(&self.numbers.bad_headers, 1);
+    }
+
+    /// The worker has so many clients from now on; the address of the only one, and of the
+    /// balancer through which that one comes.
+    pub fn set_clients(self, clients: usize, only: Option<SocketAddr>, via: Option<SocketAddr>) {
         self.numbers.clients.store(clients as u64, Relaxed);
         store_address(&self.numbers.peer, only);
+        store_address(&self.numbers.via, via);
     }
 
     /// The worker can have so many clients.

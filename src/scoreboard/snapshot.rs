@@ -128,6 +128,8 @@ pub struct Worker {
     pub threads: Option<usize>,
     /// The address of its client. None also if it has several.
     pub peer: Option<SocketAddr>,
+    /// The balancer through which that client comes, if a PROXY header said so.
+    pub via: Option<SocketAddr>,
     /// How the last worker that left the slot has ended.
     pub last_exit: Option<String>,
     /// Its user's number. None also while it starts.
@@ -239,6 +241,7 @@ impl Worker {
             clients: row.map(Row::clients),
             threads: row.map(|_| header.model.threads(header.clients)),
             peer: row.and_then(Row::peer),
+            via: row.and_then(Row::via),
             last_exit: None,
             uid,
             sandbox,

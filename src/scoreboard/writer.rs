@@ -165,6 +165,7 @@ impl Writer {
         self.seqlock_write(|| {
             slot.connections.fetch_add(served.connections, Relaxed);
             slot.bytes.fetch_add(served.bytes, Relaxed);
+            slot.bad_headers.fetch_add(served.bad_headers, Relaxed);
             if let Some(exit) = exit {
                 codec::store_text(&slot.last_exit, &exit.to_string());
             }

@@ -9,7 +9,7 @@ use log::{Level, debug, error, info, log_enabled, warn};
 use nix::errno::Errno;
 
 use super::{ListenerState, Report, Worker, wakeup};
-use crate::echo::{Connection, Peer, WorkerHooks};
+use crate::echo::{Connection, WorkerHooks};
 use crate::error::{shortage, strerror};
 use crate::log::narrate::worker as narrate;
 use crate::private_counter;
@@ -93,8 +93,11 @@ impl Worker {
         let accepted = if is_made_blocking { Err(Errno::EAGAIN.into()) } else { listener.accept() };
         let error = match accepted {
             Ok((socket, peer)) => {
-                narrate::accepted(fd, &socket, Peer(peer), asleep_since);
-                let connection = Connection::new(socket, peer, listener.idle_timeout());
+                let mut connection = Connection::new(socket, peer, listener.idle_timeout());
+                narrate::accepted(fd, &connection.socket, connection.peer, asleep_since);
+                if self.proxy_protocol {
+                    connection.expect_header();
+                }
                 self.count_accepted(&connection);
                 return Ok(connection);
             }

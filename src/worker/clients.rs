@@ -24,7 +24,7 @@ impl ClientList {
         ClientList { row, model, peers: Mutex::default() }
     }
 
-    /// Adds a connection that has just been accepted.
+    /// Adds a connection that has just been accepted, or shows that its peer is known by now.
     pub fn add(&self, connection: &Connection) {
         let mut peers = self.lock();
         peers.insert(connection.fd(), connection.peer);
@@ -58,7 +58,8 @@ impl ClientList {
     fn show(&self, peers: &BTreeMap<RawFd, Peer>) {
         let mut all = peers.values();
         let only = all.next().filter(|_| peers.len() == 1);
-        self.row.set_clients(peers.len(), only.and_then(|peer| peer.0));
+        let (client, via) = only.map_or((None, None), |peer| (peer.address, peer.via));
+        self.row.set_clients(peers.len(), client, via);
         self.row.set_private_counter(private_counter::value());
         // With the model process the loop shows each call that it is in.
         if self.model != Model::Process {

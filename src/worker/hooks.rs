@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use log::info;
 use nix::errno::Errno;
 
 use super::{ListenerState, Worker, wakeup};
@@ -39,6 +40,14 @@ impl WorkerHooks for Worker {
     fn before_recv(&mut self) {
         self.check_signals();
         self.show(State::Reading);
+    }
+
+    fn after_header(&mut self, connection: &Connection) {
+        self.clients.add(connection);
+        match connection.peer.via {
+            Some(_) => info!("PROXY header on descriptor {}: {}", connection.fd(), connection.peer),
+            None => info!("PROXY header on descriptor {}: it names no client", connection.fd()),
+        }
     }
 
     fn before_answer(&mut self, connection: &Connection) {

@@ -42,7 +42,7 @@ use std::sync::atomic::AtomicU32;
 use std::thread::Thread;
 use std::time::Duration;
 
-use log::{debug, error, info, warn};
+use log::{Level, debug, error, info, log, warn};
 use nix::unistd::{Pid, Uid, geteuid, getpid};
 
 use self::clients::ClientList;
@@ -119,6 +119,8 @@ struct Worker {
     limit: u64,
     /// Whether there are more workers to come when no worker has room.
     pool_may_grow: bool,
+    /// Whether each connection begins with a PROXY header.
+    proxy_protocol: bool,
     /// How long each answer takes.
     work: Duration,
     grace: Duration,
@@ -165,6 +167,7 @@ impl Worker {
             pipes_below: (descriptors - clients_at_once).try_into().unwrap_or(RawFd::MAX),
             limit: limit_with_jitter(options.max_connections, getpid()),
             pool_may_grow: options.pool_may_grow(),
+            proxy_protocol: options.proxy_protocol,
             work: options.work,
             grace: options.grace,
             listener_state: ListenerState::Open(Arc::new(context.listener)),
@@ -257,9 +260,13 @@ impl Worker {
     fn close(&self, connection: Connection, reason: &CloseReason) {
         let (fd, peer, echoed) = (connection.fd(), connection.peer, connection.echoed);
         self.clients.remove(&connection);
+        if let CloseReason::NoHeader(_) = reason {
+            self.row.count_bad_header();
+        }
         drop(connection);
         narrate::closed(fd);
-        info!("closed {peer}: {reason}, {} echoed", count(echoed, "byte"));
+        let level = if reason.is_fault() { Level::Warn } else { Level::Info };
+        log!(level, "closed {peer}: {reason}, {} echoed", count(echoed, "byte"));
     }
 
     /// The exit code. Logs why the worker leaves.

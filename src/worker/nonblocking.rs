@@ -121,7 +121,7 @@ impl NonblockingConnection {
     /// connection first, and closes it at the second time.
     fn time_is_over(&mut self, leaving: Option<LingerTimeouts>) -> Result<(), CloseReason> {
         let Some(timeouts) = leaving.filter(|_| self.unsent.is_empty()) else {
-            return Err(CloseReason::Idle);
+            return Err(CloseReason::idle(&self.connection));
         };
         if self.is_half_closed {
             narrate::closes_first(timeouts.quiet);
@@ -153,6 +153,10 @@ impl NonblockingConnection {
             Err(error) => return check_retryable(error, hooks).map(|()| false),
         };
         narrate::received(fd, length);
+        // A whole header is progress, a piece of one is not.
+        let Some(length) = echo::take_header(&mut self.connection, buffer, length, hooks)? else {
+            return Ok(!self.connection.awaits_header());
+        };
         if length == 0 {
             return Err(CloseReason::EndOfFile);
         }

@@ -66,6 +66,10 @@ steps! {
         both "recv({fd}) = {}", received_text(length, "the client sends no more");
     }
 
+    fn header_taken(fd: RawFd, length: usize, peer: impl Display) {
+        both "recv({fd}): the first {} are a PROXY header: {peer}", count(length as u64, "byte");
+    }
+
     fn recv_interrupted(fd: RawFd) {
         both "recv({fd}) = -1: a signal asks this worker to leave";
     }

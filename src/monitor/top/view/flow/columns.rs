@@ -61,9 +61,11 @@ impl Columns {
         };
         let form = forms.into_iter().find(|form| needs(form) + least <= width).unwrap_or((true, 0, 0));
         let left = width.saturating_sub(needs(&form)).max(least);
-        let peers = workers.iter().filter_map(|worker| worker.peer).map(|peer| peer.to_string().len());
-        let wanted = peers.max().unwrap_or(0).clamp(SHORT_CLIENT, WHOLE_CLIENT);
-        let client = wanted.min(left - 2 - SHORT_WAY).max(SHORT_CLIENT);
+        let room = (left - 2 - SHORT_WAY).max(SHORT_CLIENT);
+        let client = |worker: &Worker| Some(format::client(worker.peer?, worker.via, room).len());
+        let clients = workers.iter().filter_map(client);
+        let most = if workers.iter().any(|worker| worker.via.is_some()) { room } else { WHOLE_CLIENT };
+        let client = clients.max().unwrap_or(0).clamp(SHORT_CLIENT, most.min(room));
         let (is_short, why, served) = form;
         let way = left - 2 - client;
         Columns { client, way, slot, pid, call: longest(is_short), is_short, why, served }

@@ -90,7 +90,7 @@ impl Row<'_> {
         let text = match clients {
             0 => String::new(),
             1 => match self.worker().peer {
-                Some(peer) => format::address(peer, width),
+                Some(peer) => format::client(peer, self.worker().via, width),
                 None => tr("1 client").into(),
             },
             _ if lines == 1 => {

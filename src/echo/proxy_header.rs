@@ -1,0 +1,150 @@
+//! The PROXY header: with `--proxy-protocol` each connection comes from a balancer, and begins
+//! with the address of the client that it is for (HAProxy's proxy-protocol.txt, versions 1 and 2).
+//!
+//! The header comes by the same recv as the first bytes, or by one of its own; it may come in
+//! pieces. It is taken off what recv has brought, so that the service sees the client's bytes
+//! only. Both loops do that by [`take_header`]: the one here and that of many connections.
+//! The crate ppp parses; this file finds where the header ends.
+//!
+//! Left out on purpose: what the header says besides (TLVs such as the name of TLS), and whom to
+//! trust. Only the balancer may reach such a server.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use ppp::{PartialResult, v1, v2};
+
+use super::{CloseReason, Connection, WorkerHooks};
+use crate::log::narrate::worker as narrate;
+
+/// The longest header that is read, in bytes. Version 2 could have 65,551; nginx also stops here.
+const LONGEST: usize = 4096;
+
+/// The same for version 1, a line of text: as its specification says.
+const LONGEST_LINE: usize = 107;
+
+/// The beginning of version 1.
+const LINE_START: &[u8] = b"PROXY ";
+
+/// Why there is no header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoHeader {
+    /// The first bytes are something else.
+    NotOne,
+    /// It does not end where it must.
+    TooLong,
+    /// The peer has closed its side before the first byte, as probes do.
+    Closed,
+    /// The peer has closed its side within the header.
+    Cut,
+    /// It was not complete within the idle time-out.
+    Overdue,
+}
+
+impl fmt::Display for NoHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoHeader::NotOne => {
+                "the first bytes are no PROXY header; let the balancer send one (HAProxy: send-proxy-v2), or \
+                 leave out --proxy-protocol"
+            }
+            NoHeader::TooLong => "the PROXY header is too long (version 1: 107 bytes, version 2: 4096)",
+            NoHeader::Closed => "end of file before the PROXY header",
+            NoHeader::Cut => "end of file within the PROXY header",
+            NoHeader::Overdue => "no PROXY header within --idle-timeout",
+        })
+    }
+}
+
+/// A whole header.
+#[derive(Debug, PartialEq)]
+struct Header {
+    /// In bytes.
+    length: usize,
+    /// The client's address. None: the balancer speaks for itself, as in a health check, or
+    /// names no address of TCP.
+    client: Option<SocketAddr>,
+}
+
+/// Takes the header off what the latest recv has brought, if the connection still awaits one.
+/// Returns how many bytes of the client are there: the buffer begins with them. None: no byte
+/// of the client has come yet.
+///
+/// # Errors
+/// There is no header, and the connection is to be closed.
+pub(crate) fn take_header(
+    connection: &mut Connection,
+    buffer: &mut [u8],
+    received: usize,
+    hooks: &mut impl WorkerHooks,
+) -> Result<Option<usize>, CloseReason> {
+    let Some(begun) = &mut connection.header_begun else { return Ok(Some(received)) };
+    if received == 0 {
+        let reason = if begun.is_empty() { NoHeader::Closed } else { NoHeader::Cut };
+        return Err(CloseReason::NoHeader(reason));
+    }
+    let before = begun.len();
+    let whole = if before == 0 {
+        parse(&buffer[..received])
+    } else {
+        begun.extend_from_slice(&buffer[..received]);
+        parse(begun)
+    };
+    let Some(header) = whole.map_err(CloseReason::NoHeader)? else {
+        if before == 0 {
+            begun.extend_from_slice(&buffer[..received]);
+        }
+        return Ok(None);
+    };
+    connection.header_begun = None;
+    connection.peer.speaks_for(header.client);
+    narrate::header_taken(connection.fd(), header.length, connection.peer);
+    hooks.after_header(connection);
+    let end = header.length - before;
+    buffer.copy_within(end..received, 0);
+    Ok(Some(received - end).filter(|left| *left > 0))
+}
+
+/// Reads the header with which `bytes` begin. None: its end has not come yet.
+fn parse(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
+    let header = match v2::Header::try_from(bytes) {
+        Ok(header) => Header { length: header.len(), client: client(&header) },
+        Err(v2::ParseError::Prefix) => return parse_line(bytes),
+        Err(v2::ParseError::Partial(_, rest)) if v2_length(rest) > LONGEST => return Err(NoHeader::TooLong),
+        Err(error) if error.is_incomplete() => return Ok(None),
+        Err(_) => return Err(NoHeader::NotOne),
+    };
+    if header.length > LONGEST { Err(NoHeader::TooLong) } else { Ok(Some(header)) }
+}
+
+/// The length of a header of version 2 that has so many bytes after its fixed part.
+fn v2_length(rest: usize) -> usize {
+    v2::PROTOCOL_PREFIX.len() + 4 + rest
+}
+
+/// The client that a header of version 2 names: of a connection that is forwarded, by TCP.
+fn client(header: &v2::Header) -> Option<SocketAddr> {
+    match header.addresses {
+        _ if header.command == v2::Command::Local || header.protocol != v2::Protocol::Stream => None,
+        v2::Addresses::IPv4(four) => Some((four.source_address, four.source_port).into()),
+        v2::Addresses::IPv6(six) => Some((six.source_address, six.source_port).into()),
+        v2::Addresses::Unix(_) | v2::Addresses::Unspecified => None,
+    }
+}
+
+/// Reads a header of version 1. The parser gets a whole line: a part of one it may refuse.
+fn parse_line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
+    if !bytes.iter().zip(LINE_START).all(|(byte, wanted)| byte == wanted) {
+        return Err(NoHeader::NotOne);
+    }
+    let Some(end) = bytes.iter().take(LONGEST_LINE).position(|byte| *byte == b'\n') else {
+        return if bytes.len() < LONGEST_LINE { Ok(None) } else { Err(NoHeader::TooLong) };
+    };
+    let line = v1::Header::try_from(&bytes[..=end]).map_err(|_| NoHeader::NotOne)?;
+    let client = match line.addresses {
+        v1::Addresses::Tcp4(four) => Some((four.source_address, four.source_port).into()),
+        v1::Addresses::Tcp6(six) => Some((six.source_address, six.source_port).into()),
+        v1::Addresses::Unknown => None,
+    };
+    Ok(Some(Header { length: end + 1, client }))
+}

@@ -1,0 +1,275 @@
+//! `--proxy-protocol`: behind a balancer each connection begins with a PROXY header. It names the
+//! client, it is never echoed, and the bytes after it are the first that come back.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use ppp::{HeaderResult, v1, v2};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use crate::common::models::{ALL, in_each, start};
+use crate::common::{Server, echo, read_to_end, rounds, wait_until};
+
+const CLIENT: &str = "192.0.2.7:40312";
+
+/// As HAProxy sends it: `command` is 0x21, or 0x20 in a health check.
+fn version_2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+    let length = (rest.len() as u16).to_be_bytes();
+    [v2::PROTOCOL_PREFIX, &[command, family], &length, rest].concat()
+}
+
+/// The addresses in a header of version 2: 192.0.2.7:40312 to 127.0.0.1:7777.
+const ADDRESSES: [u8; 12] = [192, 0, 2, 7, 127, 0, 0, 1, 157, 120, 30, 97];
+
+fn headers() -> Vec<(&'static str, Vec<u8>, Option<&'static str>)> {
+    let six = [&[0x20, 1, 0x0d, 0xb8], &[0; 11][..], &[1], &[0; 15], &[1], &[157, 120, 30, 97]].concat();
+    // PP2_TYPE_NOOP of three bytes, and a type of the user's own.
+    let tlvs = [&ADDRESSES[..], &[4, 0, 3, 0, 0, 0], &[0xe0, 0, 2, b'h', b'i']].concat();
+    let most = [&ADDRESSES[..], &[4, 0x0f, 0xe1], &[0; 0x0fe1]].concat();
+    vec![
+        ("v1", b"PROXY TCP4 192.0.2.7 127.0.0.1 40312 7777\r\n".into(), Some(CLIENT)),
+        ("v1 of IPv6", b"PROXY TCP6 2001:db8::1 ::1 40312 7777\r\n".into(), Some("[2001:db8::1]:40312")),
+        ("v1 UNKNOWN", b"PROXY UNKNOWN\r\n".into(), None),
+        ("v1 UNKNOWN with addresses", b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n".into(), None),
+        ("v2", version_2(0x21, 0x11, &ADDRESSES), Some(CLIENT)),
+        ("v2 of IPv6", version_2(0x21, 0x21, &six), Some("[2001:db8::1]:40312")),
+        ("v2 with TLVs", version_2(0x21, 0x11, &tlvs), Some(CLIENT)),
+        ("v2 as long as can be", version_2(0x21, 0x11, &most), Some(CLIENT)),
+        ("v2 LOCAL", version_2(0x20, 0x00, &[]), None),
+        ("v2 LOCAL with addresses", version_2(0x20, 0x11, &ADDRESSES), None),
+        ("v2 of an unspecified family", version_2(0x21, 0x00, &[]), None),
+        ("v2 of UDP", version_2(0x21, 0x12, &ADDRESSES), None),
+        ("v2 of a Unix socket", version_2(0x21, 0x31, &[b'/'; 216]), None),
+    ]
+}
+
+fn wrong_headers() -> Vec<(&'static str, Vec<u8>)> {
+    let long = [&ADDRESSES[..], &[4, 0x0f, 0xe2], &[0; 0x0fe2]].concat();
+    vec![
+        ("no header", b"hello, server\n".into()),
+        ("HTTP", b"GET / HTTP/1.1\r\n\r\n".into()),
+        ("a line that is too long", [&b"PROXY UNKNOWN "[..], &[b'x'; 200]].concat()),
+        ("v1 without the carriage return", b"PROXY TCP4 192.0.2.7 127.0.0.1 40312 7777\n".into()),
+        ("v1 with a port too high", b"PROXY TCP4 192.0.2.7 127.0.0.1 70000 7777\r\n".into()),
+        ("v1 with an address of IPv6", b"PROXY TCP4 ::1 127.0.0.1 40312 7777\r\n".into()),
+        ("v2 with a byte too many", version_2(0x21, 0x11, &long)),
+        ("v2 that says 65535 bytes", [version_2(0x21, 0x11, &[])[..14].to_vec(), vec![255; 2]].concat()),
+        ("v2 of version 3", version_2(0x31, 0x11, &ADDRESSES)),
+        ("v2 with an unknown command", version_2(0x22, 0x11, &ADDRESSES)),
+        ("v2 with an unknown family", version_2(0x21, 0x41, &ADDRESSES)),
+        ("v2 with no room for the addresses", version_2(0x21, 0x11, &ADDRESSES[..8])),
+    ]
+}
+
+fn local(client: &TcpStream) -> SocketAddr {
+    client.local_addr().unwrap()
+}
+
+/// What the server closes: nothing has come back, and it was not a reset that came.
+#[track_caller]
+fn is_closed(what: &str, mut client: TcpStream) {
+    let mut answer = Vec::new();
+    // A reset follows where the server had not read all.
+    let _ = client.read_to_end(&mut answer);
+    assert!(answer.is_empty(), "{what}: {answer:?} came back");
+}
+
+#[test]
+fn a_header_names_the_client_and_is_not_echoed() {
+    in_each(&ALL, |model| {
+        let server = start(model, 1, &["--proxy-protocol"]);
+        for (what, header, named) in headers() {
+            let mut client = server.connect();
+            let balancer = local(&client);
+            client.write_all(&[&header[..], b"first"].concat()).unwrap();
+            let mut answer = [0; 5];
+            client.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"first", "{model}, {what}");
+            echo(&mut client, b"and then");
+            let peer = named.map_or(balancer.to_string(), |named| format!("{named} via {balancer}"));
+            if let Some(named) = named {
+                server.wait_for_log(&["PROXY header on descriptor", &format!(": {peer}")]);
+                server.wait_for_status("the client and its balancer are shown", |look| {
+                    let worker = &look["workers"][0];
+                    worker["peer"] == named && worker["via"] == balancer.to_string()
+                });
+            } else {
+                let look = server.status();
+                assert_eq!(look["workers"][0]["peer"], balancer.to_string(), "{model}, {what}");
+                assert!(look["workers"][0]["via"].is_null(), "{model}, {what}");
+            }
+            client.shutdown(Shutdown::Write).unwrap();
+            assert!(read_to_end(&mut client).is_empty(), "{model}, {what}");
+            server.wait_for_log(&[&format!("closed {peer}: end of file, 13 bytes echoed")]);
+        }
+        let look = server.status();
+        assert_eq!(look["totals"]["bad_headers"], 0);
+        assert!(look["workers"][0]["via"].is_null());
+    });
+}
+
+#[test]
+fn a_header_comes_whole_or_in_pieces_of_any_length() {
+    in_each(&ALL, |model| {
+        let server = start(model, 4, &["-q", "--proxy-protocol"]);
+        for (what, header, _) in headers() {
+            // A piece of one byte at each place, where that does not take too long.
+            let bytes = [&header[..], b"rest"].concat();
+            for cut in (1..=header.len()).filter(|cut| header.len() < 300 || cut % 401 == 0) {
+                let mut client = server.connect();
+                client.set_nodelay(true).unwrap();
+                client.write_all(&bytes[..cut]).unwrap();
+                // The server has received the piece when the queue to it is empty.
+                wait_until("the piece is taken", || unread(local(&client)) == Some(0));
+                client.write_all(&bytes[cut..]).unwrap();
+                let mut answer = [0; 4];
+                client.read_exact(&mut answer).unwrap();
+                assert_eq!(&answer, b"rest", "{model}, {what}, cut after {cut} bytes");
+            }
+        }
+    });
+}
+
+/// How many bytes the other end of a connection has not read yet, as Linux tells.
+fn unread(client: SocketAddr) -> Option<usize> {
+    let list = std::fs::read_to_string("/proc/net/tcp").ok()?;
+    let port = format!(":{:04X}", client.port());
+    // The server's line: its remote address is the client's.
+    let line = list.lines().find(|line| {
+        let mut words = line.split_whitespace().skip(2);
+        words.next().is_some_and(|remote| remote.ends_with(&port)) && words.next() == Some("01")
+    })?;
+    let queues = line.split_whitespace().nth(4)?;
+    usize::from_str_radix(queues.split(':').nth(1)?, 16).ok()
+}
+
+#[test]
+fn what_is_no_header_is_closed_and_counted_apart_and_not_echoed() {
+    in_each(&ALL, |model| {
+        let server = start(model, 1, &["--proxy-protocol"]);
+        for (number, (what, bytes)) in (1..).zip(wrong_headers()) {
+            let mut client = server.connect();
+            let balancer = local(&client);
+            client.write_all(&bytes).unwrap();
+            is_closed(&format!("{model}, {what}"), client);
+            let line = server.wait_for_log(&[&format!("closed {balancer}: "), "PROXY header"]);
+            assert!(line.contains("WARN"), "{line}");
+            assert_eq!(server.status()["totals"]["bad_headers"], number, "{model}, {what}");
+        }
+        let look = server.status();
+        assert_eq!(look["totals"]["connections"], wrong_headers().len());
+        assert_eq!(look["totals"]["bytes"], 0);
+    });
+}
+
+#[test]
+fn an_end_of_file_instead_of_a_header_is_counted_and_no_warning() {
+    in_each(&ALL, |model| {
+        let server = start(model, 1, &["--proxy-protocol"]);
+        for (bytes, level) in [(&b""[..], "INFO"), (b"PROXY TC", "WARN")] {
+            let mut client = server.connect();
+            let balancer = local(&client);
+            client.write_all(bytes).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            is_closed(model, client);
+            let line = server.wait_for_log(&[&format!("closed {balancer}: end of file")]);
+            assert!(line.contains(level), "{line}");
+        }
+        assert_eq!(server.status()["totals"]["bad_headers"], 2);
+    });
+}
+
+#[test]
+fn a_header_that_never_comes_whole_ends_with_the_idle_timeout() {
+    in_each(&ALL, |model| {
+        let server = start(model, 1, &["--proxy-protocol", "--idle-timeout", "400ms"]);
+        for pieces in [&b""[..], b"PROXY TCP4 192.0.2.7 127.0.0.1 40312 7777"] {
+            let mut client = server.connect();
+            let balancer = local(&client);
+            client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            let start = Instant::now();
+            // A piece now and then, each within the time-out. They would last for 2 s.
+            for piece in pieces.chunks(1) {
+                let sent = client.write_all(piece);
+                if sent.is_err() || !matches!(client.read(&mut [0]), Err(error) if is_timeout(&error)) {
+                    break;
+                }
+            }
+            client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            is_closed(model, client);
+            assert!(start.elapsed() >= Duration::from_millis(350), "{model}: after {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_millis(1500), "{model}: after {:?}", start.elapsed());
+            server.wait_for_log(&[&format!("closed {balancer}: no PROXY header within --idle-timeout")]);
+        }
+        assert_eq!(server.status()["totals"]["bad_headers"], 2);
+    });
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+}
+
+#[test]
+fn without_the_option_a_header_is_echoed_as_any_bytes_are() {
+    let server = Server::start(&["--workers", "1"]);
+    server.echo(&version_2(0x21, 0x11, &ADDRESSES));
+    server.echo(b"PROXY TCP4 192.0.2.7 127.0.0.1 40312 7777\r\n");
+    assert!(server.status()["workers"][0]["via"].is_null());
+}
+
+/// Headers with bytes changed, removed, added, or cut, and some bytes after them.
+fn mutated() -> impl Strategy<Value = Vec<u8>> {
+    let header = (0..headers().len()).prop_map(|index| headers().swap_remove(index).1);
+    let change = (any::<prop::sample::Index>(), any::<u8>(), 0..5);
+    let changes = prop::collection::vec(change, 0..4);
+    (header, changes, prop::collection::vec(any::<u8>(), 0..20)).prop_map(|(mut bytes, changes, rest)| {
+        for (at, byte, kind) in changes {
+            let at = at.index(bytes.len());
+            match kind {
+                0 => bytes[at] = byte,
+                1 => bytes[at] ^= 1 << (byte % 8),
+                2 => bytes.insert(at, byte),
+                3 if bytes.len() > 1 => drop(bytes.remove(at)),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        [bytes, rest].concat()
+    })
+}
+
+/// How long the header is with which the bytes begin, by the parser alone; None: there is none.
+fn header_length(bytes: &[u8]) -> Option<usize> {
+    match HeaderResult::parse(bytes) {
+        HeaderResult::V1(Ok(v1::Header { header, .. })) => Some(header.len()),
+        HeaderResult::V2(Ok(header)) => Some(header.len()).filter(|length| *length <= 4096),
+        _ => None,
+    }
+}
+
+#[test]
+fn mutated_headers_are_taken_off_or_refused_and_never_echoed() {
+    in_each(&ALL, |model| {
+        let server = start(model, 2, &["-q", "--proxy-protocol"]);
+        let cases = rounds(1_000, 20_000);
+        let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+        let strategy = (mutated(), any::<prop::sample::Index>());
+        let property = |(bytes, cut): (Vec<u8>, prop::sample::Index)| {
+            let mut client = server.connect();
+            client.set_nodelay(true).unwrap();
+            let (one, other) = bytes.split_at(cut.index(bytes.len()));
+            let sent = client.write_all(one).and_then(|()| client.write_all(other));
+            let sent = sent.and_then(|()| client.shutdown(Shutdown::Write));
+            let mut answer = Vec::new();
+            // A reset says that the server has closed with bytes unread.
+            let end = client.read_to_end(&mut answer).map_err(|error| error.kind());
+            prop_assert!(!matches!(end, Err(std::io::ErrorKind::WouldBlock)), "it hangs");
+            let wanted = header_length(&bytes).map_or(&[][..], |length| &bytes[length..]);
+            prop_assert_eq!(&answer[..], wanted, "{:?} {:?}", sent, end);
+            Ok(())
+        };
+        runner.run(&strategy, property).unwrap();
+        assert_eq!(server.status()["totals"]["restarts"], 0);
+    });
+}
