@@ -148,3 +148,52 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     };
     Ok(Some(Header { length: end + 1, client }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As HAProxy sends it, with the client 192.0.2.7:40312.
+    fn version_2(command: u8, family: u8, tlvs: usize) -> Vec<u8> {
+        let rest = [&[192, 0, 2, 7, 127, 0, 0, 1, 157, 120, 30, 97][..], &vec![0; tlvs]].concat();
+        [v2::PROTOCOL_PREFIX, &[command, family], &(rest.len() as u16).to_be_bytes(), &rest].concat()
+    }
+
+    #[test]
+    fn a_header_ends_where_it_ends_and_no_part_of_one_is_refused() {
+        let client = Some("192.0.2.7:40312".parse().unwrap());
+        let lines = ["TCP4 192.0.2.7 127.0.0.1 40312 7777", "TCP4 192.0.2.7 127.0.0.1 40312 0"];
+        let line = |line: &str| (format!("PROXY {line}\r\n").into_bytes(), client);
+        let unknown = (b"PROXY UNKNOWN ::1 ::1 1 2\r\n".to_vec(), None);
+        let longest = LONGEST - v2_length(12);
+        let others = [
+            unknown,
+            (version_2(0x21, 0x11, 0), client),
+            (version_2(0x21, 0x11, longest), client),
+            (version_2(0x20, 0x11, 7), None),
+            (version_2(0x21, 0x12, 0), None),
+        ];
+        for (bytes, client) in lines.map(line).into_iter().chain(others) {
+            for length in 0..bytes.len() {
+                assert_eq!(parse(&bytes[..length]), Ok(None), "{length} of {bytes:?}");
+            }
+            let whole = Ok(Some(Header { length: bytes.len(), client }));
+            assert_eq!(parse(&bytes), whole);
+            assert_eq!(parse(&[&bytes[..], b"\r\nPROXY "].concat()), whole);
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_too_long_is_refused_as_soon_as_that_is_known() {
+        let long = version_2(0x21, 0x11, LONGEST - v2_length(12) + 1);
+        assert_eq!(parse(&long[..v2_length(0) - 1]), Ok(None));
+        assert_eq!(parse(&long[..v2_length(0)]), Err(NoHeader::TooLong));
+        assert_eq!(parse(&long), Err(NoHeader::TooLong));
+        let line = [b"PROXY UNKNOWN ", &[b'x'; 92][..]].concat();
+        assert_eq!(parse(&line), Ok(None));
+        assert_eq!(parse(&[&line[..], b"\r\n"].concat()), Err(NoHeader::TooLong));
+        assert_eq!(parse(&[&line[..], b"x"].concat()), Err(NoHeader::TooLong));
+        let most = [&line[..105], b"\r\n"].concat();
+        assert_eq!(parse(&most), Ok(Some(Header { length: LONGEST_LINE, client: None })));
+    }
+}

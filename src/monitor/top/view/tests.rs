@@ -147,6 +147,18 @@ fn a_death_is_in_sight_for_three_seconds_whole_at_each_width() {
 }
 
 #[test]
+fn a_client_is_shown_with_its_balancer_where_both_have_room() {
+    let mut view = eight();
+    for slot in [1, 5] {
+        view.snapshot.workers[slot].via = Some("127.0.0.2:51000".parse().unwrap());
+    }
+    let both = |text: &str| text.matches(" via 127.0.0.2:51000 ═").count();
+    assert_eq!(both(&shown(&view, 130, 24)), 2, "{}", shown(&view, 130, 24));
+    let text = shown(&view, 80, 24);
+    assert!(both(&text) == 0 && text.contains(" 127.0.0.1:40312 ═"), "{text}");
+}
+
+#[test]
 fn the_lines_of_several_clients_lead_to_one_thread_or_to_several() {
     let text = shown(&several(Model::Thread), 80, 24);
     for line in
