@@ -23,8 +23,9 @@ const LONGEST: usize = 4096;
 /// The same for version 1, a line of text: as its specification says.
 const LONGEST_LINE: usize = 107;
 
-/// The beginning of version 1.
+/// The beginning of version 1, and its end. A newline alone does not end it.
 const LINE_START: &[u8] = b"PROXY ";
+const LINE_END: &[u8] = b"\r\n";
 
 /// Why there is no header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,16 +138,18 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     if !bytes.iter().zip(LINE_START).all(|(byte, wanted)| byte == wanted) {
         return Err(NoHeader::NotOne);
     }
-    let Some(end) = bytes.iter().take(LONGEST_LINE).position(|byte| *byte == b'\n') else {
+    let within = &bytes[..bytes.len().min(LONGEST_LINE)];
+    let Some(end) = within.windows(LINE_END.len()).position(|pair| pair == LINE_END) else {
         return if bytes.len() < LONGEST_LINE { Ok(None) } else { Err(NoHeader::TooLong) };
     };
-    let line = v1::Header::try_from(&bytes[..=end]).map_err(|_| NoHeader::NotOne)?;
+    let length = end + LINE_END.len();
+    let line = v1::Header::try_from(&bytes[..length]).map_err(|_| NoHeader::NotOne)?;
     let client = match line.addresses {
         v1::Addresses::Tcp4(four) => Some((four.source_address, four.source_port).into()),
         v1::Addresses::Tcp6(six) => Some((six.source_address, six.source_port).into()),
         v1::Addresses::Unknown => None,
     };
-    Ok(Some(Header { length: end + 1, client }))
+    Ok(Some(Header { length, client }))
 }
 
 #[cfg(test)]
@@ -164,7 +167,7 @@ mod tests {
         let client = Some("192.0.2.7:40312".parse().unwrap());
         let lines = ["TCP4 192.0.2.7 127.0.0.1 40312 7777", "TCP4 192.0.2.7 127.0.0.1 40312 0"];
         let line = |line: &str| (format!("PROXY {line}\r\n").into_bytes(), client);
-        let unknown = (b"PROXY UNKNOWN ::1 ::1 1 2\r\n".to_vec(), None);
+        let unknown = (b"PROXY UNKNOWN ::1 \n ::1 1 2\r\n".to_vec(), None);
         let longest = LONGEST - v2_length(12);
         let others = [
             unknown,
