@@ -16,7 +16,7 @@ use std::{fmt, io};
 use clap::{Args, ValueEnum};
 use log::LevelFilter;
 
-pub use self::client::{BenchOptions, ClientOptions, Mode};
+pub use self::client::{BenchOptions, ClientOptions, Mode, ProxyVersion};
 pub use self::model::Model;
 pub use self::monitor::{ServerSelector, StatusOptions, TopOptions};
 pub(crate) use self::value::explain_variable;

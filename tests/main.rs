@@ -13,6 +13,7 @@ mod bench;
 mod bench_trouble;
 mod bulk;
 mod client;
+mod client_proxy_header;
 mod client_terminal;
 mod echo;
 mod explain;

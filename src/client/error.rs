@@ -119,6 +119,13 @@ impl Transfer {
         error
     }
 
+    /// The kernel has not taken the whole PROXY header.
+    pub(super) fn header_cut(&self, taken: usize, length: usize) -> ClientError {
+        let text =
+            format!("the kernel took {taken} of the {} of the PROXY header", count(length as u64, "byte"));
+        self.missing(Kind::Other, text)
+    }
+
     /// Says which byte the stream still waited for at the `event`.
     fn missing(&self, kind: Kind, event: impl fmt::Display) -> ClientError {
         let missing = match (self.returned, self.sent) {

@@ -4,12 +4,13 @@
 //! what comes back, and compares it with what it has sent. There are two ways: `blocking` for
 //! messages and typed lines, in the order of calls that a person expects, and `select` where
 //! the input may be of any length. `waiting` says to a person that no worker has accepted
-//! the connection. `stream` is the connection, `error` is what can go wrong with it, and
-//! `bench` opens many of them.
+//! the connection. `stream` is the connection, `proxy_header` what a balancer would send first,
+//! `error` is what can go wrong with it, and `bench` opens many of them.
 
 pub mod bench;
 mod blocking;
 mod error;
+mod proxy_header;
 mod select;
 mod stream;
 mod waiting;
@@ -42,7 +43,10 @@ pub fn run(options: &ClientOptions) -> Result<(), Error> {
     let addresses = options.server.address.resolve("give its IP address")?;
     let is_typed = options.messages.is_empty() && stdin().is_terminal();
     let timeout = options.server.timeout.filter(|_| !is_typed || options.is_timeout_typed);
-    let stream = Stream::open(&addresses, timeout, None)?;
+    let mut stream = Stream::open(&addresses, timeout, None)?;
+    if let Some(version) = options.server.proxy_header {
+        stream.send_proxy_header(version)?;
+    }
     match options.messages.as_slice() {
         [] if is_typed => {
             let Stream { peer, local, .. } = stream;

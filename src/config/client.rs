@@ -137,6 +137,29 @@ pub struct Server {
     #[arg(short, long, value_name = "DURATION", allow_hyphen_values = true, default_value = "5s")]
     #[arg(value_parser = time_limit)]
     pub timeout: TimeLimit,
+
+    /// Each connection begins with a PROXY header, as a balancer sends it to a server with --proxy-protocol
+    #[arg(long, value_name = "VERSION")]
+    pub proxy_header: Option<ProxyVersion>,
+}
+
+/// The form of a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ProxyVersion {
+    /// A line of text
+    V1,
+    /// Binary
+    V2,
+}
+
+impl ProxyVersion {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ProxyVersion::V1 => "v1",
+            ProxyVersion::V2 => "v2",
+        }
+    }
 }
 
 /// What `bench` measures.

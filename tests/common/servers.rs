@@ -1,7 +1,7 @@
 //! Small servers that a test makes to behave as it wants: most of them badly.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -22,7 +22,12 @@ pub struct FakeServer {
 impl FakeServer {
     /// Each client is handed to `serve`; when that returns, the connection is closed.
     pub fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> FakeServer {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        FakeServer::start_at(Ipv4Addr::LOCALHOST.into(), serve)
+    }
+
+    /// The same, at this address.
+    pub fn start_at(host: IpAddr, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> FakeServer {
+        let listener = TcpListener::bind((host, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let (ending, clients) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let (end, count, serve) = (Arc::clone(&ending), Arc::clone(&clients), Arc::new(serve));

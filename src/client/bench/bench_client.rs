@@ -210,6 +210,9 @@ impl<'a> BenchClient<'a> {
             let is_local = stream.peer.ip().is_loopback() || stream.peer.ip() == stream.local.ip();
             self.shared.stats().server = is_local.then_some(stream.peer);
         }
+        if let Some(version) = self.shared.options.server.proxy_header {
+            stream.send_proxy_header(version)?;
+        }
         if self.shared.options.mode == Mode::Stream || self.shared.options.size > SMALL {
             stream.set_nonblocking()?;
         }

@@ -49,6 +49,12 @@ calls! {
         "send({fd}) = {}: the kernel has taken them", sent_text(length);
     }
 
+    fn proxy_header_sent(fd, length: usize, version: &str) {
+        calls "send({fd}) = {}, the PROXY header", sent_text(length);
+        "send({fd}) = {}, the PROXY header ({version}): it tells the server which client connects to which \
+         address", sent_text(length);
+    }
+
     fn send_failed(fd, error: &io::Error) {
         both "send({fd}) = -1: {}", strerror(error);
     }
