@@ -12,7 +12,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use ppp::{PartialResult, v1, v2};
+use ppp::{v1, v2};
 
 use super::{CloseReason, Connection, WorkerHooks};
 use crate::log::narrate::worker as narrate;
@@ -22,6 +22,11 @@ const LONGEST: usize = 4096;
 
 /// The same for version 1, a line of text: as its specification says.
 const LONGEST_LINE: usize = 107;
+
+/// The length of the fixed part of version 2, in bytes, and the command in it by which a balancer
+/// speaks for itself.
+const FIXED_PART: usize = 16;
+const LOCAL: u8 = 0x20;
 
 /// The beginning of version 1, and its end. A newline alone does not end it.
 const LINE_START: &[u8] = b"PROXY ";
@@ -108,25 +113,37 @@ pub(crate) fn take_header(
 
 /// Reads the header with which `bytes` begin. None: its end has not come yet.
 fn parse(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
-    let header = match v2::Header::try_from(bytes) {
-        Ok(header) => Header { length: header.len(), client: client(&header) },
-        Err(v2::ParseError::Prefix) => return parse_line(bytes),
-        Err(v2::ParseError::Partial(_, rest)) if v2_length(rest) > LONGEST => return Err(NoHeader::TooLong),
-        Err(error) if error.is_incomplete() => return Ok(None),
-        Err(_) => return Err(NoHeader::NotOne),
-    };
-    if header.length > LONGEST { Err(NoHeader::TooLong) } else { Ok(Some(header)) }
+    match begins_alike(bytes, v2::PROTOCOL_PREFIX) {
+        true => parse_version_2(bytes),
+        false => parse_line(bytes),
+    }
 }
 
-/// The length of a header of version 2 that has so many bytes after its fixed part.
-fn v2_length(rest: usize) -> usize {
-    v2::PROTOCOL_PREFIX.len() + 4 + rest
+/// Is the one the beginning of the other?
+fn begins_alike(bytes: &[u8], start: &[u8]) -> bool {
+    bytes.iter().zip(start).all(|(byte, wanted)| byte == wanted)
 }
 
-/// The client that a header of version 2 names: of a connection that is forwarded, by TCP.
+/// Reads a header of version 2: a fixed part, which ends with the length of the rest.
+fn parse_version_2(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
+    let Some([.., command, _family, high, low]) = bytes.first_chunk::<FIXED_PART>() else { return Ok(None) };
+    let length = FIXED_PART + usize::from(u16::from_be_bytes([*high, *low]));
+    match bytes.get(..length) {
+        _ if length > LONGEST => Err(NoHeader::TooLong),
+        None => Ok(None),
+        // What follows has a length, and no meaning, whatever it is.
+        Some(_) if *command == LOCAL => Ok(Some(Header { length, client: None })),
+        Some(whole) => {
+            let header = v2::Header::try_from(whole).map_err(|_| NoHeader::NotOne)?;
+            Ok(Some(Header { length, client: client(&header) }))
+        }
+    }
+}
+
+/// The client that a header of version 2 names, if it comes by TCP.
 fn client(header: &v2::Header) -> Option<SocketAddr> {
     match header.addresses {
-        _ if header.command == v2::Command::Local || header.protocol != v2::Protocol::Stream => None,
+        _ if header.protocol != v2::Protocol::Stream => None,
         v2::Addresses::IPv4(four) => Some((four.source_address, four.source_port).into()),
         v2::Addresses::IPv6(six) => Some((six.source_address, six.source_port).into()),
         v2::Addresses::Unix(_) | v2::Addresses::Unspecified => None,
@@ -135,7 +152,7 @@ fn client(header: &v2::Header) -> Option<SocketAddr> {
 
 /// Reads a header of version 1. The parser gets a whole line: a part of one it may refuse.
 fn parse_line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
-    if !bytes.iter().zip(LINE_START).all(|(byte, wanted)| byte == wanted) {
+    if !begins_alike(bytes, LINE_START) {
         return Err(NoHeader::NotOne);
     }
     let within = &bytes[..bytes.len().min(LONGEST_LINE)];
@@ -168,12 +185,13 @@ mod tests {
         let lines = ["TCP4 192.0.2.7 127.0.0.1 40312 7777", "TCP4 192.0.2.7 127.0.0.1 40312 0"];
         let line = |line: &str| (format!("PROXY {line}\r\n").into_bytes(), client);
         let unknown = (b"PROXY UNKNOWN ::1 \n ::1 1 2\r\n".to_vec(), None);
-        let longest = LONGEST - v2_length(12);
+        let longest = LONGEST - (FIXED_PART + 12);
         let others = [
             unknown,
             (version_2(0x21, 0x11, 0), client),
             (version_2(0x21, 0x11, longest), client),
             (version_2(0x20, 0x11, 7), None),
+            (version_2(0x20, 0x99, 0), None),
             (version_2(0x21, 0x12, 0), None),
         ];
         for (bytes, client) in lines.map(line).into_iter().chain(others) {
@@ -188,9 +206,9 @@ mod tests {
 
     #[test]
     fn a_header_that_is_too_long_is_refused_as_soon_as_that_is_known() {
-        let long = version_2(0x21, 0x11, LONGEST - v2_length(12) + 1);
-        assert_eq!(parse(&long[..v2_length(0) - 1]), Ok(None));
-        assert_eq!(parse(&long[..v2_length(0)]), Err(NoHeader::TooLong));
+        let long = version_2(0x21, 0x11, LONGEST - (FIXED_PART + 12) + 1);
+        assert_eq!(parse(&long[..FIXED_PART - 1]), Ok(None));
+        assert_eq!(parse(&long[..FIXED_PART]), Err(NoHeader::TooLong));
         assert_eq!(parse(&long), Err(NoHeader::TooLong));
         let line = [b"PROXY UNKNOWN ", &[b'x'; 92][..]].concat();
         assert_eq!(parse(&line), Ok(None));
