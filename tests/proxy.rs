@@ -5,10 +5,11 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use ppp::{HeaderResult, v1, v2};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use serde_json::json;
 
 use crate::common::models::{ALL, in_each, start};
 use crate::common::{Server, echo, read_to_end, rounds, status, wait_until};
@@ -156,9 +157,14 @@ fn what_is_no_header_is_closed_and_counted_apart_and_not_echoed() {
             assert!(line.contains("WARN"), "{line}");
             assert_eq!(server.status()["totals"]["bad_headers"], number, "{model}, {what}");
         }
-        let look = server.status();
-        assert_eq!(look["totals"]["connections"], wrong_headers().len());
-        assert_eq!(look["totals"]["bytes"], 0);
+        let [worker] = server.workers()[..] else { panic!("{:?}", server.workers()) };
+        kill(worker, Signal::SIGKILL).unwrap();
+        server.wait_for_status("the worker is replaced", |look| look["totals"]["restarts"] == 1);
+        let number = wrong_headers().len();
+        let totals = json!({"connections": number, "bytes": 0, "bad_headers": number, "restarts": 1});
+        assert_eq!(server.status()["totals"], totals, "what the killed one has counted stays");
+        let (_, metrics, _) = status(&["--openmetrics", &server.address.to_string()]);
+        assert!(metrics.contains(&format!("\nprefork_echo_bad_headers_total {number}\n")), "{metrics}");
     });
 }
 
