@@ -5,9 +5,9 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use crate::common::command;
 use crate::common::measure::{bench, errors};
 use crate::common::servers::{FakeServer, echo_with, reset};
+use crate::common::{Server, command};
 use ppp::{v1, v2};
 use serde_json::json;
 
@@ -196,6 +196,16 @@ fn a_reset_before_or_after_the_header_is_reported() {
             assert_eq!((code, &done["errors"]), (1, &errors(0, 0, 0, 40, 0)), "{version} {connections}");
         }
     }
+}
+
+#[test]
+fn a_server_without_proxy_protocol_is_named_as_what_may_be_wrong() {
+    let server = Server::start(&["--workers", "1"]);
+    let address = server.address.to_string();
+    // What comes back of a binary header may be no text, and is printed.
+    let (code, _, stderr) = command(&["client", &address, "hello", "--proxy-header", "v1"]);
+    assert_eq!(code, 1);
+    assert!(stderr.ends_with("; was the server started with --proxy-protocol?\n"), "{stderr}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use proptest::test_runner::{Config, TestRunner};
 use serde_json::json;
 
 use crate::common::models::{ALL, in_each, start};
+use crate::common::servers::reset;
 use crate::common::{Server, echo, read_to_end, rounds, status, wait_until};
 
 const CLIENT: &str = "192.0.2.7:40312";
@@ -34,6 +35,7 @@ fn headers() -> Vec<(&'static str, Vec<u8>, Option<&'static str>)> {
         ("v1", b"PROXY TCP4 192.0.2.7 127.0.0.1 40312 7777\r\n".into(), Some(CLIENT)),
         ("v1 of IPv6", b"PROXY TCP6 2001:db8::1 ::1 40312 7777\r\n".into(), Some("[2001:db8::1]:40312")),
         ("v1 UNKNOWN", b"PROXY UNKNOWN\r\n".into(), None),
+        ("v1 UNKNOWN with anything", b"PROXY UNKNOWN a b c d \xff\r e f g\r\n".into(), None),
         ("v1 UNKNOWN with addresses", b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n".into(), None),
         ("v2", version_2(0x21, 0x11, &ADDRESSES), Some(CLIENT)),
         ("v2 of IPv6", version_2(0x21, 0x21, &six), Some("[2001:db8::1]:40312")),
@@ -56,6 +58,7 @@ fn wrong_headers() -> Vec<(&'static str, Vec<u8>)> {
         ("a line that is too long", [&b"PROXY UNKNOWN "[..], &[b'x'; 200]].concat()),
         ("v1 without the carriage return", b"PROXY TCP4 192.0.2.7 127.0.0.1 40312 7777\n".into()),
         ("v1 with a port too high", b"PROXY TCP4 192.0.2.7 127.0.0.1 70000 7777\r\n".into()),
+        ("v1 with a sign", b"PROXY TCP4 192.0.2.7 127.0.0.1 +40312 7777\r\n".into()),
         ("v1 with an address of IPv6", b"PROXY TCP4 ::1 127.0.0.1 40312 7777\r\n".into()),
         ("v2 with a byte too many", version_2(0x21, 0x11, &long)),
         ("v2 that says 65535 bytes", [version_2(0x21, 0x11, &[])[..14].to_vec(), vec![255; 2]].concat()),
@@ -164,24 +167,58 @@ fn what_is_no_header_is_closed_and_counted_apart_and_not_echoed() {
         let totals = json!({"connections": number, "bytes": 0, "bad_headers": number, "restarts": 1});
         assert_eq!(server.status()["totals"], totals, "what the killed one has counted stays");
         let (_, metrics, _) = status(&["--openmetrics", &server.address.to_string()]);
-        assert!(metrics.contains(&format!("\nprefork_echo_bad_headers_total {number}\n")), "{metrics}");
+        let metric = format!("\nprefork_echo_bad_headers_total{{address=\"{}\"}} {number}\n", server.address);
+        assert!(metrics.contains(&metric), "{metrics}");
     });
 }
 
 #[test]
-fn an_end_of_file_instead_of_a_header_is_counted_and_no_warning() {
+fn what_ends_within_the_header_is_a_fault_and_what_ends_before_it_a_probe() {
     in_each(&ALL, |model| {
         let server = start(model, 1, &["--proxy-protocol"]);
-        for (bytes, level) in [(&b""[..], "INFO"), (b"PROXY TC", "WARN")] {
+        let cut = (&b"PROXY TC"[..], "WARN", "the connection ended within the PROXY header");
+        let cases =
+            [((&b""[..], "INFO", "end of file before the PROXY header"), false), (cut, false), (cut, true)];
+        // Elsewhere than on Linux a reset may come before the server has read the piece.
+        let cases = &cases[..if cfg!(target_os = "linux") { 3 } else { 2 }];
+        for ((bytes, level, reason), is_reset) in cases.iter().copied() {
             let mut client = server.connect();
             let balancer = local(&client);
             client.write_all(bytes).unwrap();
-            client.shutdown(Shutdown::Write).unwrap();
-            is_closed(model, client);
-            let line = server.wait_for_log(&[&format!("closed {balancer}: end of file")]);
+            if is_reset {
+                wait_until("the piece is taken", || has_taken_all(&client));
+                reset(client);
+            } else {
+                client.shutdown(Shutdown::Write).unwrap();
+                is_closed(model, client);
+            }
+            let line = server.wait_for_log(&[&format!("closed {balancer}: {reason}")]);
             assert!(line.contains(level), "{line}");
         }
-        assert_eq!(server.status()["totals"]["bad_headers"], 2);
+        reset(server.connect());
+        server.wait_for_status("all are closed", |look| {
+            look["totals"]["connections"] == cases.len() + 1 && look["workers"][0]["clients"] == 0
+        });
+        assert_eq!(server.status()["totals"]["bad_headers"], cases.len() - 1);
+    });
+}
+
+#[test]
+fn the_idle_timeout_of_the_client_counts_from_the_end_of_the_header() {
+    in_each(&ALL, |model| {
+        let server = start(model, 1, &["--proxy-protocol", "--idle-timeout", "1s"]);
+        for (what, header, _) in [headers().swap_remove(0), headers().swap_remove(5)] {
+            let mut client = server.connect();
+            let accepted = Instant::now();
+            let (last, pieces) = header.split_last().unwrap();
+            client.write_all(pieces).unwrap();
+            wait_until("most of the time-out is over", || accepted.elapsed() > Duration::from_millis(700));
+            client.write_all(&[*last]).unwrap();
+            let begun = Instant::now();
+            is_closed(what, client);
+            assert!(begun.elapsed() > Duration::from_millis(950), "{model}, {what}: {:?}", begun.elapsed());
+        }
+        assert_eq!(server.status()["totals"]["bad_headers"], 0);
     });
 }
 
@@ -280,14 +317,18 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// How long the header is with which the bytes begin, by the parser alone; None: there is none.
-/// What the parser has to say of a LOCAL header's family does not count (proxy-protocol.txt, 2.2).
 fn header_length(bytes: &[u8]) -> Option<usize> {
     let mut bytes = bytes.to_vec();
+    // What stands in a LOCAL header and in a line of UNKNOWN has no meaning (proxy-protocol.txt).
     if bytes.len() >= 16 && bytes.starts_with(v2::PROTOCOL_PREFIX) && bytes[12] == 0x20 {
         bytes[13] = 0;
     }
+    let line = &bytes[..bytes.windows(2).position(|pair| pair == b"\r\n").map_or(0, |end| end + 2)];
+    if line.starts_with(b"PROXY UNKNOWN ") {
+        return Some(line.len()).filter(|length| *length <= 107);
+    }
     match HeaderResult::parse(&bytes) {
-        HeaderResult::V1(Ok(v1::Header { header, .. })) => Some(header.len()),
+        HeaderResult::V1(Ok(v1::Header { header, .. })) if !header.contains('+') => Some(header.len()),
         HeaderResult::V2(Ok(header)) => Some(header.len()).filter(|length| *length <= 4096),
         _ => None,
     }

@@ -79,6 +79,8 @@ pub(super) struct Transfer {
     pub(super) sent: u64,
     /// How many bytes have come back, and were right.
     pub(super) returned: u64,
+    /// Whether a PROXY header was sent before them.
+    pub(super) has_header: bool,
 }
 
 impl Transfer {
@@ -95,13 +97,19 @@ impl Transfer {
     /// The next byte isn't the one that was sent.
     pub(super) fn wrong(&self, expected: u8, got: u8) -> ClientError {
         let (at, expected, got) = (self.returned + 1, name(expected), name(got));
-        let text = format!("the answer is wrong at byte {at}: {expected} was sent, and {got} came back");
-        ClientError { kind: Kind::Wrong, text }
+        self.not_echoed(format!("the answer is wrong at byte {at}: {expected} was sent, and {got} came back"))
     }
 
     /// More came back than was sent.
     pub(super) fn too_much(&self) -> ClientError {
-        let text = format!("more came back than the {} sent", count(self.sent, "byte"));
+        self.not_echoed(format!("more came back than the {} sent", count(self.sent, "byte")))
+    }
+
+    /// What came back is not what was sent. A server that echoes the header begins with that.
+    fn not_echoed(&self, mut text: String) -> ClientError {
+        if self.has_header {
+            text += "; was the server started with --proxy-protocol?";
+        }
         ClientError { kind: Kind::Wrong, text }
     }
 

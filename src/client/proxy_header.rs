@@ -41,6 +41,7 @@ impl Stream {
         if taken < header.len() {
             return Err(self.transfer.header_cut(taken, header.len()));
         }
+        self.transfer.has_header = true;
         narrate::proxy_header_sent(&self.socket, taken, version.name());
         Ok(())
     }

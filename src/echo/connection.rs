@@ -63,6 +63,11 @@ impl Connection {
         self.header_begun.is_some()
     }
 
+    /// Has a part of the PROXY header come, and not the whole?
+    pub fn is_within_header(&self) -> bool {
+        self.header_begun.as_ref().is_some_and(|begun| !begun.is_empty())
+    }
+
     /// From now on no call blocks: recv and send fail with `WouldBlock` instead. Where it can
     /// be, it is a flag of each call (recv(2), MSG_DONTWAIT), so it costs no call of its own.
     pub fn never_block(&mut self) {
@@ -178,7 +183,7 @@ impl CloseReason {
         }
     }
 
-    /// Is it worth a warning? The end of file of a probe is not.
+    /// Is it the balancer's fault? The end of a probe is none.
     pub fn is_fault(&self) -> bool {
         matches!(self, CloseReason::NoHeader(reason) if *reason != NoHeader::Closed)
     }

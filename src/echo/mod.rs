@@ -114,6 +114,8 @@ fn receive(
                 if connection.awaits_header() {
                     connection.watch();
                     check_idle(connection, &mut progress, Duration::ZERO)?;
+                } else {
+                    progress = Progress::new(connection.idle_timeout);
                 }
             }
             Err(error) => check_recv_error(connection, error, &mut progress, hooks)?,

@@ -12,7 +12,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use ppp::{v1, v2};
+use ppp::{PartialResult, v1, v2};
 
 use super::{CloseReason, Connection, WorkerHooks};
 use crate::log::narrate::worker as narrate;
@@ -41,7 +41,7 @@ pub enum NoHeader {
     TooLong,
     /// The peer has closed its side before the first byte, as probes do.
     Closed,
-    /// The peer has closed its side within the header.
+    /// The connection has ended within the header.
     Cut,
     /// It was not complete within the idle time-out.
     Overdue,
@@ -56,7 +56,7 @@ impl fmt::Display for NoHeader {
             }
             NoHeader::TooLong => "the PROXY header is too long (version 1: 107 bytes, version 2: 4096)",
             NoHeader::Closed => "end of file before the PROXY header",
-            NoHeader::Cut => "end of file within the PROXY header",
+            NoHeader::Cut => "the connection ended within the PROXY header",
             NoHeader::Overdue => "no PROXY header within --idle-timeout",
         })
     }
@@ -128,15 +128,18 @@ fn begins_alike(bytes: &[u8], start: &[u8]) -> bool {
 fn parse_version_2(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     let Some([.., command, _family, high, low]) = bytes.first_chunk::<FIXED_PART>() else { return Ok(None) };
     let length = FIXED_PART + usize::from(u16::from_be_bytes([*high, *low]));
-    match bytes.get(..length) {
-        _ if length > LONGEST => Err(NoHeader::TooLong),
-        None => Ok(None),
-        // What follows has a length, and no meaning, whatever it is.
-        Some(_) if *command == LOCAL => Ok(Some(Header { length, client: None })),
-        Some(whole) => {
-            let header = v2::Header::try_from(whole).map_err(|_| NoHeader::NotOne)?;
-            Ok(Some(Header { length, client: client(&header) }))
-        }
+    let is_whole = bytes.len() >= length;
+    if length > LONGEST {
+        return Err(NoHeader::TooLong);
+    }
+    // What follows has a length, and no meaning, whatever it is.
+    if *command == LOCAL {
+        return Ok(is_whole.then_some(Header { length, client: None }));
+    }
+    match v2::Header::try_from(bytes) {
+        Ok(header) => Ok(Some(Header { length, client: client(&header) })),
+        Err(error) if !is_whole && error.is_incomplete() => Ok(None),
+        Err(_) => Err(NoHeader::NotOne),
     }
 }
 
@@ -160,13 +163,26 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
         return if bytes.len() < LONGEST_LINE { Ok(None) } else { Err(NoHeader::TooLong) };
     };
     let length = end + LINE_END.len();
-    let line = v1::Header::try_from(&bytes[..length]).map_err(|_| NoHeader::NotOne)?;
-    let client = match line.addresses {
+    let line = &bytes[..length];
+    let client = if is_unknown(line) { None } else { Some(client_of_line(line).ok_or(NoHeader::NotOne)?) };
+    Ok(Some(Header { length, client }))
+}
+
+/// Does the line say that the balancer knows no addresses? What else is in it has no meaning.
+fn is_unknown(line: &[u8]) -> bool {
+    let rest = line.strip_prefix(LINE_START).and_then(|line| line.strip_prefix(b"UNKNOWN"));
+    rest.is_some_and(|rest| rest.starts_with(b" ") || rest == LINE_END)
+}
+
+/// The client that a line names; None: it is wrong. A plus sign is, and the parser takes it for a
+/// part of a port.
+fn client_of_line(line: &[u8]) -> Option<SocketAddr> {
+    match v1::Header::try_from(line).ok()?.addresses {
+        _ if line.contains(&b'+') => None,
         v1::Addresses::Tcp4(four) => Some((four.source_address, four.source_port).into()),
         v1::Addresses::Tcp6(six) => Some((six.source_address, six.source_port).into()),
         v1::Addresses::Unknown => None,
-    };
-    Ok(Some(Header { length, client }))
+    }
 }
 
 #[cfg(test)]
@@ -184,7 +200,7 @@ mod tests {
         let client = Some("192.0.2.7:40312".parse().unwrap());
         let lines = ["TCP4 192.0.2.7 127.0.0.1 40312 7777", "TCP4 192.0.2.7 127.0.0.1 40312 0"];
         let line = |line: &str| (format!("PROXY {line}\r\n").into_bytes(), client);
-        let unknown = (b"PROXY UNKNOWN ::1 \n ::1 1 2\r\n".to_vec(), None);
+        let unknown = (b"PROXY UNKNOWN a\xff \r \n c d e f g +h\r\n".to_vec(), None);
         let longest = LONGEST - (FIXED_PART + 12);
         let others = [
             unknown,
@@ -202,6 +218,20 @@ mod tests {
             assert_eq!(parse(&bytes), whole);
             assert_eq!(parse(&[&bytes[..], b"\r\nPROXY "].concat()), whole);
         }
+    }
+
+    #[test]
+    fn what_no_byte_can_mend_is_refused_at_once() {
+        let mended = [version_2(0x31, 0x11, 9), version_2(0x22, 0x11, 9), version_2(0x21, 0x41, 9)];
+        for header in mended {
+            assert_eq!(parse(&header[..FIXED_PART]), Err(NoHeader::NotOne), "{header:?}");
+        }
+        for line in ["TCP4 192.0.2.7 127.0.0.1 +80 81", "TCP4 192.0.2.7 127.0.0.1 80 081", "UNKNOWNS", "TCP5"]
+        {
+            assert_eq!(parse(format!("PROXY {line}\r\n").as_bytes()), Err(NoHeader::NotOne), "{line}");
+        }
+        assert_eq!(parse(b"PROXX"), Err(NoHeader::NotOne));
+        assert_eq!(parse(b"\r\n\r\n\0\r\nQUIX"), Err(NoHeader::NotOne));
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Collector for Metrics {
         let served = snapshot.totals.served;
         out.counter("connections", "Connections accepted", None, served.connections)?;
         out.counter("echoed", "Bytes sent back", Some(&Unit::Bytes), served.bytes)?;
-        let help = "Connections closed because no PROXY header came";
+        let help = "Connections closed because their PROXY header was missing or wrong";
         out.counter("bad_headers", help, None, served.bad_headers)?;
         out.restarts(snapshot)?;
         out.gauge("clients", "Clients that are being served", snapshot.clients())?;

@@ -92,7 +92,7 @@ pub struct Served {
     pub connections: u64,
     /// Bytes sent back.
     pub bytes: u64,
-    /// Those of the connections that were closed because no PROXY header came.
+    /// Those of the connections that were closed because their PROXY header was missing or wrong.
     pub bad_headers: u64,
 }
 

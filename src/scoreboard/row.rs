@@ -214,7 +214,7 @@ impl RowWriter {
         add(&self.numbers.connections, 1);
     }
 
-    /// A connection of the worker did not begin with a PROXY header.
+    /// A connection of the worker was closed because of its PROXY header.
     pub fn count_bad_header(self) {
         add(&self.numbers.bad_headers, 1);
     }

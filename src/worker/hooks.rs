@@ -44,9 +44,10 @@ impl WorkerHooks for Worker {
 
     fn after_header(&mut self, connection: &Connection) {
         self.clients.add(connection);
-        match connection.peer.via {
-            Some(_) => info!("PROXY header on descriptor {}: {}", connection.fd(), connection.peer),
-            None => info!("PROXY header on descriptor {}: it names no client", connection.fd()),
+        let (fd, peer) = (connection.fd(), connection.peer);
+        match peer.via {
+            Some(_) => info!("PROXY header on descriptor {fd}: {peer}"),
+            None => info!("PROXY header on descriptor {fd}: {peer} names no client"),
         }
     }
 

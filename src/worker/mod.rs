@@ -50,7 +50,7 @@ use self::connection_set::ConnectionSet;
 pub use self::context::{WorkerContext, WorkerRole};
 pub use self::report::Report;
 use crate::config::Model;
-use crate::echo::{CloseReason, Connection, WorkerHooks};
+use crate::echo::{CloseReason, Connection, NoHeader, WorkerHooks};
 use crate::error::strerror;
 use crate::listener::Listener;
 use crate::log::narrate::worker as narrate;
@@ -260,7 +260,9 @@ impl Worker {
     fn close(&self, connection: Connection, reason: &CloseReason) {
         let (fd, peer, echoed) = (connection.fd(), connection.peer, connection.echoed);
         self.clients.remove(&connection);
-        if let CloseReason::NoHeader(_) = reason {
+        let is_cut = connection.is_within_header() && matches!(reason, CloseReason::Lost(_));
+        let reason = if is_cut { &CloseReason::NoHeader(NoHeader::Cut) } else { reason };
+        if reason.is_fault() {
             self.row.count_bad_header();
         }
         drop(connection);

@@ -67,7 +67,8 @@ steps! {
     }
 
     fn header_taken(fd: RawFd, length: usize, peer: impl Display) {
-        both "recv({fd}): the first {} are a PROXY header: {peer}", count(length as u64, "byte");
+        calls "recv({fd}): PROXY header: {peer}";
+        "recv({fd}): the first {} are a PROXY header: {peer}", count(length as u64, "byte");
     }
 
     fn recv_interrupted(fd: RawFd) {
