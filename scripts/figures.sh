@@ -254,4 +254,23 @@ if command -v strace >/dev/null; then
     stop
     echo "system calls of the worker for 1 connection with 1,000 echoes and 1,000 with one each:"
     sed 's/(.*//' "$work/calls" | sort | uniq -c | sort -rn | awk '{ print "  " $2 " " $1 }'
+
+    # The header has a send of its own, so it may come apart from the first bytes.
+    echo "system calls of the worker for a connection with one echo, plain and with a PROXY header:"
+    for model in process thread multiplex; do
+        for options in "" "--proxy-protocol --proxy-header v2"; do
+            # shellcheck disable=SC2086 # words, on purpose
+            serve --workers 1 --model "$model" ${options%% *}
+            : >"$work/calls"
+            strace -qq -f -o "$work/calls" -p "$(children "$server" | tr -d ' ')" 2>/dev/null &
+            tracer=$!
+            until grep -Eq 'accept|epoll_wait' "$work/calls"; do nap; done
+            # shellcheck disable=SC2086
+            bench -c 1 -n 1000 -m connect ${options#* } >/dev/null
+            kill "$tracer"
+            wait "$tracer" || true
+            stop
+            awk -v what="$model ${options%% *}" '/resumed/ { next } { n++ } END { printf "  %s: %.2f\n", what, n / 1000 }' "$work/calls"
+        done
+    done
 fi
