@@ -95,7 +95,7 @@ impl Supervisor<'_> {
         }
         self.scoreboard.set_phase(Phase::Draining);
         let now = Instant::now();
-        let has_overflowed = self.listener.as_ref().and_then(Listener::drops).is_some_and(|drops| drops > 0);
+        let has_overflowed = self.listener.as_ref().is_some_and(Listener::has_overflowed);
         self.make_room();
         self.stage = Stage::Draining(Drain {
             signalled_at,
