@@ -40,11 +40,13 @@ cargo build --release --quiet
 program=${CARGO_TARGET_DIR:-target}/release/prefork-echo
 dir=$(mktemp -d)
 others="" # the pids of what is no server
+part=start # what is under way
 trap finish EXIT
 trap 'exit 130' INT TERM
 finish() {
     local pid
     set +e
+    [ -z "$part" ] || echo "FAIL $part: not finished"
     # shellcheck disable=SC2013 # one word a line
     for pid in $(cat "$dir"/*.pid); do kill -QUIT "$pid"; done
     for pid in $others; do kill -KILL "$pid"; done
@@ -184,7 +186,7 @@ part_kill() {
     kill -KILL $(pids "$n")
     wait "${children[n]}" 2>/dev/null || true
     wait_for "HAProxy says that server $n is down" is "$n" DOWN
-    had=$(($(haproxy_says "$n" stot) - $(grep -c ' closed ' "$dir/$n.log")))
+    had=$(($(haproxy_says "$n" stot) - $(closed "$n")))
     shared=yes
     others_serve "$n" || shared=no
     start "$n" --proxy-protocol
@@ -200,6 +202,7 @@ part_kill() {
     check "new connections go to the others meanwhile, and only to them" test "$shared" = yes
     check "it comes back, and gets $share % of the new ones (it has the fewest connections)" test "$share" -ge 20
 }
+closed() { grep -c ' closed ' "$dir/$1.log" || true; }
 # Long connections that have ended, and others that did not bring 64 bytes.
 not_in_order() { grep ' closed ' "$dir/$1.log" | grep -vc ': end of file, 64 bytes echoed' || true; }
 
@@ -269,6 +272,7 @@ for n in 1 2 3; do wait_for "HAProxy serves" is "$n" UP; done
 for part in spread addresses term kill rounds costs; do
     before=$failures
     "part_$part"
-    [ "$failures" -eq "$before" ] && echo "PASS $part" || echo "FAIL $part"
+    if [ "$failures" -eq "$before" ]; then echo "PASS $part"; else echo "FAIL $part"; fi
+    part=""
 done
 [ "$failures" -eq 0 ]
