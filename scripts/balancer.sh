@@ -81,4 +81,4 @@ leave() { # short or long: its clients leave, and it says what they saw
     wait "$pid" || true
     others=$(echo " $others " | sed "s/ $pid / /")
 }
-errors() { grep -o '"errors":{[^}]*}' "$dir/$1" | grep -o ':[0-9][0-9]*' | awk -F: '{ n += $2 } END { print NR == 5 ? n : "unknown" }'; }
+errors() { grep -o '"errors":{[^}]*}' "$dir/$1" | grep -o ':[0-9][0-9]*' | awk -F: '{ n += $2 } END { print (NR == 5 ? n : "unknown") }'; }

@@ -36,6 +36,7 @@ command -v haproxy >/dev/null || {
     echo "machines.sh: it needs HAProxy (Debian: apt-get install haproxy; Homebrew: brew install haproxy)" >&2
     exit 1
 }
+for name in ${!PREFORK_ECHO_*}; do unset "$name"; done # what its user prefers
 cargo build --release --quiet
 program=${CARGO_TARGET_DIR:-target}/release/prefork-echo
 dir=$(mktemp -d)
@@ -185,6 +186,7 @@ part_kill() {
     # shellcheck disable=SC2046 # several pids
     kill -KILL $(pids "$n")
     wait "${children[n]}" 2>/dev/null || true
+    rm "$dir/$n.pid" # It is no pid of ours any more.
     wait_for "HAProxy says that server $n is down" is "$n" DOWN
     had=$(($(haproxy_says "$n" stot) - $(closed "$n")))
     shared=yes
