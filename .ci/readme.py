@@ -48,7 +48,7 @@ os.environ.update({
 })
 
 # What CI runs in a step of its own, or is itself; and how what takes long is run in short.
-ELSEWHERE = {"cargo test", "scripts/compare.sh", "scripts/faults.sh"}
+ELSEWHERE = {"cargo test", "scripts/compare.sh", "scripts/faults.sh", "scripts/machines.sh"}
 INSTEAD = {
     "cargo doc --no-deps --open": "cargo doc --no-deps",
     "scripts/figures.sh": "scripts/figures.sh --quick",
@@ -230,7 +230,7 @@ def run(command, script=False, shown=()):
     if re.fullmatch(r"prefork-echo top( (?!--once)\S+)?", command):
         return run_in_terminal(command)
     # What belongs to the project; what else leaves files leaves them elsewhere.
-    where = root if command.startswith(("cargo", "scripts/", "find src")) else work
+    where = root if command.startswith(("cargo", "scripts/", "find src")) or " packaging/" in command else work
     result = subprocess.run(
         ["bash", "-c", ("set -eu\n" if script else "") + command],
         cwd=where, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300,

@@ -27,7 +27,6 @@ dir=$(mktemp -d)
 chmod 755 "$dir"
 server="" # the pid of the server that runs
 started=() # all that may still run at the end
-failures=0
 
 finish() {
     local pid
@@ -36,32 +35,8 @@ finish() {
     rm -rf "$dir"
 }
 trap finish EXIT
+. scripts/checks.sh
 
-# ----- To say, to wait, to check.
-
-say() { printf '\n== %s\n' "$*"; }
-figure() { printf '   %s\n' "$*"; }
-check() { # WHAT COMMAND...
-    if "${@:2}" >/dev/null 2>&1; then
-        printf '   [ok] %s\n' "$1"
-    else
-        printf '   [no] %s (%s)\n' "$1" "${*:2}"
-        failures=$((failures + 1))
-    fi
-}
-is_not() { ! "$@"; }
-wait_for() { # WHAT COMMAND...: for ten seconds
-    local tries=0
-    until "${@:2}" >/dev/null 2>&1; do
-        tries=$((tries + 1))
-        if [ "$tries" -ge 1000 ]; then
-            echo "!! in vain waited until $1" >&2
-            tail -n 20 "$dir/log" >&2
-            exit 1
-        fi
-        sleep 0.01
-    done
-}
 milliseconds() { # since $1, a time of EPOCHREALTIME
     awk -v a="$1" -v b="$EPOCHREALTIME" 'BEGIN { printf "%d", (b - a) * 1000 }'
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crate::common::{PATIENCE, Server, SetOnDrop, heavy, rounds, wait_until};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
 
 /// What happened to the connections of one run.
 #[derive(Default)]
@@ -105,4 +106,24 @@ fn no_connection_of_1500_clients_is_cut() {
         let (before, _) = shut_down_under_load(&["--workers", "4"], 1500, moment(round));
         assert_eq!(before, 0, "connections established before SIGTERM were cut");
     }
+}
+
+/// Resets the connection before its handshake is complete, as HAProxy's health checks do: the
+/// kernel counts that as a segment that the listening socket has dropped.
+fn reset_handshake(address: SocketAddr) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_tcp_quickack(false).unwrap(); // The last segment of the handshake waits.
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+    socket.connect(&address.into()).unwrap();
+}
+
+#[test]
+fn handshakes_that_clients_reset_are_no_overflow() {
+    let _alone = heavy();
+    let mut server = Server::start(&["-q", "--workers", "1"]);
+    (0..10).for_each(|_| reset_handshake(server.address));
+    let start = Instant::now();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait_code(), 0, "{:#?}", server.log());
+    assert!(start.elapsed() < Duration::from_millis(1500), "the shutdown took {:?}", start.elapsed());
 }

@@ -39,7 +39,17 @@ impl Listener {
         let address = socket.local_addr().map_err(failed)?.as_socket();
         let address = address.ok_or_else(|| wrong("has no address of the Internet"))?;
         narrate::inherited(&socket, address);
-        Ok(Some(Listener { socket, address, backlog, idle_timeout, is_blocking: true, stays_open }))
+        // It may have overflowed already.
+        let overflows_before = None;
+        Ok(Some(Listener {
+            socket,
+            address,
+            backlog,
+            idle_timeout,
+            is_blocking: true,
+            stays_open,
+            overflows_before,
+        }))
     }
 }
 

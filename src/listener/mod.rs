@@ -21,7 +21,7 @@ use crate::echo;
 use crate::error::{Error, strerror};
 use crate::log::narrate::server as narrate;
 use crate::sys::readiness::wait_for;
-use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, drops, is_listening, queue, queue_limit};
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, drops, is_listening, queue, queue_limit, queue_overflows};
 
 /// A socket in the listening state.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct Listener {
     is_blocking: bool,
     /// Another process holds it as well, and goes on doing so when this server has ended.
     stays_open: bool,
+    /// How often accept queues had overflowed before this one was there. None: unknown.
+    overflows_before: Option<u64>,
 }
 
 impl Listener {
@@ -105,11 +107,20 @@ impl Listener {
     ) -> io::Result<Listener> {
         let address = socket.local_addr()?.as_socket().unwrap_or(address);
         narrate::getsockname(&socket, address);
+        let overflows_before = queue_overflows();
         let called = Instant::now();
         let listening = socket.listen(backlog);
         narrate::listen(&socket, backlog, called, &listening);
         let stays_open = false;
-        listening.map(|()| Listener { socket, address, backlog, idle_timeout, is_blocking: true, stays_open })
+        listening.map(|()| Listener {
+            socket,
+            address,
+            backlog,
+            idle_timeout,
+            is_blocking: true,
+            stays_open,
+            overflows_before,
+        })
     }
 
     /// Whether accept is to block, in each process; if not, it fails with `EAGAIN` instead.
@@ -201,10 +212,17 @@ impl Listener {
         PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)
     }
 
-    /// How many segments this socket has dropped, most of them because its accept queue was
+    /// How many segments this socket has dropped, for example because its accept queue was
     /// full. None: the system does not tell.
     pub(crate) fn drops(&self) -> Option<u64> {
         drops(&self.socket)
+    }
+
+    /// Has the accept queue overflowed, as far as the system tells? Drops may also be handshakes
+    /// that a client has reset; overflows may be another socket's. Only the parent can read those.
+    pub(crate) fn has_overflowed(&self) -> bool {
+        let drops = self.drops().is_some_and(|drops| drops > 0);
+        drops && (self.overflows_before.is_none() || queue_overflows() != self.overflows_before)
     }
 
     /// Changes the length of the accept queue. Connections that are in it stay; a connection

@@ -95,7 +95,7 @@ impl Supervisor<'_> {
         }
         self.scoreboard.set_phase(Phase::Draining);
         let now = Instant::now();
-        let has_overflowed = self.listener.as_ref().and_then(Listener::drops).is_some_and(|drops| drops > 0);
+        let has_overflowed = self.listener.as_ref().is_some_and(Listener::has_overflowed);
         self.make_room();
         self.stage = Stage::Draining(Drain {
             signalled_at,
@@ -268,7 +268,8 @@ impl Supervisor<'_> {
     /// at an instant at which the queue is empty. So the parent's copy is closed before.
     fn end_overflow(&mut self, drainer: Pid, before: &HashSet<String>) {
         // A handshake that is still open has had room since then, and was not completed.
-        let cut = before.intersection(&half_open(self.header.address)).count();
+        let now = half_open(self.header.address).unwrap_or_default();
+        let cut = before.intersection(&now).count();
         if cut > 0 {
             let clients = count(cut as u64, "client");
             self.log_event(Level::Warn, format!("{clients} whose handshake was never completed may be cut"));
@@ -289,10 +290,11 @@ impl Supervisor<'_> {
         drain.drainer = Some(pid);
         if let Some(overflow) = &mut drain.overflow {
             // Last: with many connections the kernel's list takes long to read.
-            overflow.half_open = half_open(self.header.address);
-            if overflow.half_open.is_empty() {
+            let half_open = half_open(self.header.address);
+            if half_open.as_ref().is_some_and(HashSet::is_empty) {
                 overflow.until = overflow.until.min(drain.began + RETRANSMISSION);
             }
+            overflow.half_open = half_open.unwrap_or_default();
         }
     }
 }

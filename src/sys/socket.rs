@@ -141,13 +141,22 @@ const TCP_INFO: libc::c_int = libc::TCP_INFO;
 #[cfg(not(target_os = "linux"))]
 const TCP_INFO: libc::c_int = -1; // No option has this number.
 
-/// How many segments a socket has dropped. A listening socket does so mostly when its
-/// accept queue is full. None: the system can't tell. See SO_MEMINFO in the kernel's
-/// sock_diag.h.
+/// How many segments a socket has dropped. A listening socket does so when its accept queue is
+/// full, and when a client resets a handshake that is not complete, as health checks and port
+/// scanners do. None: the system can't tell. See SO_MEMINFO in the kernel's sock_diag.h.
 pub fn drops(socket: impl AsFd) -> Option<u64> {
     const DROPS: usize = 8; // SK_MEMINFO_DROPS
     let numbers: [_; DROPS + 1] = getsockopt(socket, libc::SOL_SOCKET, SO_MEMINFO).ok()?;
     Some(numbers[DROPS].into())
+}
+
+/// How often an accept queue was full, of all sockets in this network namespace. None: the
+/// system can't tell. See ListenOverflows in the kernel's snmp_counter.rst.
+pub fn queue_overflows() -> Option<u64> {
+    let counters = fs::read_to_string("/proc/self/net/netstat").ok()?;
+    let mut lines = counters.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next()?.split(' '), lines.next()?.split(' '));
+    names.zip(values).find(|(name, _)| *name == "ListenOverflows")?.1.parse().ok()
 }
 
 /// An accept queue.
