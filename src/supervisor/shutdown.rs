@@ -3,9 +3,8 @@
 //! In order: the workers are told to leave, again and again. They accept no more, and finish
 //! what they have. If there is a connection in the accept queue meanwhile, one more worker is
 //! forked, the drainer, which drains the queue and closes it. If the queue had overflowed
-//! before, the drainer first serves connections that the overflow has delayed, until clients
-//! have had time to send again. By force: all are killed, because the grace is over or a
-//! signal demands it.
+//! before, the drainer first waits for clients that the overflow has delayed. By force: all
+//! are killed, because the grace is over or a signal demands it.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -23,8 +22,7 @@ use crate::sys::socket::{accept_queue, half_open, queue_limit};
 use crate::text::count;
 use crate::worker::WorkerRole;
 
-/// From one SIGTERM to the workers to the next: a worker may have been stopped (SIGSTOP) after
-/// the first.
+/// From one SIGTERM to the workers to the next: a worker may have been stopped (SIGSTOP).
 const RESEND_AFTER: Duration = Duration::from_millis(500);
 
 /// A second signal so soon counts as the same one: some tools send it to a process and then
@@ -95,6 +93,7 @@ impl Supervisor<'_> {
         }
         self.scoreboard.set_phase(Phase::Draining);
         let now = Instant::now();
+        let overflow = Overflow { until: now + self.config.grace / 3, half_open: HashSet::new() };
         let has_overflowed = self.listener.as_ref().is_some_and(Listener::has_overflowed);
         self.make_room();
         self.stage = Stage::Draining(Drain {
@@ -103,8 +102,7 @@ impl Supervisor<'_> {
             deadline: now + self.config.grace,
             resend_at: now + RESEND_AFTER,
             connections_before: self.scoreboard.served().connections,
-            overflow: has_overflowed
-                .then(|| Overflow { until: now + self.config.grace / 3, half_open: HashSet::new() }),
+            overflow: has_overflowed.then_some(overflow),
             drainer: None,
             exit,
         });
@@ -268,12 +266,14 @@ impl Supervisor<'_> {
     /// at an instant at which the queue is empty. So the parent's copy is closed before.
     fn end_overflow(&mut self, drainer: Pid, before: &HashSet<String>) {
         // A handshake that is still open has had room since then, and was not completed.
-        let now = half_open(self.header.address).unwrap_or_default();
-        let cut = before.intersection(&now).count();
-        if cut > 0 {
-            let clients = count(cut as u64, "client");
+        let cut = half_open(self.header.address).map(|now| before.intersection(&now).count());
+        if cut != Some(0) {
+            // None: the list takes too long to read.
+            let clients = cut.map_or("clients".into(), |cut| count(cut as u64, "client"));
             self.log_event(Level::Warn, format!("{clients} whose handshake was never completed may be cut"));
-            self.mark_cut();
+            if cut.is_some() {
+                self.mark_cut();
+            }
         }
         self.listener = None;
         self.terminate(drainer);
@@ -290,11 +290,11 @@ impl Supervisor<'_> {
         drain.drainer = Some(pid);
         if let Some(overflow) = &mut drain.overflow {
             // Last: with many connections the kernel's list takes long to read.
-            let half_open = half_open(self.header.address);
-            if half_open.as_ref().is_some_and(HashSet::is_empty) {
-                overflow.until = overflow.until.min(drain.began + RETRANSMISSION);
+            let soon = overflow.until.min(drain.began + RETRANSMISSION);
+            match half_open(self.header.address) {
+                Some(none) if none.is_empty() => overflow.until = soon,
+                list => overflow.half_open = list.unwrap_or_default(),
             }
-            overflow.half_open = half_open.unwrap_or_default();
         }
     }
 }

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::fence;
 use std::time::{Duration, Instant};
 
-use log::{Level, debug, error, info, log_enabled, warn};
+use log::{Level, debug, error, info, log, log_enabled, warn};
 use nix::errno::Errno;
 
 use super::{ListenerState, Report, Worker, wakeup};
-use crate::echo::{Connection, WorkerHooks};
+use crate::echo::{CloseReason, Connection, NoHeader, WorkerHooks};
 use crate::error::{shortage, strerror};
 use crate::log::narrate::worker as narrate;
 use crate::private_counter;
@@ -196,6 +196,21 @@ impl Worker {
         if readiness::sleep(PAUSE) == Err(Errno::EINTR) {
             self.handle_interrupt();
         }
+    }
+
+    /// Closes the connection, and logs how it has ended.
+    pub(super) fn close(&self, connection: Connection, reason: &CloseReason) {
+        let (fd, peer, echoed) = (connection.fd(), connection.peer, connection.echoed);
+        self.clients.remove(&connection);
+        let is_cut = connection.is_within_header() && matches!(reason, CloseReason::Lost(_));
+        let reason = if is_cut { &CloseReason::NoHeader(NoHeader::Cut) } else { reason };
+        if reason.is_fault() {
+            self.row.count_bad_header();
+        }
+        drop(connection);
+        narrate::closed(fd);
+        let level = if reason.is_fault() { Level::Warn } else { Level::Info };
+        log!(level, "closed {peer}: {reason}, {} echoed", count(echoed, "byte"));
     }
 }
 

@@ -10,7 +10,7 @@
 //! - [`syscalls`]: the system calls that the sandbox allows
 //! - [`wakeup`]: signals, and the timer that ends a blocking call
 //! - `blocking`: the plain loop of accept, recv, send, close (`--model process`)
-//! - `accept`: accept(2), and its errors sorted
+//! - `accept`: accept(2), its errors sorted, and close(2)
 //! - `threads`: the same loop in several threads (`--model thread`)
 //! - `multiplex`: many connections in one thread (`--model multiplex`); `connection_set`: all
 //!   of them; `nonblocking`: one of them
@@ -42,7 +42,7 @@ use std::sync::atomic::AtomicU32;
 use std::thread::Thread;
 use std::time::Duration;
 
-use log::{Level, debug, error, info, log, warn};
+use log::{debug, error, info, warn};
 use nix::unistd::{Pid, Uid, geteuid, getpid};
 
 use self::clients::ClientList;
@@ -50,7 +50,7 @@ use self::connection_set::ConnectionSet;
 pub use self::context::{WorkerContext, WorkerRole};
 pub use self::report::Report;
 use crate::config::Model;
-use crate::echo::{CloseReason, Connection, NoHeader, WorkerHooks};
+use crate::echo::WorkerHooks;
 use crate::error::strerror;
 use crate::listener::Listener;
 use crate::log::narrate::worker as narrate;
@@ -254,21 +254,6 @@ impl Worker {
         if self.model == Model::Process {
             self.row.set_state(if self.is_stopping() { State::Draining } else { state });
         }
-    }
-
-    /// Closes the connection, and logs how it has ended.
-    fn close(&self, connection: Connection, reason: &CloseReason) {
-        let (fd, peer, echoed) = (connection.fd(), connection.peer, connection.echoed);
-        self.clients.remove(&connection);
-        let is_cut = connection.is_within_header() && matches!(reason, CloseReason::Lost(_));
-        let reason = if is_cut { &CloseReason::NoHeader(NoHeader::Cut) } else { reason };
-        if reason.is_fault() {
-            self.row.count_bad_header();
-        }
-        drop(connection);
-        narrate::closed(fd);
-        let level = if reason.is_fault() { Level::Warn } else { Level::Info };
-        log!(level, "closed {peer}: {reason}, {} echoed", count(echoed, "byte"));
     }
 
     /// The exit code. Logs why the worker leaves.
