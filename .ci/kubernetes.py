@@ -205,13 +205,14 @@ class Container:
         most = int(options(container)["max-workers"])
         # Within the limit of memory, in which `bench` is, too.
         load = subprocess.Popen(
-            self.command("/prefork-echo", "bench", port, "-m", "stream", "-c", str(most), "-d", "2s", "--json"),
+            self.command("/prefork-echo", "bench", port, "-m", "stream", "-c", str(most), "-d", "3s", "--json"),
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
-        while sum(worker["clients"] for worker in self.workers()) < most and load.poll() is None:
+        is_full = lambda: sum(worker["clients"] for worker in self.workers()) == most
+        while not is_full() and load.poll() is None:
             pass
         self.probe(container["readinessProbe"])
-        expect(load.poll() is None, "the probe succeeds only when a worker is free")
+        expect(is_full(), "the probe succeeds only when a worker is free")
         why = load.communicate(timeout=20)[1]
         expect(load.returncode == 0, f"{most} clients in bulk: {why}\n{self.log.read_text()}")
         for worker in self.workers():
