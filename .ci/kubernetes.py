@@ -187,29 +187,35 @@ class Container:
             time.sleep(min(probe["periodSeconds"], 0.1))
         sys.exit(f"kubernetes: a probe fails: {tried.stderr}\n{self.log.read_text()}")
 
+    def workers(self):
+        status = self.execute("/prefork-echo", "status", "--json")
+        expect(status.returncode == 0, f"status: {status.stderr}\n{self.log.read_text()}")
+        return [worker for worker in json.loads(status.stdout)["workers"] if worker["pid"] is not None]
+
     def signal(self, name):
         subprocess.run([*self.runc, "kill", self.name, name], check=True)
 
     def check(self, container):
-        """The probes, the sandbox, and as many clients as there may be workers."""
+        """The probes, the sandbox, and as many clients as there may be workers: busy is ready."""
         self.probe(container["startupProbe"])
         self.probe(container["readinessProbe"])
         port = str(container["ports"][0]["containerPort"])
         echo = self.execute("/prefork-echo", "client", port, "hello")
         expect(echo.stdout == "hello\n", f"it does not echo: {echo}")
-        most = options(container)["max-workers"]
-        # Within the limit of memory, in which `bench` is, too. Busy is ready.
+        most = int(options(container)["max-workers"])
+        # Within the limit of memory, in which `bench` is, too.
         load = subprocess.Popen(
-            self.command("/prefork-echo", "bench", port, "-m", "stream", "-c", most, "-d", "1s", "--json"),
+            self.command("/prefork-echo", "bench", port, "-m", "stream", "-c", str(most), "-d", "3s", "--json"),
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
+        is_full = lambda: sum(worker["clients"] for worker in self.workers()) == most
+        while not is_full() and load.poll() is None:
+            pass
         self.probe(container["readinessProbe"])
+        expect(is_full(), "the probe succeeds only when a worker is free")
         why = load.communicate(timeout=20)[1]
         expect(load.returncode == 0, f"{most} clients in bulk: {why}\n{self.log.read_text()}")
-        status = json.loads(self.execute("/prefork-echo", "status", "--json").stdout)
-        now = status["pool"]["now"]
-        expect(now == int(most), f"{now} workers serve {most} clients")
-        for worker in status["workers"][:now]:
+        for worker in self.workers():
             layers, uid = worker["sandbox"], worker["uid"]
             expect(layers == ["no_new_privs", "landlock", "seccomp"], f"the sandbox of a worker: {layers}")
             expect(uid == 65534, f"a worker's user is {uid}")
