@@ -21,6 +21,11 @@ use prefork_echo::client::{Kind, Stream};
 /// Runs `client` with these messages against a server that listens there.
 #[track_caller]
 fn client(address: impl ToString, messages: &[&str]) -> (i32, String, String) {
+    command(&[&["client", &address.to_string(), "--timeout", "20s"], messages].concat())
+}
+
+/// For a server that leaves something out.
+fn client_that_times_out(address: impl ToString, messages: &[&str]) -> (i32, String, String) {
     command(&[&["client", &address.to_string(), "--timeout", "300ms"], messages].concat())
 }
 
@@ -71,7 +76,7 @@ fn a_message_that_is_sent_by_a_blocking_call_fits_into_the_send_buffer() {
     let address = listener.local_addr().unwrap();
     let longest = "x".repeat(16 * 1024 - 1);
     for (message, is_blocking) in [(longest.clone(), true), (longest + "x", false)] {
-        let (code, _, stderr) = client(address, &[&message, "--explain"]);
+        let (code, _, stderr) = client_that_times_out(address, &[&message, "--explain"]);
         assert_eq!(code, 1);
         assert_eq!(!stderr.contains("select(") && !stderr.contains("O_NONBLOCK"), is_blocking, "{stderr}");
         let all = message.len() + 1;
@@ -288,12 +293,12 @@ fn wrong_bytes_are_reported() {
 #[test]
 fn missing_bytes_are_reported() {
     let fewer = FakeServer::start(|client| echo_with(client, |piece| piece.truncate(piece.len() - 1)));
-    let (code, stdout, stderr) = client(fewer.address, &["hello"]);
+    let (code, stdout, stderr) = client_that_times_out(fewer.address, &["hello"]);
     assert_eq!((code, stdout.as_str()), (1, "hello"));
     assert_eq!(line(&stderr), "no answer within 300ms (--timeout), and byte 6 of 6 sent has not come back");
 
     let none = FakeServer::start(|client| echo_with(client, |piece| piece.clear()));
-    let (code, _, stderr) = client(none.address, &["hello"]);
+    let (code, _, stderr) = client_that_times_out(none.address, &["hello"]);
     assert_eq!(code, 1);
     assert_eq!(line(&stderr), NO_ANSWER_AT_ALL);
 }
@@ -364,7 +369,7 @@ fn a_server_that_never_accepts_times_out() {
     // connect either.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let (code, _, stderr) = client(address, &["hello"]);
+    let (code, _, stderr) = client_that_times_out(address, &["hello"]);
     assert_eq!(code, 1);
     assert_eq!(line(&stderr), NO_ANSWER_AT_ALL);
 }
@@ -374,7 +379,7 @@ fn a_server_that_never_accepts_times_out() {
 fn a_full_accept_queue_times_out() {
     let server = crate::common::servers::of_linux::FullQueue::start();
     let address = server.address;
-    let (code, _, stderr) = client(address, &["hello"]);
+    let (code, _, stderr) = client_that_times_out(address, &["hello"]);
     assert_eq!(code, 1);
     let wanted = format!("cannot connect to {address}: no answer within 300ms; is its accept queue full");
     assert!(line(&stderr).starts_with(&wanted), "{stderr}");
@@ -399,7 +404,7 @@ fn a_server_that_only_reads_times_out() {
 #[test]
 fn a_server_that_does_not_close_has_still_answered() {
     let server = start_never_closing();
-    let (code, stdout, stderr) = client(server.address, &["hello"]);
+    let (code, stdout, stderr) = client_that_times_out(server.address, &["hello"]);
     assert_eq!((code, stdout.as_str()), (0, "hello\n"));
     assert_eq!(line(&stderr), "all 6 bytes came back, but the server doesn't close its side");
 }
@@ -411,11 +416,12 @@ fn a_slow_server_does_not_time_out() {
         let mut message = [0; 6];
         client.read_exact(&mut message).unwrap();
         for byte in message {
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(300));
             client.write_all(&[byte]).unwrap();
         }
     });
-    assert_eq!(client(server.address, &["hello"]), (0, "hello\n".into(), String::new()));
+    let done = command(&["client", &server.address.to_string(), "--timeout", "1500ms", "hello"]);
+    assert_eq!(done, (0, "hello\n".into(), String::new()));
 }
 
 #[test]
