@@ -5,12 +5,12 @@
 //! The header has a send of its own, as HAProxy sends it: it does not wait for the first
 //! message, which may be typed much later. Its bytes count neither as sent nor as returned.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 
 use ppp::{v1, v2};
 
-use super::error::{ClientError, is_reset};
+use super::error::ClientError;
 use super::stream::Stream;
 use crate::config::ProxyVersion;
 use crate::log::narrate::client as narrate;
@@ -24,20 +24,10 @@ impl Stream {
     /// room for some hundred bytes.
     pub(super) fn send_proxy_header(&mut self, version: ProxyVersion) -> Result<(), ClientError> {
         let header = bytes(version, self.local, self.peer).map_err(|error| self.transfer.broken(&error))?;
-        let taken = loop {
-            match self.socket.send(&header) {
-                Ok(taken) => break taken,
-                // The process was stopped and continued (signal(7)).
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break 0,
-                Err(error) if is_reset(&error) => {
-                    narrate::send_failed(&self.socket, &error);
-                    self.is_reset = true;
-                    return Ok(());
-                }
-                Err(error) => return Err(self.transfer.broken(&error)),
-            }
-        };
+        let taken = self.send_uncounted(&header)?;
+        if self.is_reset {
+            return Ok(());
+        }
         if taken < header.len() {
             return Err(self.transfer.header_cut(taken, header.len()));
         }

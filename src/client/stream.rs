@@ -162,13 +162,19 @@ impl Stream {
     /// # Errors
     /// If the connection is broken in another way.
     pub(super) fn send(&mut self, bytes: &[u8]) -> Result<usize, ClientError> {
+        let sent = self.send_uncounted(bytes)?;
+        if sent > 0 {
+            narrate::sent(&self.socket, sent);
+            self.transfer.sent += sent as u64;
+        }
+        Ok(sent)
+    }
+
+    /// The same, with the same errors, of bytes that are not to come back.
+    pub(super) fn send_uncounted(&mut self, bytes: &[u8]) -> Result<usize, ClientError> {
         while !bytes.is_empty() && !self.is_reset {
             match self.socket.send(bytes) {
-                Ok(sent) => {
-                    narrate::sent(&self.socket, sent);
-                    self.transfer.sent += sent as u64;
-                    return Ok(sent);
-                }
+                Ok(sent) => return Ok(sent),
                 // The process was stopped and continued (signal(7)).
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
