@@ -39,17 +39,10 @@ impl Listener {
         let address = socket.local_addr().map_err(failed)?.as_socket();
         let address = address.ok_or_else(|| wrong("has no address of the Internet"))?;
         narrate::inherited(&socket, address);
-        // It may have overflowed already.
-        let overflows_before = None;
-        Ok(Some(Listener {
-            socket,
-            address,
-            backlog,
-            idle_timeout,
-            is_blocking: true,
-            stays_open,
-            overflows_before,
-        }))
+        // Its queue may have overflowed already: how often before is not known.
+        let mut listener = Listener::new(socket, address, backlog, idle_timeout);
+        listener.stays_open = stays_open;
+        Ok(Some(listener))
     }
 }
 

@@ -111,16 +111,16 @@ impl Listener {
         let called = Instant::now();
         let listening = socket.listen(backlog);
         narrate::listen(&socket, backlog, called, &listening);
-        let stays_open = false;
-        listening.map(|()| Listener {
-            socket,
-            address,
-            backlog,
-            idle_timeout,
-            is_blocking: true,
-            stays_open,
-            overflows_before,
-        })
+        listening?;
+        let mut listener = Listener::new(socket, address, backlog, idle_timeout);
+        listener.overflows_before = overflows_before;
+        Ok(listener)
+    }
+
+    /// Of a socket that blocks, and about which nothing else is known.
+    fn new(socket: Socket, address: SocketAddr, backlog: i32, idle_timeout: Option<Duration>) -> Listener {
+        let (is_blocking, stays_open, overflows_before) = (true, false, None);
+        Listener { socket, address, backlog, idle_timeout, is_blocking, stays_open, overflows_before }
     }
 
     /// Whether accept is to block, in each process; if not, it fails with `EAGAIN` instead.
