@@ -243,15 +243,22 @@ stop
 echo "  to start $(cut -d' ' -f1 "$work/thousand" | median), to leave on SIGTERM $(cut -d' ' -f2 "$work/thousand" | median)"
 
 if command -v strace >/dev/null; then
+    trace() { # OPTION...: the calls of the only worker, from the one in which it waits
+        : >"$work/calls"
+        strace -qq "$@" -o "$work/calls" -p "$(children "$server" | tr -d ' ')" 2>/dev/null &
+        tracer=$!
+        until grep -Eq 'accept|epoll_wait' "$work/calls"; do nap; done
+    }
+    traced() { # to the end of the server
+        kill "$tracer"
+        wait "$tracer" || true
+        stop
+    }
     serve --workers 1
-    strace -qq -o "$work/calls" -p "$(children "$server" | tr -d ' ')" &
-    tracer=$!
-    until grep -q '^accept' "$work/calls" 2>/dev/null; do nap; done
+    trace
     "$work/measure" echo "$ours" 1 1000 64 >/dev/null
     "$work/measure" connect "$ours" 1000 >/dev/null
-    kill "$tracer"
-    wait "$tracer" || true
-    stop
+    traced
     echo "system calls of the worker for 1 connection with 1,000 echoes and 1,000 with one each:"
     sed 's/(.*//' "$work/calls" | sort | uniq -c | sort -rn | awk '{ print "  " $2 " " $1 }'
 
@@ -261,15 +268,10 @@ if command -v strace >/dev/null; then
         for options in "" "--proxy-protocol --proxy-header v2"; do
             # shellcheck disable=SC2086 # words, on purpose
             serve --workers 1 --model "$model" ${options%% *}
-            : >"$work/calls"
-            strace -qq -f -o "$work/calls" -p "$(children "$server" | tr -d ' ')" 2>/dev/null &
-            tracer=$!
-            until grep -Eq 'accept|epoll_wait' "$work/calls"; do nap; done
+            trace -f
             # shellcheck disable=SC2086
             bench -c 1 -n 1000 -m connect ${options#* } >/dev/null
-            kill "$tracer"
-            wait "$tracer" || true
-            stop
+            traced
             awk -v what="$model ${options%% *}" '/resumed/ { next } { n++ } END { printf "  %s: %.2f\n", what, n / 1000 }' "$work/calls"
         done
     done
