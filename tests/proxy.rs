@@ -339,7 +339,7 @@ fn header_length(bytes: &[u8]) -> Option<usize> {
 fn mutated_headers_are_taken_off_or_refused_and_never_echoed() {
     in_each(&ALL, |model| {
         let server = start(model, 2, &["-q", "--proxy-protocol"]);
-        let cases = rounds(300, 7_000); // 21,000 in the three models
+        let cases = rounds(1_000, 20_000);
         let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
         let strategy = (mutated(), any::<prop::sample::Index>());
         let property = |(bytes, cut): (Vec<u8>, prop::sample::Index)| {
