@@ -6,12 +6,11 @@ lesson "The end that closes first keeps the connection in TIME_WAIT for a while,
 late bytes of it don't reach the next connection. Which end is that?"
 
 # Is a connection in TIME_WAIT whose local port, or the peer's, is so and so?
-# In /proc/net/tcp that is state 06, the columns are others, and ports are hexadecimal.
 waits() {
     local here=$1 there=$2 here_hex there_hex
     here_hex=$(printf ':%04X' "$here")
     there_hex=$(printf ':%04X' "$there")
-    eval "$(command_for_connections)" | grep -E 'TIME.WAIT|: .* 06 ' |
+    connections_in_time_wait |
         grep -qE "[.:]$here +[^ ]*[.:]$there( |\$)|$here_hex [^ ]*$there_hex "
 }
 port_of() { address_of "$1" | sed 's/.*://'; }
