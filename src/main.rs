@@ -37,12 +37,14 @@ fn serve(config: &Config) -> Result<Exit, Error> {
     panic::set_hook(Box::new(|panic| ::log::error!("bug: {panic}")));
     let takeover = Takeover::inherited()?;
     let stays_open = takeover.as_ref().is_none_or(|takeover| takeover.socket_stays_open);
-    let listener = match Listener::inherited(config.backlog, config.idle_timeout, stays_open)? {
-        Some(listener) => listener,
-        None => {
-            let addresses = config.bind.resolve("give --bind an IP address")?;
-            Listener::open(&addresses, config.backlog, config.idle_timeout)?
-        }
-    };
+    let overflows_before = takeover.as_ref().and_then(|takeover| takeover.overflows_before);
+    let listener =
+        match Listener::inherited(config.backlog, config.idle_timeout, stays_open, overflows_before)? {
+            Some(listener) => listener,
+            None => {
+                let addresses = config.bind.resolve("give --bind an IP address")?;
+                Listener::open(&addresses, config.backlog, config.idle_timeout)?
+            }
+        };
     Supervisor::new(config, listener, takeover)?.run()
 }

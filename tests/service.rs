@@ -71,6 +71,16 @@ fn a_passed_socket_is_used_instead_of_bind_and_stays_open() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn handshakes_that_clients_reset_do_not_delay_the_end() {
+    crate::overflow::resets_do_not_delay_the_end(|| {
+        let (socket, address) = bind();
+        let mut server = Server::spawn_with_stdin(activated(socket, 1, &["-q", "--workers", "1"]));
+        (address, move || assert_eq!(server.stop(), 0))
+    });
+}
+
+#[test]
 fn a_passed_socket_stays_open_after_an_upgrade() {
     let (socket, address) = bind();
     let mut server = Server::spawn_with_stdin(activated(socket.try_clone().unwrap(), 1, &["--workers", "2"]));

@@ -163,6 +163,18 @@ fn a_client_that_stays_is_finished_by_the_old_server() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn handshakes_that_clients_reset_do_not_delay_the_end_of_the_new_server() {
+    crate::overflow::resets_do_not_delay_the_end(|| {
+        let upgradable = Upgradable::start(&["-q", "--workers", "1"]);
+        let address = upgradable.server.address;
+        crate::overflow::reset_handshakes(address);
+        upgradable.upgrade(upgradable.server.pid);
+        (address, move || upgradable.end())
+    });
+}
+
+#[test]
 fn term_to_an_old_server_that_leaves_cuts_no_client() {
     let mut upgradable = Upgradable::start(&["--workers", "1"]);
     let mut client = upgradable.server.connect();

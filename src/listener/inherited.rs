@@ -11,14 +11,15 @@ use socket2::{Socket, Type};
 use super::{Listener, set_options};
 use crate::error::Error;
 use crate::log::narrate::server as narrate;
-use crate::sys::socket::{inherited_socket, is_listening};
+use crate::sys::socket::{inherited_socket, is_listening, queue_overflows};
 
 const REMEDY: &str = "give the .socket unit one ListenStream= with an address and a port, and Accept=no";
 
 impl Listener {
     /// The socket that was passed. None: there is none. `backlog` is for a repair: the queue
     /// stays as long as it is. `stays_open`: another process holds the socket, and goes on
-    /// doing so when this server has ended.
+    /// doing so when this server has ended. `overflows_before`: how often accept queues had
+    /// overflowed before there was this one, if the last server has said it.
     ///
     /// # Errors
     /// If anything else was passed than one TCP socket that listens.
@@ -26,6 +27,7 @@ impl Listener {
         backlog: i32,
         idle_timeout: Option<Duration>,
         stays_open: bool,
+        overflows_before: Option<u64>,
     ) -> Result<Option<Listener>, Error> {
         let failed = |error: io::Error| Error::new("use what LISTEN_FDS passes", &error, REMEDY);
         let mut passed = sd_notify::listen_fds().map_err(failed)?;
@@ -39,9 +41,11 @@ impl Listener {
         let address = socket.local_addr().map_err(failed)?.as_socket();
         let address = address.ok_or_else(|| wrong("has no address of the Internet"))?;
         narrate::inherited(&socket, address);
-        // Its queue may have overflowed already: how often before is not known.
+        let overflows = queue_overflows();
         let mut listener = Listener::new(socket, address, backlog, idle_timeout);
         listener.stays_open = stays_open;
+        // If it has dropped something, its own queue may have overflowed already.
+        listener.overflows_before = overflows_before.or(overflows.filter(|_| !listener.has_dropped()));
         Ok(Some(listener))
     }
 }

@@ -6,6 +6,7 @@
 //! the parent can repair it (`Listener::repair`).
 
 mod inherited;
+mod overflow;
 mod repair;
 
 use std::io;
@@ -21,7 +22,7 @@ use crate::echo;
 use crate::error::{Error, strerror};
 use crate::log::narrate::server as narrate;
 use crate::sys::readiness::wait_for;
-use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, drops, is_listening, queue, queue_limit, queue_overflows};
+use crate::sys::socket::{TIMEOUTS_ARE_INHERITED, is_listening, queue, queue_limit, queue_overflows};
 
 /// A socket in the listening state.
 #[derive(Debug)]
@@ -210,19 +211,6 @@ impl Listener {
     /// For poll: readable while there is a connection in the accept queue.
     pub(crate) fn poll_fd(&self) -> PollFd<'_> {
         PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)
-    }
-
-    /// How many segments this socket has dropped, for example because its accept queue was
-    /// full. None: the system does not tell.
-    pub(crate) fn drops(&self) -> Option<u64> {
-        drops(&self.socket)
-    }
-
-    /// Has the accept queue overflowed, as far as the system tells? Drops may also be handshakes
-    /// that a client has reset; overflows may be another socket's. Only the parent can read those.
-    pub(crate) fn has_overflowed(&self) -> bool {
-        let drops = self.drops().is_some_and(|drops| drops > 0);
-        drops && (self.overflows_before.is_none() || queue_overflows() != self.overflows_before)
     }
 
     /// Changes the length of the accept queue. Connections that are in it stay; a connection

@@ -55,6 +55,8 @@ shared_structs! {
         pub(super) queue_limit: AtomicU64,
         /// 1: the connections in the accept queue are another server's.
         pub(super) queue_passes_on: AtomicU64,
+        /// 1: the accept queue has overflowed.
+        pub(super) queue_has_overflowed: AtomicU64,
         pub(super) parents_counter: AtomicU64,
         /// The least and the most workers that there are to be.
         pub(super) least: AtomicU64,

@@ -149,6 +149,11 @@ impl Scoreboard {
         self.numbers.control.queue_passes_on.load(Relaxed) != 0
     }
 
+    /// Had the accept queue overflowed when the server began to shut down?
+    pub fn queue_has_overflowed(self) -> bool {
+        self.numbers.control.queue_has_overflowed.load(Relaxed) != 0
+    }
+
     /// The parent's own copy of the private counter.
     pub fn parents_counter(self) -> u64 {
         self.numbers.control.parents_counter.load(Relaxed)

@@ -71,6 +71,12 @@ impl Writer {
         self.numbers.control.queue_passes_on.store(1, Relaxed);
     }
 
+    /// The accept queue has overflowed. Workers cannot know: the sandbox keeps the kernel's counters
+    /// from them.
+    pub fn set_queue_has_overflowed(self) {
+        self.numbers.control.queue_has_overflowed.store(1, Relaxed);
+    }
+
     /// Publishes the parent's own copy of the private counter.
     pub fn set_parents_counter(self, value: u64) {
         self.numbers.control.parents_counter.store(value, Relaxed);

@@ -7,12 +7,13 @@
 //! `rolling_restart` is SIGHUP's; `reap` explains a worker's death, and `respawn` decides
 //! what follows, without acting; `scaling` decides how many workers there are to be, and
 //! `pool` acts on it; `upgrade` starts another server, which by its `takeover` gets this one's
-//! place; `shutdown` ends the server. `service_manager` tells systemd of all that. `children`
-//! knows which worker fills which slot.
+//! place; `shutdown` ends the server, later after an `overflow` of the accept queue. `service_manager`
+//! tells systemd of all that. `children` knows which worker fills which slot.
 
 mod children;
 mod credentials;
 mod events;
+mod overflow;
 mod pid_file;
 mod pool;
 mod reap;

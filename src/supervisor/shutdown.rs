@@ -6,19 +6,19 @@
 //! before, the drainer first waits for clients that the overflow has delayed. By force: all
 //! are killed, because the grace is over or a signal demands it.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use log::Level;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::overflow::Overflow;
 use super::{OTHER_DESCRIPTORS, Supervisor};
 use crate::error::Exit;
 use crate::listener::Listener;
 use crate::scoreboard::{ExitKind, Phase};
 use crate::sys::descriptors::allow_descriptors;
-use crate::sys::socket::{accept_queue, half_open, queue_limit};
+use crate::sys::socket::{accept_queue, queue_limit};
 use crate::text::count;
 use crate::worker::WorkerRole;
 
@@ -32,10 +32,6 @@ const SAME_SIGNAL: Duration = Duration::from_millis(200);
 /// The least length of the accept queue while shutting down: a full queue would drop the last
 /// segment of handshakes. The kernel's own limit is mostly 4096 (net.core.somaxconn).
 const SHUTDOWN_BACKLOG: i32 = 4096;
-
-/// After an overflow: a client whose handshake was cut short sends its first bytes again
-/// after 0.2, 0.6, 1.4 s, and the kernel repeats its half of the handshake after 1 s.
-const RETRANSMISSION: Duration = Duration::from_secs(2);
 
 /// The stage of the server's life.
 #[derive(Debug)]
@@ -69,16 +65,6 @@ pub(super) struct Drain {
     exit: Exit,
 }
 
-/// The wait for clients whose handshake was delayed, because the accept queue had overflowed
-/// before the shutdown. It is longer if handshakes are still open.
-#[derive(Debug)]
-pub(super) struct Overflow {
-    /// Clients have time until then to send again.
-    pub(super) until: Instant,
-    /// The handshakes that were open when the drainer was forked.
-    half_open: HashSet<String>,
-}
-
 impl Supervisor<'_> {
     /// Begins to shut down in order, to end with `exit` if all goes well. `signalled_at`: when a
     /// signal has asked for it; None: there is another reason.
@@ -91,18 +77,17 @@ impl Supervisor<'_> {
         if self.listener.as_ref().is_some_and(Listener::stays_open) {
             self.pass_queue_on();
         }
-        self.scoreboard.set_phase(Phase::Draining);
         let now = Instant::now();
-        let overflow = Overflow { until: now + self.config.grace / 3, half_open: HashSet::new() };
-        let has_overflowed = self.listener.as_ref().is_some_and(Listener::has_overflowed);
         self.make_room();
+        let has_overflowed = self.look_for_overflow();
+        self.scoreboard.set_phase(Phase::Draining);
         self.stage = Stage::Draining(Drain {
             signalled_at,
             began: now,
             deadline: now + self.config.grace,
             resend_at: now + RESEND_AFTER,
             connections_before: self.scoreboard.served().connections,
-            overflow: has_overflowed.then_some(overflow),
+            overflow: has_overflowed.then(|| Overflow::new(now, self.config.grace)),
             drainer: None,
             exit,
         });
@@ -112,6 +97,7 @@ impl Supervisor<'_> {
     /// Leaves the accept queue to another server, which has the same listening socket. Call it
     /// before the phase changes: workers look at both.
     pub(super) fn pass_queue_on(&mut self) {
+        self.look_for_overflow();
         self.scoreboard.pass_queue_on();
         self.listener = None;
     }
@@ -177,7 +163,7 @@ impl Supervisor<'_> {
     }
 
     /// A connection was cut, or may have been.
-    fn mark_cut(&mut self) {
+    pub(super) fn mark_cut(&mut self) {
         if let Stage::Draining(drain) = &mut self.stage
             && drain.exit == Exit::Success
         {
@@ -245,7 +231,7 @@ impl Supervisor<'_> {
         self.listener.take_if(|listener| !listener.is_listening());
         if let Some(drainer) = drain.drainer {
             if let Some(overflow) = drain.overflow.take_if(|overflow| overflow.until <= Instant::now()) {
-                self.end_overflow(drainer, &overflow.half_open);
+                self.end_overflow(drainer, overflow);
             }
             return;
         }
@@ -262,39 +248,18 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Tells the drainer to leave. It must be the last process to close the listening socket,
-    /// at an instant at which the queue is empty. So the parent's copy is closed before.
-    fn end_overflow(&mut self, drainer: Pid, before: &HashSet<String>) {
-        // A handshake that is still open has had room since then, and was not completed.
-        let cut = half_open(self.header.address).map(|now| before.intersection(&now).count());
-        if cut != Some(0) {
-            // None: the list takes too long to read.
-            let clients = cut.map_or("clients".into(), |cut| count(cut as u64, "client"));
-            self.log_event(Level::Warn, format!("{clients} whose handshake was never completed may be cut"));
-            if cut.is_some() {
-                self.mark_cut();
-            }
-        }
-        self.listener = None;
-        self.terminate(drainer);
-    }
-
     fn fork_drainer(&mut self, overflowed: bool) {
         let role = if overflowed { WorkerRole::DrainOverflow } else { WorkerRole::FinalDrain };
         let Some(pid) = self.fork_worker(0, role) else { return };
         if !overflowed {
-            self.listener = None; // As in end_overflow.
+            self.listener = None; // It must be the last to close it: as in end_overflow.
         }
         self.log_event(Level::Info, format!("worker 0 (pid {pid}) forked to drain the accept queue"));
         let Stage::Draining(drain) = &mut self.stage else { return };
         drain.drainer = Some(pid);
         if let Some(overflow) = &mut drain.overflow {
             // Last: with many connections the kernel's list takes long to read.
-            let soon = overflow.until.min(drain.began + RETRANSMISSION);
-            match half_open(self.header.address) {
-                Some(none) if none.is_empty() => overflow.until = soon,
-                list => overflow.half_open = list.unwrap_or_default(),
-            }
+            overflow.expect(drain.began, self.header.address);
         }
     }
 }

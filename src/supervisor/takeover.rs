@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use log::{info, warn};
 
 use super::Supervisor;
-use super::upgrade::{READY, STAYS_OPEN, VARIABLE};
+use super::upgrade::{OVERFLOWS, READY, STAYS_OPEN, VARIABLE};
 use crate::error::{Error, strerror};
 use crate::sys::socket::inherited_socket;
 
@@ -26,6 +26,8 @@ pub struct Takeover {
     is_reported: bool,
     /// Another process than the old server holds the listening socket as well.
     pub socket_stays_open: bool,
+    /// How often accept queues had overflowed before there was this socket. None: unknown.
+    pub overflows_before: Option<u64>,
 }
 
 impl Takeover {
@@ -38,14 +40,13 @@ impl Takeover {
         let failed = |error: io::Error| {
             Error::new(format_args!("use the channel of {VARIABLE}"), &error, "unset this variable")
         };
-        let (fd, socket_stays_open) = match value.strip_suffix(STAYS_OPEN) {
-            Some(fd) => (fd, true),
-            None => (value.as_str(), false),
-        };
-        let fd = fd.parse().map_err(|_| failed(ErrorKind::InvalidInput.into()))?;
+        let words: Vec<_> = value.split(',').collect();
+        let socket_stays_open = words.contains(&STAYS_OPEN);
+        let overflows_before = words.iter().find_map(|word| word.strip_prefix(OVERFLOWS)?.parse().ok());
+        let fd = words[0].parse().map_err(|_| failed(ErrorKind::InvalidInput.into()))?;
         let channel: UnixStream = inherited_socket(fd).map_err(|error| failed(error.into()))?.into();
         channel.set_nonblocking(true).map_err(failed)?;
-        Ok(Some(Takeover { channel, is_reported: false, socket_stays_open }))
+        Ok(Some(Takeover { channel, is_reported: false, socket_stays_open, overflows_before }))
     }
 
     /// The name that a file has until the old server lets go of its own.

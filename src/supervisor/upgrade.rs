@@ -34,17 +34,21 @@ use super::events::SIGNALS;
 use super::shutdown::Stage;
 use super::takeover::{Takeover, is_end_of_file};
 use crate::error::{Exit, strerror};
+use crate::listener::Listener;
 use crate::sys::descriptors::pass_descriptors;
 use crate::sys::lock_file;
 use crate::sys::process::{self, WaitStatus};
 use crate::sys::signal::{set_default, unblock_all};
 
-/// In the environment of a new server: the descriptor of its end of the channel, and whether
-/// the listening socket stays open when no server has it.
+/// In the environment of a new server: the descriptor of its end of the channel; and, after a comma
+/// each, what it could not know of the listening socket.
 pub(super) const VARIABLE: &str = "PREFORK_ECHO_UPGRADE";
 
-/// Follows the descriptor, if it does.
-pub(super) const STAYS_OPEN: &str = ",stays-open";
+/// The socket stays open when no server has it.
+pub(super) const STAYS_OPEN: &str = "stays-open";
+
+/// A number follows: how often accept queues had overflowed before there was this one.
+pub(super) const OVERFLOWS: &str = "overflows=";
 
 /// What the new server writes when it is ready.
 pub(super) const READY: &[u8] = b"ready";
@@ -124,7 +128,7 @@ impl Supervisor<'_> {
         channel.set_nonblocking(true)?;
         let listener = self.listener.as_ref().ok_or(ErrorKind::NotConnected)?;
         let pid = process::fork(|| {
-            let error = self.execute(listener.fd(), listener.stays_open(), &theirs);
+            let error = self.execute(listener, &theirs);
             // The log may have lost its descriptor.
             let what = format!("cannot execute {}: {}", self.program.display(), strerror(&error));
             let _ = (&theirs).write(what.as_bytes());
@@ -135,14 +139,14 @@ impl Supervisor<'_> {
     }
 
     /// In the child: becomes the new server. Returns why it cannot.
-    fn execute(&self, listener: i32, stays_open: bool, channel: &UnixStream) -> io::Error {
+    fn execute(&self, listener: &Listener, channel: &UnixStream) -> io::Error {
         // The fork has left all signals blocked; and its parent's handlers would write into its parent's
         // pipe.
         let reset = SIGNALS.into_iter().try_for_each(set_default).and_then(|()| unblock_all());
         if let Err(error) = reset {
             return error.into();
         }
-        let own = [(listener, LISTENER_FD), (channel.as_raw_fd(), CHANNEL_FD)];
+        let own = [(listener.fd(), LISTENER_FD), (channel.as_raw_fd(), CHANNEL_FD)];
         if let Err(error) = pass_descriptors(own) {
             return error;
         }
@@ -152,8 +156,14 @@ impl Supervisor<'_> {
             command.arg0(name);
         }
         let pid = getpid().to_string();
-        let channel = format!("{CHANNEL_FD}{}", if stays_open { STAYS_OPEN } else { "" });
-        command.args(arguments).env("LISTEN_FDS", "1").env("LISTEN_PID", &pid).env(VARIABLE, channel);
+        let mut told = CHANNEL_FD.to_string();
+        if listener.stays_open() {
+            told += &format!(",{STAYS_OPEN}");
+        }
+        if let Some(overflows) = listener.overflows_before() {
+            told += &format!(",{OVERFLOWS}{overflows}");
+        }
+        command.args(arguments).env("LISTEN_FDS", "1").env("LISTEN_PID", &pid).env(VARIABLE, told);
         command.env_remove("LISTEN_FDNAMES");
         if env::var_os("WATCHDOG_PID").is_some() {
             command.env("WATCHDOG_PID", &pid);

@@ -101,11 +101,15 @@ impl Worker {
         }
     }
 
-    /// Has the accept queue overflowed? The socket tells for as long as it is open.
+    /// Has the accept queue overflowed? When the whole server shuts down, the parent has said so. A
+    /// worker that leaves alone takes each drop for an overflow: the socket tells no more, and only
+    /// for as long as it is open.
     fn look_for_overflow(&mut self) {
-        if let ListenerState::Open(listener) = &self.listener_state {
-            self.has_overflowed = listener.drops().is_some_and(|drops| drops > 0);
-        }
+        self.has_overflowed = match &self.listener_state {
+            _ if self.scoreboard.phase() == Phase::Draining => self.scoreboard.queue_has_overflowed(),
+            ListenerState::Open(listener) => listener.has_dropped(),
+            _ => self.has_overflowed,
+        };
     }
 
     /// How long to wait for a silent peer. When the whole server shuts down, its grace is
