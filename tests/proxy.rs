@@ -73,13 +73,13 @@ fn local(client: &TcpStream) -> SocketAddr {
     client.local_addr().unwrap()
 }
 
-/// What the server closes: nothing has come back, and it was not a reset that came.
+/// The server closes it, and nothing comes back. That may be a reset, where it had not read all.
 #[track_caller]
 fn is_closed(what: &str, mut client: TcpStream) {
     let mut answer = Vec::new();
-    // A reset follows where the server had not read all.
-    let _ = client.read_to_end(&mut answer);
+    let end = client.read_to_end(&mut answer);
     assert!(answer.is_empty(), "{what}: {answer:?} came back");
+    assert!(!end.is_err_and(|error| is_timeout(&error)), "{what}: it stays open");
 }
 
 #[test]
@@ -150,7 +150,8 @@ fn has_taken_all(client: &TcpStream) -> bool {
 #[test]
 fn what_is_no_header_is_closed_and_counted_apart_and_not_echoed() {
     in_each(&ALL, |model| {
-        let server = start(model, 1, &["--proxy-protocol"]);
+        // The line without the carriage return goes on, for all that the server knows.
+        let server = start(model, 1, &["--proxy-protocol", "--idle-timeout", "2s"]);
         for (number, (what, bytes)) in (1..).zip(wrong_headers()) {
             let mut client = server.connect();
             let balancer = local(&client);
@@ -206,17 +207,19 @@ fn what_ends_within_the_header_is_a_fault_and_what_ends_before_it_a_probe() {
 #[test]
 fn the_idle_timeout_of_the_client_counts_from_the_end_of_the_header() {
     in_each(&ALL, |model| {
-        let server = start(model, 1, &["--proxy-protocol", "--idle-timeout", "1s"]);
+        let server = start(model, 1, &["--proxy-protocol", "--idle-timeout", "2s"]);
         for (what, header, _) in [headers().swap_remove(0), headers().swap_remove(5)] {
             let mut client = server.connect();
+            let balancer = local(&client);
             let accepted = Instant::now();
             let (last, pieces) = header.split_last().unwrap();
             client.write_all(pieces).unwrap();
-            wait_until("most of the time-out is over", || accepted.elapsed() > Duration::from_millis(700));
+            wait_until("half of the time-out is over", || accepted.elapsed() > Duration::from_secs(1));
             client.write_all(&[*last]).unwrap();
             let begun = Instant::now();
             is_closed(what, client);
-            assert!(begun.elapsed() > Duration::from_millis(950), "{model}, {what}: {:?}", begun.elapsed());
+            assert!(begun.elapsed() > Duration::from_millis(1950), "{model}, {what}: {:?}", begun.elapsed());
+            server.wait_for_log(&[&format!(" via {balancer}: idle for too long")]);
         }
         assert_eq!(server.status()["totals"]["bad_headers"], 0);
     });
@@ -257,19 +260,29 @@ fn a_header_of_which_the_rest_comes_during_shutdown_is_taken_off() {
     in_each(&ALL, |model| {
         let short = headers().into_iter().filter(|(_, header, _)| header.len() < 300);
         for (what, header, _) in short.step_by(rounds(4, 1)) {
-            let mut server = start(model, 1, &["--proxy-protocol"]);
-            let mut client = server.connect();
-            let (one, other) = header.split_at(header.len() / 2);
-            client.write_all(one).unwrap();
-            wait_until("the piece is taken", || has_taken_all(&client));
-            server.signal(Signal::SIGTERM);
-            server.wait_for_status("the worker leaves", |look| look["workers"][0]["state"] == "draining");
-            client.write_all(&[other, b"rest"].concat()).unwrap();
-            assert_eq!(read_to_end(&mut client), b"rest", "{model}, {what}");
-            drop(client);
-            assert_eq!(server.wait_code(), 0, "{model}, {what}");
+            // On a busy machine this process may be slow: then the worker has left the client.
+            wait_until("the rest is sent in time", || rest_comes_during_shutdown(model, what, &header));
         }
     });
+}
+
+/// Returns false if the rest was sent later than a worker that leaves waits for it.
+fn rest_comes_during_shutdown(model: &str, what: &str, header: &[u8]) -> bool {
+    let mut server = start(model, 1, &["--proxy-protocol"]);
+    let mut client = server.connect();
+    let (one, other) = header.split_at(header.len() / 2);
+    client.write_all(one).unwrap();
+    wait_until("the piece is taken", || has_taken_all(&client));
+    let told = Instant::now();
+    server.signal(Signal::SIGTERM);
+    server.wait_for_status("the worker leaves", |look| look["workers"][0]["state"] == "draining");
+    client.write_all(&[other, b"rest"].concat()).unwrap();
+    let in_time = told.elapsed() < Duration::from_millis(250);
+    let answer = read_to_end(&mut client);
+    assert!(!in_time || answer == b"rest", "{model}, {what}: {answer:?}");
+    drop(client);
+    assert_eq!(server.wait_code(), 0, "{model}, {what}");
+    in_time
 }
 
 #[test]

@@ -63,11 +63,6 @@ impl Connection {
         self.header_begun.is_some()
     }
 
-    /// Has a part of the PROXY header come, and not the whole?
-    pub fn is_within_header(&self) -> bool {
-        self.header_begun.as_ref().is_some_and(|begun| !begun.is_empty())
-    }
-
     /// From now on no call blocks: recv and send fail with `WouldBlock` instead. Where it can
     /// be, it is a flag of each call (recv(2), MSG_DONTWAIT), so it costs no call of its own.
     pub fn never_block(&mut self) {
@@ -175,15 +170,18 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// Why a connection is closed on which no byte has moved for the idle time-out.
-    pub(crate) fn idle(connection: &Connection) -> CloseReason {
-        match connection.awaits_header() {
-            true => CloseReason::NoHeader(NoHeader::Overdue),
-            false => CloseReason::Idle,
-        }
+    /// The same; or, if the connection still awaits its PROXY header, what it means for that.
+    pub(crate) fn or_no_header(self, connection: &Connection) -> CloseReason {
+        let Some(begun) = &connection.header_begun else { return self };
+        CloseReason::NoHeader(match self {
+            CloseReason::Idle => NoHeader::Overdue,
+            CloseReason::EndOfFile if begun.is_empty() => NoHeader::Closed,
+            CloseReason::EndOfFile | CloseReason::Lost(_) if !begun.is_empty() => NoHeader::Cut,
+            other => return other,
+        })
     }
 
-    /// Is it the balancer's fault? The end of a probe is none.
+    /// Is it a fault of the peer's? The end of a probe is none.
     pub fn is_fault(&self) -> bool {
         matches!(self, CloseReason::NoHeader(reason) if *reason != NoHeader::Closed)
     }

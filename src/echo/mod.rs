@@ -214,5 +214,5 @@ pub(crate) fn check_retryable(error: io::Error, hooks: &mut impl WorkerHooks) ->
 fn check_idle(connection: &Connection, progress: &mut Progress, waited: Duration) -> Result<(), CloseReason> {
     let now = Instant::now();
     progress.check(connection.queued(), waited, now);
-    if progress.is_idle(now) { Err(CloseReason::idle(connection)) } else { Ok(()) }
+    if progress.is_idle(now) { Err(CloseReason::Idle) } else { Ok(()) }
 }

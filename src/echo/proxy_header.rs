@@ -36,7 +36,9 @@ const LINE_END: &[u8] = b"\r\n";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoHeader {
     /// The first bytes are something else.
-    NotOne,
+    Missing,
+    /// It begins as one, and goes on otherwise.
+    Malformed,
     /// It does not end where it must.
     TooLong,
     /// The peer has closed its side before the first byte, as probes do.
@@ -50,9 +52,12 @@ pub enum NoHeader {
 impl fmt::Display for NoHeader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            NoHeader::NotOne => {
+            NoHeader::Missing => {
                 "the first bytes are no PROXY header; let the balancer send one (HAProxy: send-proxy-v2), or \
                  leave out --proxy-protocol"
+            }
+            NoHeader::Malformed => {
+                "the PROXY header is malformed; the balancer must send what HAProxy's proxy-protocol.txt says"
             }
             NoHeader::TooLong => "the PROXY header is too long (version 1: 107 bytes, version 2: 4096)",
             NoHeader::Closed => "end of file before the PROXY header",
@@ -74,7 +79,7 @@ struct Header {
 
 /// Takes the header off what the latest recv has brought, if the connection still awaits one.
 /// Returns how many bytes of the client are there: the buffer begins with them. None: no byte
-/// of the client has come yet.
+/// of the client has come yet. The end of file is 0, as recv says.
 ///
 /// # Errors
 /// There is no header, and the connection is to be closed.
@@ -86,8 +91,7 @@ pub(crate) fn take_header(
 ) -> Result<Option<usize>, CloseReason> {
     let Some(begun) = &mut connection.header_begun else { return Ok(Some(received)) };
     if received == 0 {
-        let reason = if begun.is_empty() { NoHeader::Closed } else { NoHeader::Cut };
-        return Err(CloseReason::NoHeader(reason));
+        return Ok(Some(0));
     }
     let before = begun.len();
     let whole = if before == 0 {
@@ -139,7 +143,7 @@ fn parse_version_2(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     match v2::Header::try_from(bytes) {
         Ok(header) => Ok(Some(Header { length, client: client(&header) })),
         Err(error) if !is_whole && error.is_incomplete() => Ok(None),
-        Err(_) => Err(NoHeader::NotOne),
+        Err(_) => Err(NoHeader::Malformed),
     }
 }
 
@@ -156,7 +160,7 @@ fn client(header: &v2::Header) -> Option<SocketAddr> {
 /// Reads a header of version 1. The parser gets a whole line: a part of one it may refuse.
 fn parse_line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     if !begins_alike(bytes, LINE_START) {
-        return Err(NoHeader::NotOne);
+        return Err(NoHeader::Missing);
     }
     let within = &bytes[..bytes.len().min(LONGEST_LINE)];
     let Some(end) = within.windows(LINE_END.len()).position(|pair| pair == LINE_END) else {
@@ -164,7 +168,7 @@ fn parse_line(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
     };
     let length = end + LINE_END.len();
     let line = &bytes[..length];
-    let client = if is_unknown(line) { None } else { Some(client_of_line(line).ok_or(NoHeader::NotOne)?) };
+    let client = if is_unknown(line) { None } else { Some(client_of_line(line).ok_or(NoHeader::Malformed)?) };
     Ok(Some(Header { length, client }))
 }
 
@@ -174,8 +178,8 @@ fn is_unknown(line: &[u8]) -> bool {
     rest.is_some_and(|rest| rest.starts_with(b" ") || rest == LINE_END)
 }
 
-/// The client that a line names; None: it is wrong. A plus sign is, and the parser takes it for a
-/// part of a port.
+/// The client that a line names. None: the line is malformed, also where it has a plus sign, which
+/// the parser takes for a part of a port.
 fn client_of_line(line: &[u8]) -> Option<SocketAddr> {
     match v1::Header::try_from(line).ok()?.addresses {
         _ if line.contains(&b'+') => None,
@@ -221,17 +225,17 @@ mod tests {
     }
 
     #[test]
-    fn what_no_byte_can_mend_is_refused_at_once() {
-        let mended = [version_2(0x31, 0x11, 9), version_2(0x22, 0x11, 9), version_2(0x21, 0x41, 9)];
-        for header in mended {
-            assert_eq!(parse(&header[..FIXED_PART]), Err(NoHeader::NotOne), "{header:?}");
+    fn what_cannot_become_a_header_is_refused_at_once() {
+        let malformed = [version_2(0x31, 0x11, 9), version_2(0x22, 0x11, 9), version_2(0x21, 0x41, 9)];
+        for header in malformed {
+            assert_eq!(parse(&header[..FIXED_PART]), Err(NoHeader::Malformed), "{header:?}");
         }
         for line in ["TCP4 192.0.2.7 127.0.0.1 +80 81", "TCP4 192.0.2.7 127.0.0.1 80 081", "UNKNOWNS", "TCP5"]
         {
-            assert_eq!(parse(format!("PROXY {line}\r\n").as_bytes()), Err(NoHeader::NotOne), "{line}");
+            assert_eq!(parse(format!("PROXY {line}\r\n").as_bytes()), Err(NoHeader::Malformed), "{line}");
         }
-        assert_eq!(parse(b"PROXX"), Err(NoHeader::NotOne));
-        assert_eq!(parse(b"\r\n\r\n\0\r\nQUIX"), Err(NoHeader::NotOne));
+        assert_eq!(parse(b"PROXX"), Err(NoHeader::Missing));
+        assert_eq!(parse(b"\r\n\r\n\0\r\nQUIX"), Err(NoHeader::Missing));
     }
 
     #[test]

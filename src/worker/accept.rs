@@ -9,7 +9,7 @@ use log::{Level, debug, error, info, log, log_enabled, warn};
 use nix::errno::Errno;
 
 use super::{ListenerState, Report, Worker, wakeup};
-use crate::echo::{CloseReason, Connection, NoHeader, WorkerHooks};
+use crate::echo::{CloseReason, Connection, WorkerHooks};
 use crate::error::{shortage, strerror};
 use crate::log::narrate::worker as narrate;
 use crate::private_counter;
@@ -199,11 +199,10 @@ impl Worker {
     }
 
     /// Closes the connection, and logs how it has ended.
-    pub(super) fn close(&self, connection: Connection, reason: &CloseReason) {
+    pub(super) fn close(&self, connection: Connection, reason: CloseReason) {
         let (fd, peer, echoed) = (connection.fd(), connection.peer, connection.echoed);
         self.clients.remove(&connection);
-        let is_cut = connection.is_within_header() && matches!(reason, CloseReason::Lost(_));
-        let reason = if is_cut { &CloseReason::NoHeader(NoHeader::Cut) } else { reason };
+        let reason = reason.or_no_header(&connection);
         if reason.is_fault() {
             self.row.count_bad_header();
         }

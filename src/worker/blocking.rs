@@ -18,7 +18,7 @@ impl Worker {
             self.show(State::Idle);
             let Ok(mut connection) = self.accept() else { continue };
             match echo(&mut connection, buffer, self) {
-                Err(reason) => self.close(connection, &reason),
+                Err(reason) => self.close(connection, reason),
                 Ok(unsent) => return Some((connection, unsent.to_vec())),
             }
         }

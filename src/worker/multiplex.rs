@@ -133,7 +133,7 @@ impl Worker {
         if let Err(reason) = set.insert(NonblockingConnection::new(connection, unsent)) {
             self.has_cut |= self.is_stopping();
             set.pause();
-            self.remove(set, fd, &reason);
+            self.remove(set, fd, reason);
         }
     }
 
@@ -152,7 +152,7 @@ impl Worker {
         for fd in all {
             let Some(entry) = set.connections.get_mut(&fd) else { continue };
             if let Err(reason) = entry.update(fd, set.poller.as_ref(), &mut set.checks) {
-                self.remove(set, fd, &reason);
+                self.remove(set, fd, reason);
             }
         }
     }
@@ -163,11 +163,11 @@ impl Worker {
         let advanced = entry.connection.advance(is_ready, set.leaving, buffer, self);
         let updated = advanced.and_then(|()| entry.update(fd, set.poller.as_ref(), &mut set.checks));
         if let Err(reason) = updated {
-            self.remove(set, fd, &reason);
+            self.remove(set, fd, reason);
         }
     }
 
-    fn remove(&mut self, set: &mut ConnectionSet, fd: RawFd, reason: &CloseReason) {
+    fn remove(&mut self, set: &mut ConnectionSet, fd: RawFd, reason: CloseReason) {
         if let Some(connection) = set.remove(fd) {
             self.close(connection.into_connection(), reason);
         }

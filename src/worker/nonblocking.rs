@@ -121,7 +121,7 @@ impl NonblockingConnection {
     /// connection first, and closes it at the second time.
     fn time_is_over(&mut self, leaving: Option<LingerTimeouts>) -> Result<(), CloseReason> {
         let Some(timeouts) = leaving.filter(|_| self.unsent.is_empty()) else {
-            return Err(CloseReason::idle(&self.connection));
+            return Err(CloseReason::Idle);
         };
         if self.is_half_closed {
             narrate::closes_first(timeouts.quiet);
