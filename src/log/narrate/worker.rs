@@ -57,7 +57,7 @@ steps! {
     }
 
     fn recv_watches(fd: RawFd) {
-        "setsockopt({fd}, SO_RCVTIMEO) = 0: recv returns now and then, to check whether the client reads";
+        "setsockopt({fd}, SO_RCVTIMEO) = 0: recv returns now and then, to check how long the client has been idle";
     }
 
     fn recv_blocks(fd: RawFd) { "recv({fd}): asleep until the client sends"; }

@@ -61,7 +61,7 @@ impl Columns {
         };
         let form = forms.into_iter().find(|form| needs(form) + least <= width).unwrap_or((true, 0, 0));
         let left = width.saturating_sub(needs(&form)).max(least);
-        let room = (left - 2 - SHORT_WAY).max(SHORT_CLIENT);
+        let room = left - 2 - SHORT_WAY;
         let client = |worker: &Worker| Some(format::client(worker.peer?, worker.via, room).len());
         let clients = workers.iter().filter_map(client);
         let most = if workers.iter().any(|worker| worker.via.is_some()) { room } else { WHOLE_CLIENT };
