@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # Three servers behind HAProxy, and load on them: what machines.sh looks at. For it to source.
-# It has set $program, $dir (a directory), $model, $workers, $clients, and $others.
+# It has set $program, $dir (a directory), $model, $workers, $clients, $others, and $started.
 : "${program:?}" "${dir:?}" "${model:?}" "${workers:?}" "${clients:?}"
 
 # ----- The servers: 1, 2, 3, and for the costs 4 and 5.
 
-# Ports that no other run has, below those that the kernel gives to clients.
+# Ports that another run hardly has, below those that the kernel gives to clients.
 base=$((18000 + $$ % 1000 * 10))
 address() { if [ "$(uname)" = Linux ] && [ "$1" -le 3 ]; then echo "127.0.0.$1:$base"; else echo "127.0.0.1:$((base + $1))"; fi; }
 balancer=127.0.0.1:$((base + 9)) statistics=$((base + 6))
@@ -16,13 +16,16 @@ start() { # SERVER OPTION...
     : >"$dir/$n.line"
     PREFORK_ECHO_SCOREBOARD=$dir/$n.scoreboard "$program" --bind "$(address "$n")" --model "$model" --workers "$workers" \
         --clients "$clients" --pid-file "$dir/$n.pid" --log-file "$dir/$n.log" "$@" >"$dir/$n.line" </dev/null &
-    child=$!
+    child=$! started=$!
     wait_for "server $n listens" test -s "$dir/$n.line"
+    started=""
 }
 pid() { cat "$dir/$1.pid"; }
 status_of() { "$program" status --json --scoreboard "$dir/$1.scoreboard"; }
 value() { sed "s/.*\"$2\":\([0-9]*\).*/\1/" "$1"; } # FILE NAME
-served() { status_of "$1" | sed 's/.*"totals":{"connections":\([0-9]*\).*/\1/'; }
+# Connections that have ended. On macOS a worker also accepts those by which HAProxy checks.
+ends() { grep ' closed ' "$dir/$1.log" | grep -v ': end of file before the PROXY header'; }
+served() { ends "$1" | wc -l | tr -d ' '; }
 now_connected() { status_of "$1" | grep -o '"clients":[0-9]*' | awk -F: '{ n += $2 } END { print n + 0 }'; }
 pids() { status_of "$1" | grep -o '"pid":[0-9]*' | cut -d: -f2; }
 worker_pids() { pids "$1" | sed "1d; $((workers + 1))q"; } # those that leave come after them

@@ -16,10 +16,9 @@ check() { # WHAT COMMAND...
 }
 is_not() { ! "$@"; }
 wait_for() { # WHAT COMMAND...: for ten seconds
-    local tries=0
+    local end=$((SECONDS + 10))
     until "${@:2}" >/dev/null 2>&1; do
-        tries=$((tries + 1))
-        if [ "$tries" -ge 1000 ]; then
+        if [ "$SECONDS" -gt "$end" ]; then
             echo "!! in vain waited until $1" >&2
             tail -n 20 "$dir"/*log >&2
             exit 1

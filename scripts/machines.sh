@@ -40,7 +40,8 @@ for name in ${!PREFORK_ECHO_*}; do unset "$name"; done # what its user prefers
 cargo build --release --quiet
 program=${CARGO_TARGET_DIR:-target}/release/prefork-echo
 dir=$(mktemp -d)
-others="" # the pids of what is no server
+others=""  # the pids of what is no server
+started="" # the pid of a server that does not listen yet
 part=start # what is under way
 trap finish EXIT
 trap 'exit 130' INT TERM
@@ -50,7 +51,7 @@ finish() {
     [ -z "$part" ] || echo "FAIL $part: not finished"
     # shellcheck disable=SC2013 # one word a line
     for pid in $(cat "$dir"/*.pid); do kill -QUIT "$pid"; done
-    for pid in $others; do kill -KILL "$pid"; done
+    for pid in $others $started; do kill -KILL "$pid"; done
     wait
     rm -rf "$dir"
 } 2>/dev/null # what is gone already is no trouble
@@ -135,7 +136,7 @@ part_spread() {
         counts="$counts $(served "$n")"
     done
     shares=$(echo "$counts" | awk '{ n = $1 + $2 + $3; printf "%d %d %d", 100 * $1 / n, 100 * $2 / n, 100 * $3 / n }')
-    figure "connections:$counts, by the servers' counts and by HAProxy's; per cent: $shares"
+    figure "connections:$counts, by the servers' logs and by HAProxy's count; per cent: $shares"
     for n in $shares; do check "$n %: between 30 and 36" test "$n" -ge 30 -a "$n" -le 36; done
     "${bench[@]}" -c 60 -n 6000 >"$dir/short" 2>"$dir/short.log" || true
     figure "60 clients for 48 places: up to $(haproxy_says 0 qmax) wait in HAProxy, $(errors short) are lost"
@@ -188,7 +189,7 @@ part_kill() {
     wait "${children[n]}" 2>/dev/null || true
     rm "$dir/$n.pid" # It is no pid of ours any more.
     wait_for "HAProxy says that server $n is down" is "$n" DOWN
-    had=$(($(haproxy_says "$n" stot) - $(closed "$n")))
+    had=$(($(haproxy_says "$n" stot) - $(served "$n")))
     shared=yes
     others_serve "$n" || shared=no
     start "$n" --proxy-protocol
@@ -204,9 +205,8 @@ part_kill() {
     check "new connections go to the others meanwhile, and only to them" test "$shared" = yes
     check "it comes back, and gets $share % of the new ones (it has the fewest connections)" test "$share" -ge 20
 }
-closed() { grep -c ' closed ' "$dir/$1.log" || true; }
 # Long connections that have ended, and others that did not bring 64 bytes.
-not_in_order() { grep ' closed ' "$dir/$1.log" | grep -vc ': end of file, 64 bytes echoed' || true; }
+not_in_order() { ends "$1" | grep -vc ': end of file, 64 bytes echoed' || true; }
 
 part_rounds() {
     local what round connections lost bad
