@@ -245,9 +245,15 @@ echo "  to start $(cut -d' ' -f1 "$work/thousand" | median), to leave on SIGTERM
 if command -v strace >/dev/null; then
     trace() { # OPTION...: the calls of the only worker, from the one in which it waits
         : >"$work/calls"
-        strace -qq "$@" -o "$work/calls" -p "$(children "$server" | tr -d ' ')" 2>/dev/null &
+        strace -qq "$@" -o "$work/calls" -p "$(children "$server" | tr -d ' ')" 2>"$work/strace" &
         tracer=$!
-        until grep -Eq 'accept|epoll_wait' "$work/calls"; do nap; done
+        until grep -Eq 'accept|epoll_wait' "$work/calls"; do
+            if ! kill -0 "$tracer" 2>/dev/null; then
+                echo "strace cannot attach: $(cat "$work/strace")" >&2
+                exit 1
+            fi
+            nap
+        done
     }
     traced() { # to the end of the server
         kill "$tracer"
