@@ -6,6 +6,7 @@ usage: .ci/kubernetes.py ROOT_OF_THE_IMAGE ITS_USER ITS_ENTRYPOINT
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -205,14 +206,17 @@ class Container:
         most = int(options(container)["max-workers"])
         # Within the limit of memory, in which `bench` is, too.
         load = subprocess.Popen(
-            self.command("/prefork-echo", "bench", port, "-m", "stream", "-c", str(most), "-d", "3s", "--json"),
+            self.command("/prefork-echo", "bench", port, "-m", "stream", "-c", str(most), "-d", "30s", "--json"),
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         is_full = lambda: sum(worker["clients"] for worker in self.workers()) == most
         while not is_full() and load.poll() is None:
-            pass
+            time.sleep(0.02)
+        if load.poll() is not None:
+            sys.exit(f"kubernetes: {most} clients in bulk: {load.stderr.read()}\n{self.log.read_text()}")
         self.probe(container["readinessProbe"])
         expect(is_full(), "the probe succeeds only when a worker is free")
+        load.send_signal(signal.SIGINT)
         why = load.communicate(timeout=20)[1]
         expect(load.returncode == 0, f"{most} clients in bulk: {why}\n{self.log.read_text()}")
         for worker in self.workers():
