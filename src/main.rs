@@ -38,13 +38,13 @@ fn serve(config: &Config) -> Result<Exit, Error> {
     let takeover = Takeover::inherited()?;
     let stays_open = takeover.as_ref().is_none_or(|takeover| takeover.socket_stays_open);
     let overflows_before = takeover.as_ref().and_then(|takeover| takeover.overflows_before);
-    let listener =
-        match Listener::inherited(config.backlog, config.idle_timeout, stays_open, overflows_before)? {
-            Some(listener) => listener,
-            None => {
-                let addresses = config.bind.resolve("give --bind an IP address")?;
-                Listener::open(&addresses, config.backlog, config.idle_timeout)?
-            }
-        };
+    let inherited = Listener::inherited(config.backlog, config.idle_timeout, stays_open, overflows_before)?;
+    let listener = match inherited {
+        Some(listener) => listener,
+        None => {
+            let addresses = config.bind.resolve("give --bind an IP address")?;
+            Listener::open(&addresses, config.backlog, config.idle_timeout)?
+        }
+    };
     Supervisor::new(config, listener, takeover)?.run()
 }
