@@ -23,8 +23,9 @@ start() { # SERVER OPTION...
 pid() { cat "$dir/$1.pid"; }
 status_of() { "$program" status --json --scoreboard "$dir/$1.scoreboard"; }
 value() { sed "s/.*\"$2\":\([0-9]*\).*/\1/" "$1"; } # FILE NAME
-# Connections that have ended. On macOS a worker also accepts those by which HAProxy checks.
-ends() { grep ' closed ' "$dir/$1.log" | grep -v ': end of file before the PROXY header'; }
+# Connections that have ended, and had a PROXY header. One without a header is a check of HAProxy: where
+# there is no TCP_QUICKACK (macOS), it completes the handshake before it resets, so a worker accepts it.
+ends() { grep ' closed .* via ' "$dir/$1.log"; }
 served() { ends "$1" | wc -l | tr -d ' '; }
 now_connected() { status_of "$1" | grep -o '"clients":[0-9]*' | awk -F: '{ n += $2 } END { print n + 0 }'; }
 pids() { status_of "$1" | grep -o '"pid":[0-9]*' | cut -d: -f2; }
