@@ -46,12 +46,15 @@ part=start # what is under way
 trap finish EXIT
 trap 'exit 130' INT TERM
 finish() {
-    local pid
+    local pid end=$((SECONDS + 5))
     set +e
     [ -z "$part" ] || echo "FAIL $part: not finished"
     # shellcheck disable=SC2013 # one word a line
     for pid in $(cat "$dir"/*.pid); do kill -QUIT "$pid"; done
     for pid in $others $started; do kill -KILL "$pid"; done
+    # A server that hangs does not take QUIT: `wait` would never return. Its workers leave once it is gone.
+    while [ -n "$(jobs -rp)" ] && [ "$SECONDS" -le "$end" ]; do sleep 0.1; done
+    for pid in $(jobs -rp); do kill -KILL "$pid"; done
     wait
     rm -rf "$dir"
 } 2>/dev/null # what is gone already is no trouble
