@@ -210,12 +210,20 @@ class Container:
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )
         is_full = lambda: sum(worker["clients"] for worker in self.workers()) == most
+
+        def expect_load():
+            """Without it a worker that is free says nothing about the probe."""
+            if load.poll() is not None:
+                sys.exit(f"kubernetes: {most} clients in bulk have ended too early, with status {load.returncode}: "
+                         f"{load.stderr.read()}\n{self.log.read_text()}")
+
         while not is_full() and load.poll() is None:
             time.sleep(0.02)
-        if load.poll() is not None:
-            sys.exit(f"kubernetes: {most} clients in bulk: {load.stderr.read()}\n{self.log.read_text()}")
+        expect_load()
         self.probe(container["readinessProbe"])
-        expect(is_full(), "the probe succeeds only when a worker is free")
+        full = is_full()
+        expect_load()
+        expect(full, "the probe succeeds only when a worker is free")
         load.send_signal(signal.SIGINT)
         why = load.communicate(timeout=20)[1]
         expect(load.returncode == 0, f"{most} clients in bulk: {why}\n{self.log.read_text()}")
