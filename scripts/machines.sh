@@ -133,7 +133,7 @@ other_parent() { [ "$(pid "$1")" != "$2" ]; }
 part_spread() {
     local n counts="" shares=""
     say "the load is spread over the three"
-    "${bench[@]}" --mode connect -c 6 -n 3000 >"$dir/short" 2>"$dir/short.log" || true # errors are counted
+    "${bench[@]}" --mode connect -c 6 -n 9000 >"$dir/short" 2>"$dir/short.log" || true # errors are counted
     for n in 1 2 3; do
         wait_for "server $n and HAProxy count alike" alike "$n"
         counts="$counts $(served "$n")"
