@@ -89,10 +89,10 @@ pub(crate) fn take_header(
     received: usize,
     hooks: &mut impl WorkerHooks,
 ) -> Result<Option<usize>, CloseReason> {
-    let Some(begun) = &mut connection.header_begun else { return Ok(Some(received)) };
-    if received == 0 {
-        return Ok(Some(0));
-    }
+    let begun = match &mut connection.header_begun {
+        Some(begun) if received > 0 => begun,
+        _ => return Ok(Some(received)),
+    };
     let before = begun.len();
     let whole = if before == 0 {
         parse(&buffer[..received])

@@ -41,11 +41,11 @@ impl Listener {
         let address = socket.local_addr().map_err(failed)?.as_socket();
         let address = address.ok_or_else(|| wrong("has no address of the Internet"))?;
         narrate::inherited(&socket, address);
-        let overflows = queue_overflows();
         let mut listener = Listener::new(socket, address, backlog, idle_timeout);
         listener.stays_open = stays_open;
         // If it has dropped something, its own queue may have overflowed already.
-        listener.overflows_before = overflows_before.or(overflows.filter(|_| !listener.has_dropped()));
+        let until_now = || queue_overflows().filter(|_| !listener.has_dropped());
+        listener.overflows_before = overflows_before.or_else(until_now);
         Ok(Some(listener))
     }
 }

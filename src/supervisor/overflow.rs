@@ -35,7 +35,7 @@ impl Overflow {
     }
 
     /// Reads which handshakes are open. If none is, the wait is short.
-    pub(super) fn expect(&mut self, began: Instant, address: SocketAddr) {
+    pub(super) fn note_half_open(&mut self, began: Instant, address: SocketAddr) {
         self.half_open = half_open(address);
         if self.half_open.as_ref().is_some_and(HashSet::is_empty) {
             self.until = self.until.min(began + RETRANSMISSION);

@@ -259,7 +259,7 @@ impl Supervisor<'_> {
         drain.drainer = Some(pid);
         if let Some(overflow) = &mut drain.overflow {
             // Last: with many connections the kernel's list takes long to read.
-            overflow.expect(drain.began, self.header.address);
+            overflow.note_half_open(drain.began, self.header.address);
         }
     }
 }

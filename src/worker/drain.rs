@@ -105,11 +105,11 @@ impl Worker {
     /// worker that leaves alone takes each drop for an overflow: the socket tells no more, and only
     /// for as long as it is open.
     fn look_for_overflow(&mut self) {
-        self.has_overflowed = match &self.listener_state {
-            _ if self.scoreboard.phase() == Phase::Draining => self.scoreboard.queue_has_overflowed(),
-            ListenerState::Open(listener) => listener.has_dropped(),
-            _ => self.has_overflowed,
-        };
+        if self.scoreboard.phase() == Phase::Draining {
+            self.has_overflowed = self.scoreboard.queue_has_overflowed();
+        } else if let ListenerState::Open(listener) = &self.listener_state {
+            self.has_overflowed = listener.has_dropped();
+        }
     }
 
     /// How long to wait for a silent peer. When the whole server shuts down, its grace is
