@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Three servers behind HAProxy, and load on them: what machines.sh looks at. For it to source.
-# It has set $program, $dir (a directory), $model, $workers, $clients, $others, and $started.
+# It has set $program, $dir (a directory), $model, $workers, $clients, and $others.
 : "${program:?}" "${dir:?}" "${model:?}" "${workers:?}" "${clients:?}"
 
 # ----- The servers: 1, 2, 3, and for the costs 4 and 5.
@@ -16,9 +16,8 @@ start() { # SERVER OPTION...
     : >"$dir/$n.line"
     PREFORK_ECHO_SCOREBOARD=$dir/$n.scoreboard "$program" --bind "$(address "$n")" --model "$model" --workers "$workers" \
         --clients "$clients" --pid-file "$dir/$n.pid" --log-file "$dir/$n.log" "$@" >"$dir/$n.line" </dev/null &
-    child=$! started=$!
+    child=$!
     wait_for "server $n listens" test -s "$dir/$n.line"
-    started=""
 }
 pid() { cat "$dir/$1.pid"; }
 status_of() { "$program" status --json --scoreboard "$dir/$1.scoreboard"; }
@@ -27,6 +26,7 @@ value() { sed "s/.*\"$2\":\([0-9]*\).*/\1/" "$1"; } # FILE NAME
 # there is no TCP_QUICKACK (macOS), it completes the handshake before it resets, so a worker accepts it.
 ends() { grep ' closed .* via ' "$dir/$1.log"; }
 served() { ends "$1" | wc -l | tr -d ' '; }
+counted() { status_of "$1" | sed 's/.*"totals":{"connections":\([0-9]*\).*/\1/'; } # on macOS the checks, too
 now_connected() { status_of "$1" | grep -o '"clients":[0-9]*' | awk -F: '{ n += $2 } END { print n + 0 }'; }
 pids() { status_of "$1" | grep -o '"pid":[0-9]*' | cut -d: -f2; }
 worker_pids() { pids "$1" | sed "1d; $((workers + 1))q"; } # those that leave come after them
